@@ -1,0 +1,17 @@
+/* Files appear whole or not at all: temporary file beside the target, fsync, rename. */
+#ifndef IMAGE_OUTPUT_H
+#define IMAGE_OUTPUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "image/error.h"
+
+/* Writes the concatenation of `pieces` to `path` with permission bits `mode`, atomically.
+ * Returns 0, or -1 with *err set (EXIT_IO) and nothing left behind. */
+int output_write(const char *path, const struct iovec *pieces, size_t count, mode_t mode,
+                 struct error *err);
+
+#endif
