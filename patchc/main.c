@@ -12,6 +12,7 @@
 #include "patchc/options.h"
 #include "patchc/restore.h"
 #include "patchc/scan.h"
+#include "patchc/terminal.h"
 #include "patchc/verify.h"
 
 /* The output replaces whatever stands there, so it must not be what we read. */
@@ -227,6 +228,7 @@ int main(int argc, char **argv)
         status = -1;
     }
     if (status != 0) {
+        terminal_clean(err.text); /* one line, whatever the names in it hold */
         fprintf(stderr, "patchc: %s\n", err.text);
         return err.code ? err.code : EXIT_IO;
     }

@@ -42,6 +42,10 @@ static const struct option_row rows[] = {
      "print JSON instead of a table"},
     {0, "site", "ADDRESS", COMMAND_INSPECT, OPTION_STRING, FIELD(site),
      "one site in detail: 0x… or SYMBOL+OFFSET"},
+    {0, "html", "FILE", COMMAND_INSPECT, OPTION_STRING, FIELD(html),
+     "write the report as one page for a browser"},
+    {0, "diff", "OTHER", COMMAND_INSPECT, OPTION_STRING, FIELD(diff),
+     "show what OTHER changed, site by site"},
     {'h', "help", NULL, COMMAND_ALL, OPTION_FLAG, FIELD(help), "print this help"},
     {'V', "version", NULL, COMMAND_ALL, OPTION_FLAG, FIELD(version), "print the version"},
 };

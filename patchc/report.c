@@ -5,15 +5,12 @@
  * no tree of the whole report is ever held. */
 #include "patchc/report.h"
 
-#include <inttypes.h>
-#include <jansson.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "image/output.h"
 #include "patchc/disassembly.h"
+#include "patchc/json.h"
 #include "patchc/template.h"
 
 #define REPORT_SCHEMA 1
@@ -84,10 +81,9 @@ static void write_member(struct writer *w, const char *key, json_t *value)
     write_json(w, value);
 }
 
-/* Sets object[key]. Keys are literals of this file; the value's memory goes to the object. */
 static void put(struct writer *w, json_t *object, const char *key, json_t *value)
 {
-    w->failed |= json_object_set_new_nocheck(object, key, value) != 0;
+    json_put(&w->failed, object, key, value);
 }
 
 static void put_count(struct writer *w, json_t *object, const char *key, uint64_t value)
@@ -95,53 +91,14 @@ static void put_count(struct writer *w, json_t *object, const char *key, uint64_
     put(w, object, key, json_integer((json_int_t)value));
 }
 
-/* Addresses and hashes are strings: JSON numbers do not hold 64 bits everywhere. */
 static void put_hex(struct writer *w, json_t *object, const char *key, uint64_t value)
 {
-    char text[24];
-    int length = snprintf(text, sizeof text, "0x%" PRIx64, value);
-
-    put(w, object, key, json_stringn_nocheck(text, (size_t)length));
-}
-
-/* A name from the image or the file system, which need not be UTF-8. */
-static json_t *name_value(const char *name)
-{
-    json_t *value = json_string(name);
-    char *copy;
-
-    if (value || !(copy = strdup(name)))
-        return value;
-    for (char *p = copy; *p; p++)
-        if ((unsigned char)*p >= 0x80)
-            *p = '?';
-    value = json_string(copy);
-    free(copy);
-    return value;
+    put(w, object, key, json_hex(value));
 }
 
 static void put_text(struct writer *w, json_t *object, const char *key, const char *text)
 {
-    put(w, object, key, text ? name_value(text) : json_null());
-}
-
-/* "symbol+0x12", "symbol", or null if no symbol stands before it. */
-static json_t *symbol_value(const struct image *image, uint64_t address)
-{
-    uint64_t offset;
-    const struct image_symbol *symbol = image_symbol_at(image, address, &offset);
-    char *text;
-    json_t *value;
-
-    if (!symbol)
-        return json_null();
-    if (offset == 0)
-        return name_value(symbol->name);
-    if (asprintf(&text, "%s+0x%" PRIx64, symbol->name, offset) < 0)
-        return NULL;
-    value = name_value(text);
-    free(text);
-    return value;
+    put(w, object, key, json_name(text));
 }
 
 static const char *section_name(const struct image *image, uint32_t section)
@@ -169,7 +126,7 @@ static json_t *displaced_value(struct writer *w, const struct site *site)
         unsigned length = disassemble(&w->disassembler, true, site->window + at, code + at,
                                       site->window_size - at, text);
 
-        w->failed |= json_array_append_new(list, json_string_nocheck(text)) != 0;
+        json_append(&w->failed, list, json_string_nocheck(text));
         if (length == 0)
             break;
         at += length;
@@ -193,7 +150,7 @@ static json_t *context_value(struct writer *w, unsigned context)
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (context & names[i].flag)
-            w->failed |= json_array_append_new(list, json_string_nocheck(names[i].name)) != 0;
+            json_append(&w->failed, list, json_string_nocheck(names[i].name));
     return list;
 }
 
@@ -202,14 +159,13 @@ static json_t *site_found(struct writer *w, const struct site *site, const char 
 {
     const struct image *image = &w->result->image;
     json_t *object = json_object();
-    char bytes[2 * sizeof site->bytes + 1] = "";
+    uint64_t offset = 0;
+    const struct image_symbol *symbol = image_symbol_at(image, site->address, &offset);
 
-    for (unsigned i = 0; i < site->length && i < sizeof site->bytes; i++)
-        snprintf(bytes + 2 * i, 3, "%02x", site->bytes[i]);
     put_hex(w, object, "address", site->address);
-    put(w, object, "symbol", symbol_value(image, site->address));
+    put(w, object, "symbol", symbol ? json_place(symbol->name, offset) : json_null());
     put_text(w, object, "section", section_name(image, site->section));
-    put(w, object, "bytes", json_string_nocheck(bytes));
+    put(w, object, "bytes", json_bytes(site->bytes, site->length));
     put(w, object, "instruction", instruction_value(w, site));
     put(w, object, "status", json_string_nocheck(status));
     return object;
@@ -403,7 +359,7 @@ static void add_warning(struct writer *w, json_t *list, const char *code, uint64
     put(w, object, "code", json_string_nocheck(code));
     put_count(w, object, "count", count);
     put(w, object, "text", json_string_nocheck(text));
-    w->failed |= json_array_append_new(list, object) != 0;
+    json_append(&w->failed, list, object);
 }
 
 static json_t *warnings_value(struct writer *w)
@@ -432,7 +388,7 @@ static int format(const struct build_result *result, bool planned, char **text, 
         write_member(&w, "output", output_value(&w));
         write_member(&w, "stub", stub_value(&w));
     }
-    write_member(&w, "list", name_value(list_name(result->list)));
+    write_member(&w, "list", json_name(list_name(result->list)));
     write_member(&w, "summary", summary_value(&w, planned));
     if (planned) {
         write_member(&w, "warnings", warnings_value(&w));

@@ -6,6 +6,7 @@
 
 #include "patchc/disassembly.h"
 #include "patchc/report.h"
+#include "patchc/terminal.h"
 
 static int print_json(const struct build_result *result, FILE *out, struct error *err)
 {
@@ -26,6 +27,9 @@ static void print_site(const struct image *image, const struct disassembler *dis
     bool excluded = site->status == STATUS_EXCLUDED;
     uint64_t offset = 0;
     const struct image_symbol *symbol = image_symbol_at(image, site->address, &offset);
+    const char *section_name =
+        site->section < image->section_count ? image->sections[site->section].name : "";
+    char section[64], name[256];
 
     for (unsigned i = 0; i < site->length && i < sizeof site->bytes; i++)
         snprintf(bytes + 2 * i, 3, "%02x", site->bytes[i]);
@@ -33,10 +37,10 @@ static void print_site(const struct image *image, const struct disassembler *dis
                 site->bytes, site->length, text);
     if (offset)
         snprintf(place, sizeof place, "+0x%" PRIx64, offset);
-    fprintf(out, "%016" PRIx64 "  %-14s  %-26s  %-20s  %-22s  %s%s\n", site->address, bytes, text,
+    fprintf(out, "%016" PRIx64 "  %-14s  %-26s  %-14s  %-20s  %s%s\n", site->address, bytes, text,
             excluded ? reason_name(site->reason) : "eligible",
-            site->section < image->section_count ? image->sections[site->section].name : "",
-            symbol ? symbol->name : "", place);
+            terminal_copy(section, sizeof section, section_name),
+            terminal_copy(name, sizeof name, symbol ? symbol->name : ""), place);
 }
 
 int scan_print(const struct build_result *result, bool json, FILE *out, struct error *err)
@@ -47,7 +51,7 @@ int scan_print(const struct build_result *result, bool json, FILE *out, struct e
     if (json)
         return print_json(result, out, err);
     disassembler_init(&disassembler);
-    fprintf(out, "%-16s  %-14s  %-26s  %-20s  %-22s  %s\n", "ADDRESS", "BYTES", "INSTRUCTION",
+    fprintf(out, "%-16s  %-14s  %-26s  %-14s  %-20s  %s\n", "ADDRESS", "BYTES", "INSTRUCTION",
             "STATUS", "SECTION", "SYMBOL");
     for (size_t i = 0; i < result->site_count; i++)
         print_site(&result->image, &disassembler, &result->sites[i], out);
