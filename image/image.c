@@ -1,5 +1,6 @@
 /* Opening a kernel image, and finding things in it by address, offset and name. */
 #include "image/reader.h"
+#include "image/kallsyms.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -28,6 +29,12 @@ static int read_bytes(struct image *image, const uint8_t *bytes, size_t size, st
         return -1;
     if (image->format != IMAGE_BZIMAGE)
         image->format = image->elf_class == 64 ? IMAGE_ELF64 : IMAGE_ELF32;
+    if (!image->symbol_count && image_is_linux(image)) {
+        long found = kallsyms_read(image, &image_private(image)->kallsyms, err);
+        if (found < 0)
+            return -1;
+        image->symbols_from_kallsyms = found > 0;
+    }
     return symbols_index(image, err);
 }
 
