@@ -187,6 +187,13 @@ static int by_vaddr(const void *a, const void *b, void *context)
     return (x > y) - (x < y);
 }
 
+static int by_paddr(const void *a, const void *b, void *context)
+{
+    const struct image_segment *s = context;
+    uint64_t x = s[*(const uint32_t *)a].paddr, y = s[*(const uint32_t *)b].paddr;
+    return (x > y) - (x < y);
+}
+
 static int by_offset(const void *a, const void *b, void *context)
 {
     const struct image_segment *s = context;
@@ -209,19 +216,23 @@ static int order_segments(struct reader *r)
     struct image_private *p = r->private;
     p->loads_by_address = calloc(image->segment_count, sizeof *p->loads_by_address);
     p->loads_by_offset = calloc(image->segment_count, sizeof *p->loads_by_offset);
-    if (!p->loads_by_address || !p->loads_by_offset)
+    p->loads_by_paddr = calloc(image->segment_count, sizeof *p->loads_by_paddr);
+    if (!p->loads_by_address || !p->loads_by_offset || !p->loads_by_paddr)
         return fail(r->err, EXIT_IO, "%s: out of memory", r->private->label);
     const struct image_segment *s = image->segments;
     for (uint32_t i = 0; i < image->segment_count; i++) {
         if (s[i].type == PT_LOAD && s[i].mem_size)
             p->loads_by_address[p->load_count++] = i;
-        if (s[i].type == PT_LOAD && s[i].file_size)
+        if (s[i].type == PT_LOAD && s[i].file_size) {
+            p->loads_by_paddr[p->file_load_count] = i;
             p->loads_by_offset[p->file_load_count++] = i;
+        }
     }
     if (!p->file_load_count)
         return bad(r, r->header.e_phoff, "no loadable segment has any bytes",
                    "give a linked kernel");
     qsort_r(p->loads_by_address, p->load_count, sizeof(uint32_t), by_vaddr, image->segments);
+    qsort_r(p->loads_by_paddr, p->file_load_count, sizeof(uint32_t), by_paddr, image->segments);
     qsort_r(p->loads_by_offset, p->file_load_count, sizeof(uint32_t), by_offset, image->segments);
     for (size_t i = 1; i < p->load_count; i++) {
         uint32_t a = p->loads_by_address[i - 1], b = p->loads_by_address[i];

@@ -140,6 +140,7 @@ void image_close(struct image *image)
         free(p->kallsyms);
         free(p->loads_by_address);
         free(p->loads_by_offset);
+        free(p->loads_by_paddr);
         free(p->sections_by_address);
         free(p->symbol_slots);
         free(p);

@@ -22,6 +22,7 @@ struct image_private {
     uint32_t *loads_by_address; /* PT_LOAD segments with memory, sorted by vaddr */
     size_t load_count;
     uint32_t *loads_by_offset; /* PT_LOAD segments with file bytes, sorted by file offset */
+    uint32_t *loads_by_paddr;  /* the same, sorted by physical address: these may overlap */
     size_t file_load_count;
     uint32_t *sections_by_address; /* allocated sections, sorted by address */
     size_t allocated_count;
