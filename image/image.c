@@ -1,33 +1,58 @@
 /* Opening a kernel image, and finding things in it by address, offset and name. */
 #include "image/reader.h"
+#include "image/kallsyms.h"
 
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 static int read_bytes(struct image *image, const uint8_t *bytes, size_t size, struct error *err)
 {
+    struct image_private *p = image_private(image);
     image->input_size = size;
     image->input_xxh3 = XXH3_64bits(bytes, size);
     if (!size)
         return fail(err, EXIT_INPUT, "%s: the file is empty; give a kernel image", image->name);
+    if (bzimage_detect(bytes, size)) {
+        struct timespec start, end;
+        clock_gettime(CLOCK_MONOTONIC, &start);
+        if (bzimage_unpack(image->name, bytes, size, &p->unpacked, &size, err))
+            return -1;
+        clock_gettime(CLOCK_MONOTONIC, &end);
+        image->unpack_seconds = (end.tv_sec - start.tv_sec) + (end.tv_nsec - start.tv_nsec) / 1e9;
+        image->format = IMAGE_BZIMAGE;
+        bytes = p->unpacked;
+    }
+    if (asprintf(&p->label, "%s%s", image->name,
+                 image->format == IMAGE_BZIMAGE ? " (unpacked)" : "") < 0) {
+        p->label = NULL;
+        return fail(err, EXIT_IO, "%s: out of memory", image->name);
+    }
     if (!elf_detect(bytes, size))
         return fail(err, EXIT_INPUT,
                     "%s: offset 0x0: neither an ELF file nor a Linux bzImage; give a kernel image",
-                    image->name);
+                    p->label);
     image->bytes = bytes;
     image->size = size;
     if (elf_read(image, err))
         return -1;
     if (image->format != IMAGE_BZIMAGE)
         image->format = image->elf_class == 64 ? IMAGE_ELF64 : IMAGE_ELF32;
+    if (!image->symbol_count && image_is_linux(image)) {
+        long found = kallsyms_read(image, &p->kallsyms, err);
+        if (found < 0)
+            return -1;
+        image->symbols_from_kallsyms = found > 0;
+    }
     return symbols_index(image, err);
 }
 
@@ -37,8 +62,10 @@ static int image_init(struct image *image, const char *path, struct error *err)
     *image = (struct image){.mode = 0644};
     image->name = strdup(slash && slash[1] ? slash + 1 : path);
     image->private_data = calloc(1, sizeof(struct image_private));
-    if (image->name && image->private_data)
+    if (image->name && image->private_data) {
+        image_private(image)->fd = -1;
         return 0;
+    }
     image_close(image);
     return fail(err, EXIT_IO, "%s: out of memory", path);
 }
@@ -90,15 +117,13 @@ int image_open(const char *path, struct image *image, struct error *err)
     struct image_private *p = image_private(image);
     int result = -1;
     /* without O_NONBLOCK, opening a FIFO waits for a writer */
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int fd = p->fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0) {
         bool no_file = errno == ENXIO || errno == ENODEV; /* a socket, a device without driver */
         fail(err, no_file ? EXIT_INPUT : EXIT_IO, "%s: cannot open it: %s", path, strerror(errno));
     } else if (!map_file(fd, path, &p->map, &p->map_size, &image->mode, err)) {
         result = read_bytes(image, p->map, p->map_size, err);
     }
-    if (fd >= 0)
-        close(fd);
     if (result)
         image_close(image);
     return result;
@@ -110,10 +135,14 @@ void image_close(struct image *image)
     if (p) {
         if (p->map)
             munmap(p->map, p->map_size);
+        if (p->fd >= 0)
+            close(p->fd);
+        free(p->label);
         free(p->unpacked);
         free(p->kallsyms);
         free(p->loads_by_address);
         free(p->loads_by_offset);
+        free(p->loads_by_paddr);
         free(p->sections_by_address);
         free(p->symbol_slots);
         free(p);
@@ -123,6 +152,33 @@ void image_close(struct image *image)
     free(image->sections);
     free(image->symbols);
     *image = (struct image){0};
+}
+
+uint8_t *image_copy(const struct image *image, struct error *err)
+{
+    const struct image_private *p = image_private(image);
+    if (image->bytes == p->map) {
+        /* filled while read-only: filling a writable mapping would copy every page */
+        void *copy = mmap(NULL, image->size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, p->fd, 0);
+        if (copy != MAP_FAILED && !mprotect(copy, image->size, PROT_READ | PROT_WRITE))
+            return copy;
+        if (copy != MAP_FAILED)
+            munmap(copy, image->size);
+    } else {
+        uint8_t *copy = allocate_large(image->size);
+        if (copy)
+            return memcpy(copy, image->bytes, image->size);
+    }
+    fail(err, EXIT_IO, "%s: out of memory", image->name);
+    return NULL;
+}
+
+void image_copy_free(const struct image *image, uint8_t *copy)
+{
+    if (copy && image->bytes == image_private(image)->map)
+        munmap(copy, image->size);
+    else
+        free(copy);
 }
 
 const char *image_format_name(enum image_format format)
