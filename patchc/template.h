@@ -42,6 +42,7 @@ struct template_available {
     unsigned context; /* enum context_flag bits (patchc/site.h) */
     bool state;       /* the image has a writable struct pv_state */
     bool cpuid, msr;  /* it has the tables */
+    bool deprivileged; /* it will run deprivileged: such templates may be chosen */
 };
 
 /* Retrieves the template for an instruction by its form (mnemonic, operand kinds and sizes); with
@@ -72,7 +73,17 @@ int template_fill(const struct template *t, const struct template_values *values
 void template_each(const struct template_set *set,
                    void (*visit)(const struct template *t, void *context), void *context);
 
-/* kvm and deprivileged fields of an instruction without a template: its kind. */
-enum pv_kind kind_of_instruction(ZydisMnemonic mnemonic);
+/* True if the filled template holds a copy of the instruction's displacement (a PV_LEA hole): if a
+ * relocation of the guest's applies to that displacement, the template cannot be used. */
+bool template_copies_displacement(const struct template *t);
+
+/* The kind of an instruction, with or without a template: PV_KIND_OTHER if it has none of its own. */
+enum pv_kind kind_of_instruction(const ZydisDecodedInstruction *instruction,
+                                 const ZydisDecodedOperand *operands);
+const char *kind_name(unsigned kind); /* "cpuid", "mov_to_cr", ... */
+
+/* struct pv_routine.operand: what a host handler must know of the operands (hvstub.h, PV_OPERAND_*). */
+uint32_t template_operand(const ZydisDecodedInstruction *instruction,
+                          const ZydisDecodedOperand *operands);
 
 #endif
