@@ -16,14 +16,13 @@ struct range { /* executable bytes of the original */
     const uint8_t *bytes;
 };
 
+enum { FILTER_BITS = 1 << 23 };
+
 struct scan {
     struct verify *v;
     struct range range;
-    uint64_t first, last; /* all windows lie in [first, last) */
-    uint64_t *inside; /* one bit per byte of [first, last): inside a window, not its first byte */
+    uint64_t *filter; /* bit address % FILTER_BITS: such an address may be inside a window */
 };
-
-enum { FILTER_BITS = 1 << 23 };
 
 static bool is_inside(const struct scan *s, uint64_t address)
 {
