@@ -7,8 +7,13 @@
 
 enum { COPIED_SIZE = 5 }; /* `call T` or `jmp T` */
 
-/* Offsets of an entry's fields (struct alt_instr up to Linux 6.2). */
-enum { FIELD_ADDRESS = 0, FIELD_REPLACEMENT = 4, FIELD_LENGTH = 10, FIELD_REPLACEMENT_LENGTH = 11 };
+/* Offsets of an entry's fields. Linux 6.3 made the feature word longer, and the entry 14 bytes. */
+enum { FIELD_ADDRESS = 0, FIELD_REPLACEMENT = 4 };
+
+static unsigned field_length(const struct linux_table *table)
+{
+    return table->entry_size == 14 ? 12 : 10; /* the replacement's length follows it */
+}
 
 static void wrong(struct verify *v, uint64_t slot, const char *what)
 {
@@ -70,7 +75,8 @@ void verify_alternatives(struct verify *v)
         if (was->address != now->address)
             verify_claim(v, was->slot + FIELD_ADDRESS, 4, CLAIM_WORD, "alternative's place");
         if (was->length != now->length)
-            verify_claim(v, was->slot + FIELD_LENGTH, 1, CLAIM_WORD, "alternative's length");
+            verify_claim(v, was->slot + field_length(before), 1, CLAIM_WORD,
+                         "alternative's length");
         if (was->second == now->second && was->extra == now->extra)
             continue;
         if (now->extra != COPIED_SIZE || now->length < COPIED_SIZE ||
@@ -79,7 +85,7 @@ void verify_alternatives(struct verify *v)
                   "its replacement is neither the original's nor leads to its routine");
         verify_claim(v, was->slot + FIELD_REPLACEMENT, 4, CLAIM_WORD, "alternative's replacement");
         if (was->extra != now->extra)
-            verify_claim(v, was->slot + FIELD_REPLACEMENT_LENGTH, 1, CLAIM_WORD,
+            verify_claim(v, was->slot + field_length(before) + 1, 1, CLAIM_WORD,
                          "alternative's replacement length");
     }
 }

@@ -56,7 +56,8 @@ static void try_template(const struct template *t, void *context)
     struct routine_check *c = context;
     if (c->match || template_size(t) != c->size || template_kind(t) != c->routine->kind)
         return;
-    struct template_available all = {.context = ~0u, .state = true, .cpuid = true, .msr = true};
+    struct template_available all = {
+        .context = ~0u, .state = true, .cpuid = true, .msr = true, .deprivileged = true};
     if (template_find(c->set, template_name(t), &c->instruction, c->operands, &all, NULL) != t)
         return;
     uint8_t *filled = malloc(c->size + 1);
@@ -86,7 +87,7 @@ static void check_code(struct routine_check *c)
     if (is_bare_doorbell(c)) {
         if (flags != (PV_ROUTINE_BARE | PV_ROUTINE_DOORBELL))
             wrong(c, "its flags are not those of a bare doorbell");
-        if (c->routine->kind != kind_of_instruction(c->instruction.mnemonic))
+        if (c->routine->kind != kind_of_instruction(&c->instruction, c->operands))
             wrong(c, "its kind is not that of its instruction");
         return;
     }
@@ -95,25 +96,6 @@ static void check_code(struct routine_check *c)
         wrong(c, "its code is no template filled for this instruction");
     else if (flags != template_flags(c->match))
         wrong(c, "its flags are not those of its template");
-}
-
-/* The kind-specific operand: the port of IN and OUT with an immediate, the number of a control or
- * debug register. */
-static uint32_t operand_of(const struct routine_check *c)
-{
-    const ZydisDecodedInstruction *i = &c->instruction;
-    for (unsigned k = 0; k < i->operand_count_visible; k++) {
-        const ZydisDecodedOperand *o = &c->operands[k];
-        if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
-            (i->mnemonic == ZYDIS_MNEMONIC_IN || i->mnemonic == ZYDIS_MNEMONIC_OUT))
-            return o->imm.value.u;
-        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
-            continue;
-        ZydisRegisterClass class = ZydisRegisterGetClass(o->reg.value);
-        if (class == ZYDIS_REGCLASS_CONTROL || class == ZYDIS_REGCLASS_DEBUG)
-            return ZydisRegisterGetId(o->reg.value);
-    }
-    return 0;
 }
 
 static void check_routine(struct verify *v, const struct template_set *set, uint32_t index)
@@ -130,7 +112,7 @@ static void check_routine(struct verify *v, const struct template_set *set, uint
         wrong(&c, "its site is no instruction of the original");
         return;
     }
-    if (r->operand != operand_of(&c))
+    if (r->operand != template_operand(&c.instruction, c.operands))
         wrong(&c, "its operand is not that of its instruction");
     if (r->emulation_offset == 0) {
         if (r->emulation_size || (r->flags & ~PLACE_FLAGS) || r->kind != PV_KIND_NATIVE_ONLY)

@@ -64,13 +64,20 @@ static void check_jump_table(struct verify *v)
 
 struct expected { /* an exception-table entry as it must be now */
     uint64_t address, fixup;
-    uint32_t data;
+    uint64_t third; /* data, or the handler's address */
 };
 
 static int by_address(const void *a, const void *b)
 {
     const struct expected *x = a, *y = b;
     return x->address < y->address ? -1 : x->address > y->address;
+}
+
+/* The third field is data, or (before Linux 5.16) a handler, relative to the field. */
+static uint64_t third_field(const struct verify *v, const struct linux_entry *e)
+{
+    return v->tables_before.ex_handlers ? e->slot + 8 + (uint64_t)(int64_t)(int32_t)e->data
+                                        : e->data;
 }
 
 /* The exception table is sorted by address: entries that moved are in other slots now. */
@@ -85,13 +92,13 @@ static void check_exceptions(struct verify *v)
     }
     for (size_t i = 0; i < before->count; i++) {
         const struct linux_entry *e = &before->entries[i];
-        expected[i] = (struct expected){verify_moved(v, e->address), e->second, e->data};
+        expected[i] = (struct expected){verify_moved(v, e->address), e->second, third_field(v, e)};
     }
     qsort(expected, before->count, sizeof *expected, by_address);
     for (size_t i = 0; i < before->count; i++) {
         const struct linux_entry *now = &after->entries[i];
         const struct expected *e = &expected[i];
-        if (e->address == 0 || now->address != e->address || now->data != e->data)
+        if (e->address == 0 || now->address != e->address || third_field(v, now) != e->third)
             wrong(v, LINUX_EX_TABLE, now->slot, "is not the next of the moved and sorted entries");
         else if (!verify_same_target(v, e->fixup, now->second))
             wrong(v, LINUX_EX_TABLE, now->slot, "its fixup is another");
