@@ -9,29 +9,46 @@
 #include <string.h>
 
 enum {
-    KNOWN = 1u << 0, /* a valid opcode */
-    MODRM = 1u << 1, /* ModRM (with SIB and displacement) follows */
-    IMM8 = 1u << 2,  /* one byte */
-    IMM16 = 1u << 3, /* two bytes; with IMM8: enter's three */
-    IMMZ = 1u << 4,  /* four bytes, two with operand size 16 */
-    IMMV = 1u << 5,  /* as IMMZ, eight with REX.W */
-    MOFFS = 1u << 6, /* an address: eight bytes, four with prefix 67 */
-    REL8 = 1u << 7,  /* branch displacement */
-    REL32 = 1u << 8, /* branch displacement */
-    CALL = 1u << 9,
-    STOP = 1u << 10,   /* LENGTH_NO_FALL */
-    LOCK = 1u << 11,   /* may carry a LOCK prefix when its operand is memory */
-    MEMORY = 1u << 12, /* only with a memory operand */
-    REGS = 1u << 13,   /* only with a register operand */
-    PREFIX = 1u << 14, /* legacy or REX prefix */
-    ESCAPE = 1u << 15, /* starts another encoding: 0f, VEX, EVEX, XOP */
-    FLAT = 1u << 16, /* ModRM names registers whatever its mod field: moves to control registers */
-    LOOK = 1u << 17, /* needs a look at the bytes: special() */
+    /* bits 0..7: LENGTH_* flags of every instruction with this opcode */
+    REL8 = LENGTH_REL8,
+    REL32 = LENGTH_REL32,
+    CALL = LENGTH_CALL,
+    STOP = LENGTH_NO_FALL,
+    KNOWN = 1u << 8,    /* a valid opcode */
+    MODRM = 1u << 9,    /* ModRM (with SIB and displacement) follows */
+    LOCK = 1u << 10,    /* may carry a LOCK prefix when its operand is memory */
+    RARE = 1u << 11,    /* not for decode_common() */
+    PREFIX = 1u << 13,  /* legacy or REX prefix */
+    ESCAPE = 1u << 14,  /* starts another encoding: 0f, VEX, EVEX, XOP */
+    LOOK = 1u << 15,    /* needs a look at the bytes: special(), or a ModRM that is not one */
+    IMM_SHIFT = 16,     /* four bits: enum immediate */
     NO_NONE = 1u << 20, /* not valid without mandatory prefix */
     NO_66 = 1u << 21,   /* not valid with mandatory prefix 66, ... */
     NO_F3 = 1u << 22,
     NO_F2 = 1u << 23,
     GROUP_SHIFT = 24, /* index in groups */
+};
+
+/* What stands behind ModRM. */
+enum immediate { NO_IMM, BYTE, WORD, THREE, Z, V, ADDRESS, FOUR, IMMEDIATES };
+
+/* Bytes of an immediate by REX.W (4), prefix 66 (2) and prefix 67 (1). */
+static const uint8_t immediate_size[IMMEDIATES][8] = {
+    [BYTE] = {1, 1, 1, 1, 1, 1, 1, 1},  [WORD] = {2, 2, 2, 2, 2, 2, 2, 2},
+    [THREE] = {3, 3, 3, 3, 3, 3, 3, 3}, [Z] = {4, 4, 2, 2, 4, 4, 4, 4},
+    [V] = {4, 4, 2, 2, 8, 8, 8, 8},     [ADDRESS] = {8, 4, 8, 4, 8, 4, 8, 4},
+    [FOUR] = {4, 4, 4, 4, 4, 4, 4, 4},
+};
+
+enum {
+    IMM8 = BYTE << IMM_SHIFT,
+    IMM16 = WORD << IMM_SHIFT,
+    ENTER = THREE << IMM_SHIFT,
+    IMMZ = Z << IMM_SHIFT,               /* four bytes, two with operand size 16 */
+    IMMV = V << IMM_SHIFT,               /* as IMMZ, eight with REX.W */
+    MOFFS = ADDRESS << IMM_SHIFT | RARE, /* eight bytes, four with prefix 67 */
+    JUMP8 = REL8 | IMM8,
+    JUMP32 = REL32 | FOUR << IMM_SHIFT,
 
     BARE = KNOWN,
     RM = KNOWN | MODRM,
@@ -44,13 +61,16 @@ enum {
     ONLY_F2 = NO_NONE | NO_66 | NO_F3,
 };
 
-/* ModRM.reg values that an opcode accepts, one bit each. */
+/* ModRM.reg values that an opcode accepts, one bit each: with a register operand, with a memory
+ * operand, with a memory operand and a LOCK prefix. */
 struct group {
-    uint8_t memory, registers, lock;
+    uint8_t accepts[2], lock;
 };
 
 enum group_index {
     G_ALL,
+    G_MEMORY, /* no register operand */
+    G_REGS,   /* no memory operand */
     G_ALU,
     G_8C,
     G_8E,
@@ -78,16 +98,23 @@ enum group_index {
 };
 
 static const struct group groups[GROUPS] = {
-    [G_ALL] = {0xff, 0xff, 0xff}, [G_ALU] = {0xff, 0xff, 0x7f},   [G_8C] = {0x3f, 0x3f, 0},
-    [G_8E] = {0x3d, 0x3d, 0},     [G_8F] = {0x01, 0x01, 0},       [G_C6] = {0x01, 0x81, 0},
-    [G_F6] = {0xff, 0xff, 0x0c},  [G_FE] = {0x03, 0x03, 0x03},    [G_FF] = {0x7f, 0x57, 0x03},
-    [G_D9] = {0xfd, 0xff, 0},     [G_DA] = {0xff, 0x2f, 0},       [G_DB] = {0xaf, 0x7f, 0},
-    [G_DD] = {0xdf, 0x3f, 0},     [G_DE] = {0xff, 0xff, 0},       [G_DF] = {0xff, 0x7f, 0},
-    [G_0F00] = {0x3f, 0x3f, 0},   [G_0F01] = {0xff, 0xff, 0},     [G_CR] = {0x1d, 0x1d, 0},
-    [G_0F71] = {0x00, 0x54, 0},   [G_0F73] = {0x00, 0xcc, 0},     [G_PADLOCK] = {0x00, 0x3f, 0},
-    [G_BT] = {0xf0, 0xf0, 0xe0},  [G_CMPXCHG8] = {0xfa, 0xc0, 2}, [G_KEYLOCKER] = {0x0f, 0x00, 0},
+    [G_ALL] = {{0xff, 0xff}, 0xff},   [G_MEMORY] = {{0x00, 0xff}, 0},
+    [G_REGS] = {{0xff, 0x00}, 0},     [G_ALU] = {{0xff, 0xff}, 0x7f},
+    [G_8C] = {{0x3f, 0x3f}, 0},       [G_8E] = {{0x3d, 0x3d}, 0},
+    [G_8F] = {{0x01, 0x01}, 0},       [G_C6] = {{0x81, 0x01}, 0},
+    [G_F6] = {{0xff, 0xff}, 0x0c},    [G_FE] = {{0x03, 0x03}, 0x03},
+    [G_FF] = {{0x57, 0x7f}, 0x03},    [G_D9] = {{0xff, 0xfd}, 0},
+    [G_DA] = {{0x2f, 0xff}, 0},       [G_DB] = {{0x7f, 0xaf}, 0},
+    [G_DD] = {{0x3f, 0xdf}, 0},       [G_DE] = {{0xff, 0xff}, 0},
+    [G_DF] = {{0x7f, 0xff}, 0},       [G_0F00] = {{0x3f, 0x3f}, 0},
+    [G_0F01] = {{0xff, 0xff}, 0},     [G_CR] = {{0x1d, 0x1d}, 0},
+    [G_0F71] = {{0x54, 0x00}, 0},     [G_0F73] = {{0xcc, 0x00}, 0},
+    [G_PADLOCK] = {{0x3f, 0x00}, 0},  [G_BT] = {{0xf0, 0xf0}, 0xe0},
+    [G_CMPXCHG8] = {{0xc0, 0xfa}, 2}, [G_KEYLOCKER] = {{0x00, 0x0f}, 0},
 };
 
+#define MEMORY   GROUP(G_MEMORY)
+#define REGS     GROUP(G_REGS)
 #define GROUP(g) ((uint32_t)(g) << GROUP_SHIFT)
 
 /* Rows of the ALU block 00..3f: /r forms, then AL,imm8 and rAX,immz. CMP cannot be locked. */
@@ -119,7 +146,7 @@ static const uint32_t one_byte[256] = {
     [0x6a] = BARE | IMM8,
     [0x6b] = RM8,
     [0x6c ... 0x6f] = BARE,
-    [0x70 ... 0x7f] = BARE | REL8,
+    [0x70 ... 0x7f] = BARE | JUMP8,
     [0x80] = RM8 | LOCK | GROUP(G_ALU),
     [0x81] = RM | IMMZ | LOCK | GROUP(G_ALU),
     [0x83] = RM8 | LOCK | GROUP(G_ALU),
@@ -145,7 +172,7 @@ static const uint32_t one_byte[256] = {
     [0xc4 ... 0xc5] = ESCAPE,
     [0xc6] = RM8 | LOOK | GROUP(G_C6),
     [0xc7] = RM | IMMZ | LOOK | GROUP(G_C6),
-    [0xc8] = BARE | IMM16 | IMM8,
+    [0xc8] = BARE | ENTER,
     [0xc9] = BARE,
     [0xca] = BARE | IMM16 | STOP,
     [0xcb ... 0xcc] = BARE | STOP,
@@ -161,11 +188,11 @@ static const uint32_t one_byte[256] = {
     [0xdd] = RM | GROUP(G_DD),
     [0xde] = RM | GROUP(G_DE),
     [0xdf] = RM | GROUP(G_DF),
-    [0xe0 ... 0xe3] = BARE | REL8,
+    [0xe0 ... 0xe3] = BARE | JUMP8,
     [0xe4 ... 0xe7] = BARE | IMM8,
-    [0xe8] = BARE | REL32 | CALL,
-    [0xe9] = BARE | REL32 | STOP,
-    [0xeb] = BARE | REL8 | STOP,
+    [0xe8] = BARE | JUMP32 | CALL,
+    [0xe9] = BARE | JUMP32 | STOP,
+    [0xeb] = BARE | JUMP8 | STOP,
     [0xec ... 0xef] = BARE,
     [0xf0] = PREFIX,
     [0xf1] = BARE,
@@ -195,10 +222,10 @@ static const uint32_t map_0f[256] = {
     [0x16] = RM | NO_F2,
     [0x17] = RM | MEMORY | NO_REP,
     [0x18 ... 0x1f] = RM,
-    [0x20] = RM | FLAT | GROUP(G_CR),
-    [0x21] = RM | FLAT,
-    [0x22] = RM | FLAT | GROUP(G_CR),
-    [0x23] = RM | FLAT,
+    [0x20] = RM | LOOK | GROUP(G_CR),
+    [0x21] = RM | LOOK,
+    [0x22] = RM | LOOK | GROUP(G_CR),
+    [0x23] = RM | LOOK,
     [0x28 ... 0x29] = RM | NO_REP,
     [0x2a] = RM,
     [0x2b] = RM | MEMORY,
@@ -228,7 +255,7 @@ static const uint32_t map_0f[256] = {
     [0x79] = RM | NO_F3,
     [0x7c ... 0x7d] = RM | NO_NONE | NO_F3,
     [0x7e ... 0x7f] = RM | NO_F2,
-    [0x80 ... 0x8f] = BARE | REL32,
+    [0x80 ... 0x8f] = BARE | JUMP32,
     [0x90 ... 0x9f] = RM,
     [0xa0 ... 0xa2] = BARE,
     [0xa3] = RM,
@@ -309,14 +336,14 @@ static const uint32_t map_0f3a[256] = {
     [0xf0] = RM8 | REGS | ONLY_F3,
 };
 
-/* What follows a ModRM byte (SDM 2A table 2-2): low bits the displacement's size, SIB if a SIB byte
- * comes first, RIP for disp32 relative to RIP. */
-enum { SIZE = 7, SIB = 8, RIP = 16 };
-#define NO_BASE     0, 0, 0, 0, SIB, RIP | 4, 0, 0
+/* What follows a ModRM byte (SDM 2A table 2-2): low bits the displacement's size, LENGTH_RIP for
+ * disp32 relative to RIP, SIB if a SIB byte comes first, NO_BASE if base 101 means disp32 in it. */
+enum { SIZE = 7, SIB = 16, NO_BASE = 32 };
+#define NO_DISP     0, 0, 0, 0, SIB | NO_BASE, LENGTH_RIP | 4, 0, 0
 #define DISP8       1, 1, 1, 1, SIB | 1, 1, 1, 1
 #define DISP32      4, 4, 4, 4, SIB | 4, 4, 4, 4
 #define TIMES8(row) row, row, row, row, row, row, row, row
-static const uint8_t after_modrm[256] = {TIMES8(NO_BASE), TIMES8(DISP8), TIMES8(DISP32)};
+static const uint8_t after_modrm[256] = {TIMES8(NO_DISP), TIMES8(DISP8), TIMES8(DISP32)};
 
 /* The suffixes that 3DNow defines (APM 3 appendix A.1.2, "3DNow! Opcodes"), one bit each. */
 static const uint32_t now3d[8] = {0x30003000, 0, 0, 0, 0x44d14400, 0x88d144d1, 0, 0};
@@ -353,33 +380,31 @@ static void read_prefixes(const uint8_t *code, struct prefixes *prefixes)
     prefixes->count = n;
 }
 
-/* Reads ModRM, SIB and displacement at code[at]; returns the offset of what follows. */
-static inline unsigned read_modrm(const uint8_t *code, unsigned at, struct length_info *info)
+/* Reads ModRM, SIB and displacement at code[at], if `word` says that they are there; returns the
+ * offset of what follows. Without branches: what an instruction has is not predictable. */
+static inline unsigned read_modrm(const uint8_t *code, unsigned at, uint32_t word,
+                                  struct length_info *info)
 {
-    unsigned modrm = code[at++];
-    unsigned follows = after_modrm[modrm];
+    unsigned present = word / MODRM & 1;
+    unsigned modrm = code[at] & -present;
+    unsigned follows = after_modrm[modrm] & -present;
+    unsigned sib = follows / SIB & 1;
+    unsigned displacement = at + present + sib;
+    unsigned no_base = follows / NO_BASE & ((code[at + 1] & 7) == 5);
+    unsigned size = (follows & SIZE) + 4 * no_base;
     info->modrm = (uint8_t)modrm;
-    info->has_modrm = 1;
-    unsigned size = follows & SIZE;
-    if (follows & SIB) {
-        if (modrm < 0x40 && (code[at] & 7) == 5)
-            size = 4;
-        at++;
-    }
-    if (follows & RIP)
-        info->flags |= LENGTH_RIP;
-    if (size)
-        info->displacement = (uint8_t)at;
-    return at + size;
+    info->has_modrm = (uint8_t)present;
+    info->flags = (uint8_t)(word | (follows & LENGTH_RIP));
+    info->displacement = (uint8_t)(size ? displacement : 0);
+    return displacement + size;
 }
 
-/* Ends the decoding: an instruction longer than 15 bytes is invalid (SDM 2A 2.3.11). */
-static inline unsigned finish(unsigned length, struct length_info *info)
+/* Ends the decoding. An instruction longer than 15 bytes is invalid (SDM 2A 2.3.11). */
+static inline unsigned finish(unsigned at, unsigned immediate, struct length_info *info)
 {
-    if (length > 15)
-        return 0;
-    info->length = (uint8_t)length;
-    return length;
+    info->immediate = (uint8_t)(immediate ? at : 0);
+    info->length = (uint8_t)(at + immediate);
+    return at + immediate > 15 ? 0 : at + immediate;
 }
 
 /* VEX, EVEX and XOP: the payload at code[at .. at + payload), then opcode and ModRM (always, but
@@ -410,29 +435,24 @@ static unsigned decode_vex(const uint8_t *code, unsigned at, const struct prefix
     at += payload + 2;
     info->map = (uint8_t)map;
     info->opcode = (uint8_t)opcode;
-    info->flags = LENGTH_VEX;
-    if (opcode == 0x77 && map == 1 && kind != 0x62)
-        return finish(at, info);
     bool near_jump = map == 1 && (opcode & 0xfe) == 0x84 && kind != 0x62;
     if (near_jump || map == 0) { /* jkzd, jknzd of Xeon Phi: 74, 75 of map 0, 84, 85 of map 1 */
-        info->flags |= near_jump ? LENGTH_REL32 : LENGTH_REL8;
-        info->immediate = (uint8_t)at;
-        return finish(at + (near_jump ? 4 : 1), info);
+        info->flags = LENGTH_VEX | (near_jump ? LENGTH_REL32 : LENGTH_REL8);
+        return finish(at, near_jump ? 4 : 1, info);
     }
-    at = read_modrm(code, at, info);
+    bool zero_upper = map == 1 && opcode == 0x77 && kind != 0x62;
+    at = read_modrm(code, at, zero_upper ? LENGTH_VEX : LENGTH_VEX | MODRM, info);
     unsigned immediate = map == 3 || map == 8 ? 1 : map == 10 ? 4 : 0;
     if (map == 1 &&
         ((opcode & 0xfc) == 0x70 || opcode == 0xc2 || (opcode >= 0xc4 && opcode <= 0xc6)))
         immediate = 1;
-    if (immediate)
-        info->immediate = (uint8_t)at;
-    return finish(at + immediate, info);
+    return finish(at, zero_upper ? 0 : immediate, info);
 }
 
-/* Opcodes whose immediate or meaning depends on ModRM. Adds to *word what holds for this byte
- * sequence; false if it is invalid. `after` is where an immediate would stand. */
-static bool special(const uint8_t *code, unsigned after, unsigned mandatory,
-                    const struct length_info *info, uint32_t *word)
+/* Opcodes whose immediate or meaning depends on ModRM. Adds to *word what holds for these bytes;
+ * false if they are invalid. *after is where an immediate would stand. */
+static bool special(const uint8_t *code, unsigned modrm_at, unsigned *after, unsigned mandatory,
+                    unsigned size16, struct length_info *info, uint32_t *word)
 {
     unsigned reg = info->modrm >> 3 & 7;
     if (info->map == 0) {
@@ -440,8 +460,8 @@ static bool special(const uint8_t *code, unsigned after, unsigned mandatory,
         case 0xc6: /* /7: xabort */
             return reg == 0 || info->modrm == 0xf8;
         case 0xc7: /* /7: xbegin, whose displacement is 16 bits wide with prefix 66 */
-            if (info->modrm == 0xf8 && mandatory != 1)
-                *word = (*word & ~(uint32_t)IMMZ) | REL32;
+            if (reg == 7 && !size16)
+                info->flags |= LENGTH_REL32;
             return reg == 0 || info->modrm == 0xf8;
         case 0xf6: /* test */
             *word |= reg < 2 ? IMM8 : 0;
@@ -450,118 +470,139 @@ static bool special(const uint8_t *code, unsigned after, unsigned mandatory,
             *word |= reg < 2 ? IMMZ : 0;
             return true;
         default: /* ff: jmp */
-            *word |= reg == 4 || reg == 5 ? STOP : 0;
+            info->flags |= reg == 4 || reg == 5 ? LENGTH_NO_FALL : 0;
             return true;
         }
     }
     if (info->opcode == 0x0f)
-        return now3d[code[after] >> 5] >> (code[after] & 31) & 1;
-    /* 0f 78: vmread, or with 66 or f2 extrq, insertq of two immediate bytes (APM 4) */
-    *word |= mandatory ? IMM16 : 0;
-    return mandatory == 0 || (info->modrm >= 0xc0 && (mandatory != 1 || reg == 0));
+        return now3d[code[*after] >> 5] >> (code[*after] & 31) & 1;
+    if (info->opcode == 0x78) {
+        /* vmread, or with 66 or f2 extrq, insertq of two immediate bytes (APM 4) */
+        *word |= mandatory ? IMM16 : 0;
+        return mandatory == 0 || (info->modrm >= 0xc0 && (mandatory != 1 || reg == 0));
+    }
+    /* Moves to and from control and debug registers: registers whatever the mod field says. */
+    *after = modrm_at + 1;
+    info->displacement = 0;
+    info->flags &= (uint8_t)~LENGTH_RIP;
+    return true;
 }
 
-/* Checks ModRM against the opcode's word and its group; false if the instruction is invalid. */
-static inline bool allowed(uint32_t word, unsigned lock, unsigned modrm)
+/* True if the opcode's group has this ModRM byte. */
+static inline bool in_group(uint32_t word, unsigned modrm)
 {
-    const struct group *group = &groups[word >> GROUP_SHIFT];
-    unsigned memory = modrm < 0xc0;
-    unsigned bit = 1u << (modrm >> 3 & 7);
-    if (!((memory ? group->memory : group->registers) & bit))
-        return false;
-    if (word & (memory ? REGS : MEMORY))
-        return false;
-    return !lock || ((word & LOCK) && memory && (group->lock & bit));
+    return groups[word >> GROUP_SHIFT].accepts[modrm < 0xc0] >> (modrm >> 3 & 7) & 1;
 }
 
-static inline unsigned decode(const uint8_t *code, struct length_info *info)
+/* True if the instruction may carry a LOCK prefix (SDM 2A, LOCK). */
+static bool lockable(uint32_t word, unsigned modrm)
+{
+    return (word & MODRM) && (word & LOCK) && modrm < 0xc0 &&
+           (groups[word >> GROUP_SHIFT].lock >> (modrm >> 3 & 7) & 1);
+}
+
+/* Decodes any instruction. */
+static unsigned __attribute__((noinline)) decode(const uint8_t *code, struct length_info *info)
 {
     struct prefixes prefixes = {0};
-    unsigned at = 0;
-    uint32_t word = one_byte[code[0]];
     memset(info, 0, sizeof *info);
-    if (word & PREFIX) {
-        if ((code[0] & 0xf0) == 0x40 && !(one_byte[code[1]] & PREFIX)) {
-            prefixes.rex = code[0];
-            prefixes.count = 1;
-        } else {
-            read_prefixes(code, &prefixes);
-        }
-        at = prefixes.count;
-        word = one_byte[code[at]];
-    }
+    unsigned rex = (code[0] & 0xf0) == 0x40;
+    prefixes.rex = code[0] & -rex;
+    unsigned at = rex;
     unsigned opcode = code[at++];
-    unsigned mandatory = 0;
-    if (word & ESCAPE) {
-        if (opcode == 0x8f && (code[at] & 0x1f) < 8) {
-            word = RM | GROUP(G_8F);
-        } else if (opcode != 0x0f) {
-            return decode_vex(code, at - 1, &prefixes, info);
-        } else {
+    unsigned map = 0, mandatory = 0;
+    uint32_t word = one_byte[opcode];
+    if (word & (PREFIX | ESCAPE)) {
+        if (word & PREFIX) {
+            read_prefixes(code, &prefixes);
+            at = prefixes.count;
             opcode = code[at++];
-            info->map = 1;
+            word = one_byte[opcode];
+        }
+        if (opcode == 0x0f) {
+            map = 1;
+            opcode = code[at++];
             word = map_0f[opcode];
             if (opcode == 0x38 || opcode == 0x3a) {
-                info->map = opcode == 0x38 ? 2 : 3;
-                word = opcode == 0x38 ? map_0f38[code[at]] : map_0f3a[code[at]];
+                map = opcode == 0x38 ? 2 : 3;
                 opcode = code[at++];
+                word = map == 2 ? map_0f38[opcode] : map_0f3a[opcode];
             }
             mandatory = prefixes.rep ? (prefixes.rep == 0xf3 ? 2 : 3) : prefixes.size16;
+        } else if (word & ESCAPE) {
+            if (opcode != 0x8f || (code[at] & 0x1f) >= 8)
+                return decode_vex(code, at - 1, &prefixes, info);
+            word = RM | GROUP(G_8F);
         }
     }
     if (!(word & KNOWN) || (word >> 20 & 1u << mandatory))
         return 0;
+    info->map = (uint8_t)map;
     info->opcode = (uint8_t)opcode;
-    if (word & MODRM) {
-        unsigned modrm = code[at];
-        at = word & FLAT ? at + 1 : read_modrm(code, at, info);
-        info->modrm = (uint8_t)modrm;
-        info->has_modrm = 1;
-        if (((word >> GROUP_SHIFT) | prefixes.lock | (word & (MEMORY | REGS))) &&
-            !allowed(word, prefixes.lock, modrm))
-            return 0;
-        if ((word & LOOK) &&
-            !special(code, at, info->map ? mandatory : prefixes.size16, info, &word))
-            return 0;
-    } else if (prefixes.lock) {
+    unsigned modrm_at = at;
+    at = read_modrm(code, at, word, info);
+    if (!in_group(word, info->modrm) || (prefixes.lock && !lockable(word, info->modrm)))
         return 0;
-    }
-    if (word & STOP)
-        info->flags |= LENGTH_NO_FALL;
-    if (!(word & (IMM8 | IMM16 | IMMZ | IMMV | MOFFS | REL8 | REL32)))
-        return finish(at, info);
-
-    unsigned wide = prefixes.rex >> 3 & 1;
-    unsigned size = 0;
-    if (word & IMM8)
-        size = 1;
-    if (word & IMM16)
-        size += 2;
-    if (word & (IMMZ | IMMV))
-        size = wide ? (word & IMMV ? 8 : 4) : prefixes.size16 ? 2 : 4;
-    if (word & MOFFS) {
+    if (word & LOOK && !special(code, modrm_at, &at, mandatory, prefixes.size16, info, &word))
+        return 0;
+    if (prefixes.size16 && (info->flags & LENGTH_REL32))
+        info->flags |= LENGTH_AMD16;
+    unsigned sizes = (prefixes.rex & 8) >> 1 | prefixes.size16 << 1 | prefixes.address;
+    unsigned immediate = immediate_size[word >> IMM_SHIFT & 15][sizes];
+    if ((word >> IMM_SHIFT & 15) == ADDRESS) {
         info->displacement = (uint8_t)at;
-        return finish(at + (prefixes.address ? 4 : 8), info);
+        return finish(at + immediate, 0, info);
     }
-    if (word & REL8) {
-        size = 1;
-        info->flags |= LENGTH_REL8;
-    }
-    if (word & REL32) {
-        size = 4;
-        info->flags |=
-            LENGTH_REL32 | (word & CALL ? LENGTH_CALL : 0) | (prefixes.size16 ? LENGTH_AMD16 : 0);
-    }
-    info->immediate = (uint8_t)at;
-    return finish(at + size, info);
+    return finish(at, immediate, info);
 }
+
+/* Decodes the nine instructions of ten that have no prefix but REX, stand in the first two maps and
+ * need no check of their ModRM byte; 0 for the others. Nearly without branches: which parts an
+ * instruction has is not predictable, and a misprediction costs more than all of this. */
+static inline unsigned decode_common(const uint8_t *code, struct length_info *info)
+{
+    enum { UNCOMMON = PREFIX | ESCAPE | LOOK | RARE | NO_NONE };
+    unsigned rex = (code[0] & 0xf0) == 0x40;
+    unsigned at = rex, map = 0;
+    unsigned opcode = code[at++];
+    uint32_t word = one_byte[opcode];
+    if (opcode == 0x0f) {
+        map = 1;
+        opcode = code[at++];
+        word = map_0f[opcode];
+    }
+    if ((word & (KNOWN | UNCOMMON)) != KNOWN)
+        return 0;
+    unsigned present = word / MODRM & 1;
+    unsigned modrm = code[at] & -present;
+    if (!in_group(word, modrm))
+        return 0;
+    unsigned follows = after_modrm[modrm] & -present;
+    unsigned sib = follows / SIB & 1;
+    unsigned no_base = follows / NO_BASE & ((code[at + 1] & 7) == 5);
+    unsigned size = (follows & SIZE) + 4 * no_base;
+    unsigned displacement = at + present + sib;
+    unsigned end = displacement + size;
+    unsigned immediate = immediate_size[word >> IMM_SHIFT & 15][code[0] >> 1 & (rex << 2)];
+    uint64_t packed = end + immediate;
+    packed |= map << 8 | opcode << 16 | modrm << 24;
+    packed |= (uint64_t)present << 32 | (uint64_t)(size ? displacement : 0) << 40;
+    packed |= (uint64_t)(immediate ? end : 0) << 48;
+    packed |= (uint64_t)((word & 0xff) | (follows & LENGTH_RIP)) << 56;
+    memcpy(info, &packed, sizeof *info); /* x86 only: first field in the lowest byte */
+    return end + immediate;
+}
+_Static_assert(sizeof(struct length_info) == sizeof(uint64_t),
+               "decode_common() fills it as one word");
 
 unsigned length_decode(const uint8_t *code, size_t available, struct length_info *info)
 {
     /* decode() looks at up to 14 prefixes, then at most 8 bytes without asking for the end. */
     enum { SLACK = 24 };
-    if (available >= SLACK)
-        return decode(code, info);
+    if (available >= SLACK) {
+        unsigned length = decode_common(code, info);
+        return length ? length : decode(code, info);
+    }
     uint8_t padded[SLACK] = {0};
     memcpy(padded, code, available);
     unsigned length = decode(padded, info);
