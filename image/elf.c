@@ -37,7 +37,7 @@ static void extend_end(struct reader *r, uint64_t end)
 
 static int bad(struct reader *r, uint64_t offset, const char *what, const char *advice)
 {
-    return fail(r->err, EXIT_INPUT, "%s: offset 0x%" PRIx64 ": %s; %s", r->image->name, offset,
+    return fail(r->err, EXIT_INPUT, "%s: offset 0x%" PRIx64 ": %s; %s", r->private->label, offset,
                 what, advice);
 }
 
@@ -76,7 +76,7 @@ static int check_type(struct reader *r)
         return fail(r->err, EXIT_INPUT,
                     "%s: offset 0x%zx: this is code for another machine (e_machine %u, %d-bit); "
                     "give an x86 kernel",
-                    r->image->name, machine_at, machine, r->image->elf_class);
+                    r->private->label, machine_at, machine, r->image->elf_class);
     switch (r->header.e_type) {
     case ET_EXEC:
         break;
@@ -104,16 +104,16 @@ static int check_table(struct reader *r, const char *what, uint64_t offset, uint
         return fail(r->err, EXIT_INPUT,
                     "%s: offset 0x%" PRIx64 ": the %s table's entries are %" PRIu64
                     " bytes instead of %" PRIu64 "; %s",
-                    r->image->name, offset, what, entry, expected, damaged);
+                    r->private->label, offset, what, entry, expected, damaged);
     if (count > limit)
         return fail(r->err, EXIT_INPUT,
                     "%s: offset 0x%" PRIx64 ": %" PRIu64 " entries in the %s table; %s",
-                    r->image->name, offset, count, what, damaged);
+                    r->private->label, offset, count, what, damaged);
     if (!in_file(r, offset, count * entry))
         return fail(r->err, EXIT_INPUT,
                     "%s: offset 0x%" PRIx64 ": the %s table (%" PRIu64
                     " entries) runs past the end of the file (%zu bytes); %s",
-                    r->image->name, offset, what, count, r->image->size, damaged);
+                    r->private->label, offset, what, count, r->image->size, damaged);
     extend_end(r, offset + count * entry);
     return 0;
 }
@@ -132,8 +132,8 @@ static int check_segment(struct reader *r, size_t index, const struct image_segm
         what = "it wraps around the end of the physical address space";
     if (!what)
         return 0;
-    return fail(r->err, EXIT_INPUT, "%s: offset 0x%" PRIx64 ": segment %zu: %s; %s", r->image->name,
-                segment->offset, index, what, damaged);
+    return fail(r->err, EXIT_INPUT, "%s: offset 0x%" PRIx64 ": segment %zu: %s; %s",
+                r->private->label, segment->offset, index, what, damaged);
 }
 
 static int read_segments(struct reader *r)
@@ -153,7 +153,7 @@ static int read_segments(struct reader *r)
         return -1;
     image->segments = calloc(count, sizeof *image->segments);
     if (!image->segments)
-        return fail(r->err, EXIT_IO, "%s: out of memory", image->name);
+        return fail(r->err, EXIT_IO, "%s: out of memory", r->private->label);
     image->segment_count = count;
     for (size_t i = 0; i < count; i++) {
         GElf_Phdr header;
@@ -187,6 +187,13 @@ static int by_vaddr(const void *a, const void *b, void *context)
     return (x > y) - (x < y);
 }
 
+static int by_paddr(const void *a, const void *b, void *context)
+{
+    const struct image_segment *s = context;
+    uint64_t x = s[*(const uint32_t *)a].paddr, y = s[*(const uint32_t *)b].paddr;
+    return (x > y) - (x < y);
+}
+
 static int by_offset(const void *a, const void *b, void *context)
 {
     const struct image_segment *s = context;
@@ -209,19 +216,23 @@ static int order_segments(struct reader *r)
     struct image_private *p = r->private;
     p->loads_by_address = calloc(image->segment_count, sizeof *p->loads_by_address);
     p->loads_by_offset = calloc(image->segment_count, sizeof *p->loads_by_offset);
-    if (!p->loads_by_address || !p->loads_by_offset)
-        return fail(r->err, EXIT_IO, "%s: out of memory", image->name);
+    p->loads_by_paddr = calloc(image->segment_count, sizeof *p->loads_by_paddr);
+    if (!p->loads_by_address || !p->loads_by_offset || !p->loads_by_paddr)
+        return fail(r->err, EXIT_IO, "%s: out of memory", r->private->label);
     const struct image_segment *s = image->segments;
     for (uint32_t i = 0; i < image->segment_count; i++) {
         if (s[i].type == PT_LOAD && s[i].mem_size)
             p->loads_by_address[p->load_count++] = i;
-        if (s[i].type == PT_LOAD && s[i].file_size)
+        if (s[i].type == PT_LOAD && s[i].file_size) {
+            p->loads_by_paddr[p->file_load_count] = i;
             p->loads_by_offset[p->file_load_count++] = i;
+        }
     }
     if (!p->file_load_count)
         return bad(r, r->header.e_phoff, "no loadable segment has any bytes",
                    "give a linked kernel");
     qsort_r(p->loads_by_address, p->load_count, sizeof(uint32_t), by_vaddr, image->segments);
+    qsort_r(p->loads_by_paddr, p->file_load_count, sizeof(uint32_t), by_paddr, image->segments);
     qsort_r(p->loads_by_offset, p->file_load_count, sizeof(uint32_t), by_offset, image->segments);
     for (size_t i = 1; i < p->load_count; i++) {
         uint32_t a = p->loads_by_address[i - 1], b = p->loads_by_address[i];
@@ -229,14 +240,14 @@ static int order_segments(struct reader *r)
             return fail(r->err, EXIT_INPUT,
                         "%s: offset 0x%" PRIx64
                         ": segments %u and %u overlap in memory at 0x%" PRIx64 "; %s",
-                        image->name, s[b].offset, a, b, s[b].vaddr, damaged);
+                        r->private->label, s[b].offset, a, b, s[b].vaddr, damaged);
     }
     for (size_t i = 1; i < p->file_load_count; i++) {
         uint32_t a = p->loads_by_offset[i - 1], b = p->loads_by_offset[i];
         if (s[b].offset - s[a].offset < s[a].file_size)
             return fail(r->err, EXIT_INPUT,
                         "%s: offset 0x%" PRIx64 ": segments %u and %u overlap in the file; %s",
-                        image->name, s[b].offset, a, b, damaged);
+                        r->private->label, s[b].offset, a, b, damaged);
     }
     return 0;
 }
@@ -259,7 +270,7 @@ static int check_section(struct reader *r, size_t index, const struct image_sect
     if (!what)
         return 0;
     return fail(r->err, EXIT_INPUT, "%s: offset 0x%" PRIx64 ": section %zu (%.64s): %s; %s",
-                r->image->name, section->offset, index, section->name, what, damaged);
+                r->private->label, section->offset, index, section->name, what, damaged);
 }
 
 /* Places the name table: [*names, *names + *names_size) ends with a NUL, or has no bytes. */
@@ -311,7 +322,7 @@ static int read_section(struct reader *r, size_t index, const char *names, size_
                     "%s: offset 0x%" PRIx64
                     ": the name of section %zu is outside the string table; "
                     "%s",
-                    r->image->name, r->header.e_shoff, index, damaged);
+                    r->private->label, r->header.e_shoff, index, damaged);
     if (header.sh_name)
         section->name = names + header.sh_name;
     if (check_section(r, index, section))
@@ -328,7 +339,7 @@ static int order_sections(struct reader *r)
     const struct image_section *s = image->sections;
     p->sections_by_address = calloc(image->section_count, sizeof *p->sections_by_address);
     if (!p->sections_by_address)
-        return fail(r->err, EXIT_IO, "%s: out of memory", image->name);
+        return fail(r->err, EXIT_IO, "%s: out of memory", r->private->label);
     for (uint32_t i = 0; i < image->section_count; i++) {
         /* .tbss takes no addresses: what follows it begins where it does (gABI, SHF_TLS) */
         bool tbss = s[i].flags & SHF_TLS && s[i].type == SHT_NOBITS;
@@ -343,7 +354,7 @@ static int order_sections(struct reader *r)
             return fail(r->err, EXIT_INPUT,
                         "%s: offset 0x%" PRIx64 ": sections %u and %u overlap at address 0x%" PRIx64
                         "; %s",
-                        image->name, s[b].offset, a, b, s[b].address, damaged);
+                        r->private->label, s[b].offset, a, b, s[b].address, damaged);
     }
     return 0;
 }
@@ -371,7 +382,7 @@ static int read_sections(struct reader *r)
         return -1;
     image->sections = calloc(count, sizeof *image->sections);
     if (!image->sections)
-        return fail(r->err, EXIT_IO, "%s: out of memory", image->name);
+        return fail(r->err, EXIT_IO, "%s: out of memory", r->private->label);
     image->section_count = count;
     for (size_t i = 0; i < count; i++)
         if (read_section(r, i, names, names_size))
@@ -427,7 +438,7 @@ static int read_symbols(struct reader *r, size_t index)
         return bad(r, table->offset, "the symbol table cannot be read", damaged);
     image->symbols = calloc(count ? count : 1, sizeof *image->symbols);
     if (!image->symbols)
-        return fail(r->err, EXIT_IO, "%s: out of memory", image->name);
+        return fail(r->err, EXIT_IO, "%s: out of memory", r->private->label);
     for (size_t i = 0; i < count; i++) {
         GElf_Sym symbol;
         if (!gelf_getsym(data, i, &symbol))
@@ -470,7 +481,7 @@ int elf_read(struct image *image, struct error *err)
     /* libelf never writes to memory opened this way */
     r.elf = elf_memory((char *)(uintptr_t)image->bytes, image->size);
     if (!r.elf)
-        return fail(err, EXIT_INPUT, "%s: %s", image->name, elf_errmsg(-1));
+        return fail(err, EXIT_INPUT, "%s: %s", r.private->label, elf_errmsg(-1));
     int result = read_all(&r);
     elf_end(r.elf);
     return result;

@@ -6,23 +6,41 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 static int read_bytes(struct image *image, const uint8_t *bytes, size_t size, struct error *err)
 {
+    struct image_private *p = image_private(image);
     image->input_size = size;
     image->input_xxh3 = XXH3_64bits(bytes, size);
     if (!size)
         return fail(err, EXIT_INPUT, "%s: the file is empty; give a kernel image", image->name);
+    if (bzimage_detect(bytes, size)) {
+        struct timespec start, end;
+        clock_gettime(CLOCK_MONOTONIC, &start);
+        if (bzimage_unpack(image->name, bytes, size, &p->unpacked, &size, err))
+            return -1;
+        clock_gettime(CLOCK_MONOTONIC, &end);
+        image->unpack_seconds = (end.tv_sec - start.tv_sec) + (end.tv_nsec - start.tv_nsec) / 1e9;
+        image->format = IMAGE_BZIMAGE;
+        bytes = p->unpacked;
+    }
+    if (asprintf(&p->label, "%s%s", image->name,
+                 image->format == IMAGE_BZIMAGE ? " (unpacked)" : "") < 0) {
+        p->label = NULL;
+        return fail(err, EXIT_IO, "%s: out of memory", image->name);
+    }
     if (!elf_detect(bytes, size))
         return fail(err, EXIT_INPUT,
                     "%s: offset 0x0: neither an ELF file nor a Linux bzImage; give a kernel image",
-                    image->name);
+                    p->label);
     image->bytes = bytes;
     image->size = size;
     if (elf_read(image, err))
@@ -30,7 +48,7 @@ static int read_bytes(struct image *image, const uint8_t *bytes, size_t size, st
     if (image->format != IMAGE_BZIMAGE)
         image->format = image->elf_class == 64 ? IMAGE_ELF64 : IMAGE_ELF32;
     if (!image->symbol_count && image_is_linux(image)) {
-        long found = kallsyms_read(image, &image_private(image)->kallsyms, err);
+        long found = kallsyms_read(image, &p->kallsyms, err);
         if (found < 0)
             return -1;
         image->symbols_from_kallsyms = found > 0;
@@ -117,10 +135,12 @@ void image_close(struct image *image)
     if (p) {
         if (p->map)
             munmap(p->map, p->map_size);
+        free(p->label);
         free(p->unpacked);
         free(p->kallsyms);
         free(p->loads_by_address);
         free(p->loads_by_offset);
+        free(p->loads_by_paddr);
         free(p->sections_by_address);
         free(p->symbol_slots);
         free(p);

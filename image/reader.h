@@ -13,7 +13,8 @@
 #define SEGMENT_LIMIT 65534u
 
 struct image_private {
-    void *map; /* the file, if image_open mapped one */
+    char *label; /* what messages call the bytes: the file's name, or the name of its payload */
+    void *map;   /* the file, if image_open mapped one */
     size_t map_size;
     uint8_t *unpacked; /* malloc'd payload of a bzImage */
     void *kallsyms;    /* holds the names that kallsyms_read found */
@@ -21,6 +22,7 @@ struct image_private {
     uint32_t *loads_by_address; /* PT_LOAD segments with memory, sorted by vaddr */
     size_t load_count;
     uint32_t *loads_by_offset; /* PT_LOAD segments with file bytes, sorted by file offset */
+    uint32_t *loads_by_paddr;  /* the same, sorted by physical address: these may overlap */
     size_t file_load_count;
     uint32_t *sections_by_address; /* allocated sections, sorted by address */
     size_t allocated_count;
@@ -40,6 +42,18 @@ bool elf_detect(const uint8_t *bytes, size_t size);
 
 /* Reads image->bytes: segments, sections, symbol table, the orders above. */
 int elf_read(struct image *image, struct error *err);
+
+/* True if the bytes start as a Linux bzImage does. */
+bool bzimage_detect(const uint8_t *bytes, size_t size);
+
+/* Finds and unpacks the payload: *out (malloc'd, the caller's) of *out_size bytes. */
+int bzimage_unpack(const char *name, const uint8_t *bytes, size_t size, uint8_t **out,
+                   size_t *out_size, struct error *err);
+
+/* Unpacks a kernel payload, whatever its format. offset: where it stands in the file, for messages.
+ */
+int unpack(const char *name, uint64_t offset, const uint8_t *bytes, size_t size, uint8_t **out,
+           size_t *out_size, struct error *err);
 
 /* Sorts image->symbols and builds the index of names. */
 int symbols_index(struct image *image, struct error *err);
