@@ -365,10 +365,16 @@ static void add_warning(struct writer *w, json_t *list, const char *code, uint64
 static json_t *warnings_value(struct writer *w)
 {
     json_t *list = json_array();
+    size_t unresolved = 0;
 
     if (w->result->orc_uncovered)
         add_warning(w, list, "orc-uncovered", w->result->orc_uncovered,
                     "trampolines without ORC entries: a backtrace through one stops there");
+    while (list_unresolved(w->result->list, unresolved))
+        unresolved++;
+    if (unresolved)
+        add_warning(w, list, "list-unresolved", unresolved,
+                    "symbols in range= rules of the list that the image does not have");
     if (report_needs_runtime(w->result))
         add_warning(w, list, "needs-runtime", 1,
                     "break patches: the image boots only under a runtime that knows them");
