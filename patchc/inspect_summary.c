@@ -126,9 +126,9 @@ static void print_count(size_t count, const char *before, const char *after, FIL
         fprintf(out, "  %9s", "-");
 }
 
-/* A table with a column per status; of a patched image, which knows only patched sites, one. */
+/* A table, with a column per status or of patched sites only. */
 static void print_table(const struct view *view, const char *title, key_of *key, size_t limit,
-                        FILE *out)
+                        bool statuses, FILE *out)
 {
     struct palette colour = terminal_palette(out);
     struct breakdown table = count_by(view, key);
@@ -140,14 +140,14 @@ static void print_table(const struct view *view, const char *title, key_of *key,
             width = (int)strlen(table.rows[i].name);
     if (shown)
         fprintf(out, "\n%s%-*s  %9s", colour.heading, width + 2, title, "SITES");
-    if (shown && !view->patched)
+    if (shown && statuses)
         fprintf(out, "  %9s  %9s  %9s", "PATCHED", "LEFT", "EXCLUDED");
     fputs(shown ? colour.plain : "", out);
     for (size_t i = 0; i < shown; i++) {
         const struct row *row = &table.rows[i];
 
         fprintf(out, "\n  %-*s  %9zu", width, row->name, row->count);
-        if (view->patched)
+        if (!statuses)
             continue;
         print_count(row->by_status[STATUS_PATCHED] + row->by_status[STATUS_BLOCK], colour.good,
                     colour.plain, out);
@@ -257,12 +257,14 @@ static void print_head(const struct view *view, FILE *out)
 
 void inspect_summary_print(const struct view *view, FILE *out)
 {
+    bool statuses = !view->patched; /* an image knows its patched sites only */
+
     print_head(view, out);
-    print_table(view, "INSTRUCTION", key_instruction, SIZE_MAX, out);
-    print_table(view, "FORM", key_form, SIZE_MAX, out);
-    print_table(view, "TACTIC", key_tactic, SIZE_MAX, out);
-    print_table(view, "SECTION", key_section, SIZE_MAX, out);
-    print_table(view, "SYMBOL (MOST SITES)", key_symbol, TOP_SYMBOLS, out);
+    print_table(view, "INSTRUCTION", key_instruction, SIZE_MAX, statuses, out);
+    print_table(view, "FORM", key_form, SIZE_MAX, false, out);
+    print_table(view, "TACTIC", key_tactic, SIZE_MAX, false, out);
+    print_table(view, "SECTION", key_section, SIZE_MAX, statuses, out);
+    print_table(view, "SYMBOL (MOST SITES)", key_symbol, TOP_SYMBOLS, statuses, out);
     print_reasons(view, "LEFT, AND WHY", key_reason, out);
     print_left(view, 20, out);
     print_reasons(view, "EXCLUDED, AND WHY", key_excluded, out);

@@ -17,18 +17,25 @@ void json_append(bool *failed, json_t *array, json_t *value)
     *failed |= json_array_append_new(array, value) != 0;
 }
 
-json_t *json_hex(uint64_t value)
+const char *hex_text(uint64_t value, char text[HEX_TEXT])
 {
-    static const char digits[] = "0123456789abcdef";
-    char text[18], *start = text + sizeof text;
+    char *start = text + HEX_TEXT - 1;
 
+    *start = '\0';
     do {
-        *--start = digits[value & 15];
+        *--start = "0123456789abcdef"[value & 15];
         value >>= 4;
     } while (value);
     *--start = 'x';
     *--start = '0';
-    return json_stringn_nocheck(start, (size_t)(text + sizeof text - start));
+    return start;
+}
+
+json_t *json_hex(uint64_t value)
+{
+    char text[HEX_TEXT];
+
+    return json_string_nocheck(hex_text(value, text));
 }
 
 json_t *json_name(const char *name)

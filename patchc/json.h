@@ -12,6 +12,10 @@
 void json_put(bool *failed, json_t *object, const char *key, json_t *value);
 void json_append(bool *failed, json_t *array, json_t *value);
 
+/* Writes "0x…". Returns where in `text` it begins. */
+#define HEX_TEXT 19 /* bytes that hold it, NUL included */
+const char *hex_text(uint64_t value, char text[HEX_TEXT]);
+
 /* A number as "0x…": JSON numbers do not hold 64 bits everywhere. */
 json_t *json_hex(uint64_t value);
 

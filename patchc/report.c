@@ -11,74 +11,23 @@
 #include "image/output.h"
 #include "patchc/disassembly.h"
 #include "patchc/json.h"
-#include "patchc/template.h"
+#include "patchc/report_site.h"
 
 #define REPORT_SCHEMA 1
 #define REPORT_MODE   0644
 
 struct writer {
     const struct build_result *result;
-    struct disassembler disassembler;
-    bool linux_image;
-    char *text;
-    size_t size, room;
+    struct json_text text;
     bool failed; /* out of memory somewhere: looked at once, at the end */
 };
 
-/* Appends a value. Its memory is released. */
-static void write_json(struct writer *w, json_t *value)
-{
-    size_t needed;
-
-    if (!value) {
-        w->failed = true;
-        return;
-    }
-    for (;;) {
-        needed = json_dumpb(value, w->text ? w->text + w->size : NULL, w->room - w->size,
-                            JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
-        if (needed == 0 || needed <= w->room - w->size)
-            break;
-        size_t room = (w->room + needed) * 2;
-        char *grown = realloc(w->text, room);
-
-        if (!grown) {
-            needed = 0;
-            break;
-        }
-        w->text = grown;
-        w->room = room;
-    }
-    w->failed |= needed == 0;
-    w->size += needed;
-    json_decref(value);
-}
-
-static void write_text(struct writer *w, const char *text)
-{
-    size_t length = strlen(text);
-
-    if (length > w->room - w->size) {
-        size_t room = (w->room + length) * 2;
-        char *grown = realloc(w->text, room);
-
-        if (!grown) {
-            w->failed = true;
-            return;
-        }
-        w->text = grown;
-        w->room = room;
-    }
-    memcpy(w->text + w->size, text, length);
-    w->size += length;
-}
-
 static void write_member(struct writer *w, const char *key, json_t *value)
 {
-    write_text(w, w->size ? ",\n\"" : "{\n\"");
-    write_text(w, key);
-    write_text(w, "\": ");
-    write_json(w, value);
+    json_text_add(&w->text, w->text.size ? ",\n\"" : "{\n\"");
+    json_text_add(&w->text, key);
+    json_text_add(&w->text, "\": ");
+    json_text_value(&w->text, value);
 }
 
 static void put(struct writer *w, json_t *object, const char *key, json_t *value)
@@ -101,126 +50,18 @@ static void put_text(struct writer *w, json_t *object, const char *key, const ch
     put(w, object, key, json_name(text));
 }
 
-static const char *section_name(const struct image *image, uint32_t section)
-{
-    return section < image->section_count ? image->sections[section].name : "";
-}
-
-static json_t *instruction_value(const struct writer *w, const struct site *site)
-{
-    char text[INSTRUCTION_TEXT];
-    bool wide = site->status != STATUS_EXCLUDED || site->reason != REASON_OTHER_MODE;
-
-    disassemble(&w->disassembler, wide, site->address, site->bytes, site->length, text);
-    return json_string_nocheck(text);
-}
-
-/* The window's instructions as they were, the site among them at `slot`. */
-static json_t *displaced_value(struct writer *w, const struct site *site)
-{
-    json_t *list = json_array();
-    const uint8_t *code = image_at(&w->result->image, site->window, site->window_size);
-    char text[INSTRUCTION_TEXT];
-
-    for (uint32_t at = 0; code && at < site->window_size;) {
-        unsigned length = disassemble(&w->disassembler, true, site->window + at, code + at,
-                                      site->window_size - at, text);
-
-        json_append(&w->failed, list, json_string_nocheck(text));
-        if (length == 0)
-            break;
-        at += length;
-    }
-    return list;
-}
-
-static json_t *context_value(struct writer *w, unsigned context)
-{
-    static const struct {
-        enum context_flag flag;
-        const char *name;
-    } names[] = {
-        {CONTEXT_STACK, "stack"},
-        {CONTEXT_KERNEL_TABLES, "kernel-tables"},
-        {CONTEXT_HIGH, "high"},
-        {CONTEXT_NMI_SAFE, "nmi-safe"},
-        {CONTEXT_FREE_LABELS, "free-labels"},
-    };
-    json_t *list = json_array();
-
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (context & names[i].flag)
-            json_append(&w->failed, list, json_string_nocheck(names[i].name));
-    return list;
-}
-
-/* What was found: the part of a site that a scan knows too. */
-static json_t *site_found(struct writer *w, const struct site *site, const char *status)
-{
-    const struct image *image = &w->result->image;
-    json_t *object = json_object();
-    uint64_t offset = 0;
-    const struct image_symbol *symbol = image_symbol_at(image, site->address, &offset);
-
-    put_hex(w, object, "address", site->address);
-    put(w, object, "symbol", symbol ? json_place(symbol->name, offset) : json_null());
-    put_text(w, object, "section", section_name(image, site->section));
-    put(w, object, "bytes", json_bytes(site->bytes, site->length));
-    put(w, object, "instruction", instruction_value(w, site));
-    put(w, object, "status", json_string_nocheck(status));
-    return object;
-}
-
-/* What was decided. Every key is always there: null where it says nothing. */
-static json_t *site_value(struct writer *w, const struct site *site)
-{
-    json_t *object = site_found(w, site, status_name(site->status));
-    bool patched = site->status == STATUS_PATCHED;
-    json_t *window = patched ? json_object() : json_null();
-
-    if (patched) {
-        put_hex(w, window, "address", site->window);
-        put_count(w, window, "size", site->window_size);
-    }
-    put_text(w, object, "form", patched ? form_name(site->form) : NULL);
-    put_text(w, object, "form_reason", patched ? form_reason_name(site->form_reason) : NULL);
-    put_text(w, object, "tactic", patched ? tactic_name(site->tactic) : NULL);
-    put(w, object, "slot", patched ? json_integer(site->slot) : json_null());
-    put_text(w, object, "template",
-             patched && site->template ? template_name(site->template) : NULL);
-    put(w, object, "index", patched && site->index >= 0 ? json_integer(site->index) : json_null());
-    if (patched && site->routine)
-        put_hex(w, object, "routine", site->routine);
-    else
-        put(w, object, "routine", json_null());
-    put(w, object, "window", window);
-    put(w, object, "displaced", patched ? displaced_value(w, site) : json_null());
-    put_text(w, object, "reason", site->reason == REASON_NONE ? NULL : reason_name(site->reason));
-    put(w, object, "context", context_value(w, site->context));
-    return object;
-}
-
 static void write_sites(struct writer *w, bool planned)
 {
     const struct build_result *result = w->result;
+    struct disassembler disassembler;
 
-    write_text(w, ",\n\"sites\": [");
-    for (size_t i = 0; i < result->site_count && !w->failed; i++) {
-        const struct site *site = &result->sites[i];
-        bool excluded = site->status == STATUS_EXCLUDED;
-
-        write_text(w, i ? ",\n" : "\n");
-        if (planned) {
-            write_json(w, site_value(w, site));
-            continue;
-        }
-        json_t *object = site_found(w, site, excluded ? "excluded" : "eligible");
-
-        put_text(w, object, "reason", excluded ? reason_name(site->reason) : NULL);
-        put(w, object, "context", context_value(w, site->context));
-        write_json(w, object);
+    disassembler_init(&disassembler);
+    json_text_add(&w->text, ",\n\"sites\": [");
+    for (size_t i = 0; i < result->site_count; i++) {
+        json_text_add(&w->text, i ? ",\n" : "\n");
+        report_site(&w->text, &disassembler, &result->image, &result->sites[i], planned);
     }
-    write_text(w, result->site_count ? "\n]" : "]");
+    json_text_add(&w->text, result->site_count ? "\n]" : "]");
 }
 
 static json_t *input_value(struct writer *w)
@@ -333,7 +174,7 @@ static json_t *tables_value(struct writer *w)
     const struct build_result *result = w->result;
     json_t *object = json_object();
 
-    if (!w->linux_image)
+    if (!image_is_linux(&result->image))
         return object;
     for (unsigned kind = 0; kind < LINUX_TABLES; kind++)
         if (kind != LINUX_PINNED || result->tables_updated[kind])
@@ -384,9 +225,8 @@ static json_t *warnings_value(struct writer *w)
 static int format(const struct build_result *result, bool planned, char **text, size_t *size,
                   struct error *err)
 {
-    struct writer w = {.result = result, .linux_image = image_is_linux(&result->image)};
+    struct writer w = {.result = result};
 
-    disassembler_init(&w.disassembler);
     write_member(&w, "schema", json_integer(REPORT_SCHEMA));
     write_member(&w, "tool", json_string("patchc " PATCHVISOR_VERSION));
     write_member(&w, "input", input_value(&w));
@@ -402,13 +242,13 @@ static int format(const struct build_result *result, bool planned, char **text, 
         write_member(&w, "io_blocks", json_array());
     }
     write_sites(&w, planned);
-    write_text(&w, "\n}\n");
-    if (w.failed) {
-        free(w.text);
+    json_text_add(&w.text, "\n}\n");
+    if (w.failed || w.text.failed) {
+        free(w.text.bytes);
         return fail(err, EXIT_IO, "%s: out of memory for the report", result->image.name);
     }
-    *text = w.text;
-    *size = w.size;
+    *text = w.text.bytes;
+    *size = w.text.size;
     return 0;
 }
 
