@@ -37,12 +37,21 @@ static unsigned immediate_size(const struct list_candidate *c, unsigned operand)
     return index < 2 ? c->instruction->raw.imm[index].size : 0;
 }
 
-static bool value_matches(const ZydisDecodedOperand *operand, uint64_t value)
+static uint64_t low_bits(uint64_t value, unsigned bits)
 {
+    return bits >= 64 ? value : value & ((1ull << bits) - 1);
+}
+
+/* A number means the immediate as it stands in the code or, sign-extended, as the instruction uses
+ * it: ADD EAX, -1 may be written with 0xff and with 0xffffffff. */
+static bool value_matches(const struct list_candidate *c, unsigned index, uint64_t value)
+{
+    const ZydisDecodedOperand *operand = &c->operands[index];
     if (operand->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || operand->imm.is_relative)
         return false;
-    uint64_t mask = operand->size >= 64 || !operand->size ? ~0ull : (1ull << operand->size) - 1;
-    return (operand->imm.value.u & mask) == (value & mask) && (value & ~mask) == 0;
+    uint64_t immediate = operand->imm.value.u;
+    return value == low_bits(immediate, immediate_size(c, index)) ||
+           (operand->imm.is_signed && value == low_bits(immediate, c->instruction->operand_width));
 }
 
 static bool form_matches(const struct operand_form *form, const struct list_candidate *c,
@@ -73,7 +82,7 @@ static bool form_matches(const struct operand_form *form, const struct list_cand
     case OPERAND_RELATIVE:
         return is_immediate && operand->imm.is_relative;
     case OPERAND_VALUE:
-        return value_matches(operand, form->low);
+        return value_matches(c, index, form->low);
     }
     return false;
 }
