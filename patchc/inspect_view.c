@@ -2,9 +2,11 @@
 #include "patchc/inspect_view.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "patchc/inspect_image.h"
 #include "patchc/json.h"
@@ -207,18 +209,25 @@ static int open_file(const char *path, FILE **file, bool *elf, struct error *err
 {
     struct stat status;
     char magic[4];
-    int result = 0;
+    int fd, result = 0;
 
     *elf = false;
-    *file = fopen(path, "re");
-    if (!*file)
-        return fail(err, EXIT_IO, "%s: %s", path, strerror(errno));
+    /* without O_NONBLOCK, opening a FIFO waits for a writer */
+    fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    *file = fd < 0 ? NULL : fdopen(fd, "r");
+    if (!*file) {
+        fail(err, EXIT_IO, "%s: cannot open it: %s", path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return -1;
+    }
     if (fstat(fileno(*file), &status) < 0)
         result = fail(err, EXIT_IO, "%s: %s", path, strerror(errno));
     else if (S_ISDIR(status.st_mode))
-        result = fail(err, EXIT_IO, "%s: is a directory", path);
+        result = fail(err, EXIT_INPUT, "%s: this is a directory; give a patched image or a report",
+                      path);
     else if (!S_ISREG(status.st_mode))
-        result = fail(err, EXIT_INPUT, "%s: is no regular file", path);
+        result = fail(err, EXIT_INPUT, "%s: this is not a regular file", path);
     *elf = result == 0 && fread(magic, 1, 4, *file) == 4 && memcmp(magic, "\177ELF", 4) == 0;
     if (result == 0 && ferror(*file))
         result = fail(err, EXIT_IO, "%s: cannot be read", path);
