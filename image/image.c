@@ -18,8 +18,8 @@
 static int read_bytes(struct image *image, const uint8_t *bytes, size_t size, struct error *err)
 {
     struct image_private *p = image_private(image);
+    const uint8_t *input = bytes;
     image->input_size = size;
-    image->input_xxh3 = XXH3_64bits(bytes, size);
     if (!size)
         return fail(err, EXIT_INPUT, "%s: the file is empty; give a kernel image", image->name);
     if (bzimage_detect(bytes, size)) {
@@ -53,6 +53,7 @@ static int read_bytes(struct image *image, const uint8_t *bytes, size_t size, st
             return -1;
         image->symbols_from_kallsyms = found > 0;
     }
+    image->input_xxh3 = XXH3_64bits(input, image->input_size);
     return symbols_index(image, err);
 }
 
