@@ -63,10 +63,10 @@ static int image_init(struct image *image, const char *path, struct error *err)
     *image = (struct image){.mode = 0644};
     image->name = strdup(slash && slash[1] ? slash + 1 : path);
     image->private_data = calloc(1, sizeof(struct image_private));
-    if (image->name && image->private_data) {
+    if (image->private_data)
         image_private(image)->fd = -1;
+    if (image->name && image->private_data)
         return 0;
-    }
     image_close(image);
     return fail(err, EXIT_IO, "%s: out of memory", path);
 }
