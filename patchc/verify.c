@@ -109,10 +109,10 @@ static void check_note(struct verify *v)
                         has_break ? "some" : "no");
     if (note->io_table_file == 0 && note->io_table_size == 0)
         return;
-    if (note->io_table_file > v->after.size ||
+    if (!note->io_table_file || !note->io_table_size || note->io_table_file > v->after.size ||
         note->io_table_size > v->after.size - note->io_table_file)
-        verify_mismatch(v, "note: IO-block table at offset 0x%" PRIx64 " runs past the file",
-                        note->io_table_file);
+        verify_mismatch(v, "note: IO-block table at offset 0x%" PRIx64 ", %" PRIu64 " bytes",
+                        note->io_table_file, note->io_table_size);
     else
         verify_claim_file(v, note->io_table_file, note->io_table_size, CLAIM_ADDED,
                           "IO-block table");

@@ -45,10 +45,11 @@ static void judge(struct scan *s, uint64_t at)
     const uint8_t *now = image_at(&v->after, address, i.length);
     ZydisDecodedInstruction j;
     uint64_t to = 0;
-    unsigned ignored;
+    unsigned field_now, bits_now;
     bool branch = i.raw.imm[0].is_relative;
     bool same = now && memcmp(now, bytes, field) == 0 && verify_decode(v, now, i.length, &j) &&
-                j.length == i.length && verify_relative(&j, now, address, &to, &ignored, &ignored);
+                j.length == i.length &&
+                verify_relative(&j, now, address, &to, &field_now, &bits_now);
     if (!same || !verify_same_target(v, target, to))
         verify_mismatch(v, "address 0x%" PRIx64 ": %s 0x%" PRIx64 ", inside the window of a patch",
                         address, branch ? "a branch leads to" : "an operand refers to", target);
