@@ -90,6 +90,11 @@ static void check_record(struct verify *v)
                         v->before.name, at);
     }
     free(undone);
+    const uint8_t *name_end = v->after.bytes + v->record.note_file + 12 + sizeof PV_NOTE_NAME;
+    for (; name_end < v->after.bytes + v->record.descriptor_file; name_end++)
+        if (*name_end)
+            verify_mismatch(v, "offset 0x%" PRIx64 ": the note's name is not padded with zeros",
+                            (uint64_t)(name_end - v->after.bytes));
     verify_claim_file(v, v->record.note_file,
                       v->record.descriptor_file + sizeof v->record.note - v->record.note_file,
                       CLAIM_ADDED, "note");

@@ -195,8 +195,9 @@ extern const uint8_t pi_original[], pi_patched[];
 #define LABELS                                                                                     \
     X(header)                                                                                      \
     X(patches)                                                                                     \
-    X(routines) X(routine_table) X(trampoline_jump) X(end_jump) X(link_jump) X(native_jump) X(     \
-        tail_jump) X(emulation_jump) X(emulation_end_jump) X(copy_jump) X(back_jump) X(entry_call) \
+    X(routines)                                                                                    \
+    X(routine_table) X(trampoline_jump) X(end_jump) X(link_jump) X(native_jump) X(tail_jump) X(    \
+        emulation_jump) X(emulation_end_jump) X(copy_jump) X(back_jump) X(entry_call)              \
         X(trampoline_call) X(end_call) X(link_call) X(native_call) X(tail_call) X(emulation_call)  \
             X(emulation_end_call) X(copy_jrcxz) X(copy_je) X(copy_inc) X(island_branch) X(         \
                 trampoline_branch) X(end_branch) X(link_branch) X(native_branch) X(tail_branch)    \
@@ -330,6 +331,7 @@ static void fill_patch(struct pv_patch *patch, struct pv_routine *routine, uint6
         patch->island_offset = from_header(patched_image_label(facts[i].island));
     if (i == PATCH_EVICTED) {
         patch->flags = PV_PATCH_EVICTED;
+        patch->first_routine = 0;
         return;
     }
     patch->routine_count = 1;
