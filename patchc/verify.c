@@ -90,6 +90,11 @@ static void check_record(struct verify *v)
                         v->before.name, at);
     }
     free(undone);
+    const uint8_t *name_end = v->after.bytes + v->record.note_file + 12 + sizeof PV_NOTE_NAME;
+    for (; name_end < v->after.bytes + v->record.descriptor_file; name_end++)
+        if (*name_end)
+            verify_mismatch(v, "offset 0x%" PRIx64 ": the note's name is not padded with zeros",
+                            (uint64_t)(name_end - v->after.bytes));
     verify_claim_file(v, v->record.note_file,
                       v->record.descriptor_file + sizeof v->record.note - v->record.note_file,
                       CLAIM_ADDED, "note");
@@ -109,10 +114,10 @@ static void check_note(struct verify *v)
                         has_break ? "some" : "no");
     if (note->io_table_file == 0 && note->io_table_size == 0)
         return;
-    if (note->io_table_file > v->after.size ||
+    if (!note->io_table_file || !note->io_table_size || note->io_table_file > v->after.size ||
         note->io_table_size > v->after.size - note->io_table_file)
-        verify_mismatch(v, "note: IO-block table at offset 0x%" PRIx64 " runs past the file",
-                        note->io_table_file);
+        verify_mismatch(v, "note: IO-block table at offset 0x%" PRIx64 ", %" PRIu64 " bytes",
+                        note->io_table_file, note->io_table_size);
     else
         verify_claim_file(v, note->io_table_file, note->io_table_size, CLAIM_ADDED,
                           "IO-block table");

@@ -21,13 +21,26 @@ enum { FILTER_BITS = 1 << 23 };
 struct scan {
     struct verify *v;
     struct range range;
-    uint64_t *filter; /* bit address % FILTER_BITS: such an address may be inside a window */
+    uint64_t *filter;      /* bit address % FILTER_BITS: such an address may be inside a window */
+    struct vector islands; /* uint64_t: addresses of islands that retargeted branches lead to */
 };
 
 static bool is_inside(const struct scan *s, uint64_t address)
 {
     uint64_t bit = address % FILTER_BITS;
     return (s->filter[bit / 64] >> (bit % 64) & 1) && verify_inside_window(s->v, address);
+}
+
+/* A short branch cannot reach a trampoline: it may lead to an island, a jump in padding. */
+static bool through_island(struct scan *s, uint64_t target, uint64_t island)
+{
+    struct verify *v = s->v;
+    const uint8_t *jump = image_at(&v->after, island, 5);
+    if (!jump || jump[0] != 0xe9 ||
+        !verify_same_target(v, target, island + 5 + (uint64_t)read_s32(jump + 1)))
+        return false;
+    vector_add(v, &s->islands, &island, sizeof island);
+    return true;
 }
 
 /* The instruction at `at` refers to the inside of a window, if it is one. */
@@ -45,15 +58,35 @@ static void judge(struct scan *s, uint64_t at)
     const uint8_t *now = image_at(&v->after, address, i.length);
     ZydisDecodedInstruction j;
     uint64_t to = 0;
-    unsigned ignored;
+    unsigned field_now, bits_now;
     bool branch = i.raw.imm[0].is_relative;
     bool same = now && memcmp(now, bytes, field) == 0 && verify_decode(v, now, i.length, &j) &&
-                j.length == i.length && verify_relative(&j, now, address, &to, &ignored, &ignored);
-    if (!same || !verify_same_target(v, target, to))
+                j.length == i.length &&
+                verify_relative(&j, now, address, &to, &field_now, &bits_now);
+    if (same && (verify_same_target(v, target, to) ||
+                 (branch && bits == 8 && through_island(s, target, to))))
+        verify_claim(v, address + field, bits / 8, CLAIM_WORD, "retargeted branch");
+    else
         verify_mismatch(v, "address 0x%" PRIx64 ": %s 0x%" PRIx64 ", inside the window of a patch",
                         address, branch ? "a branch leads to" : "an operand refers to", target);
-    else
-        verify_claim(v, address + field, bits / 8, CLAIM_WORD, "retargeted branch");
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return *x < *y ? -1 : *x > *y;
+}
+
+/* Several branches may share an island. */
+static void claim_islands(struct scan *s)
+{
+    uint64_t *islands = s->islands.data;
+    if (s->islands.count)
+        qsort(islands, s->islands.count, sizeof *islands, by_value);
+    for (size_t i = 0; i < s->islands.count; i++)
+        if (i == 0 || islands[i] != islands[i - 1])
+            verify_claim(s->v, islands[i], 5, CLAIM_PADDING, "island of a retargeted branch");
+    free(islands);
 }
 
 /* If the rel32 at `at` may be the end of a branch or of a LEA, the bytes in front of it. */
@@ -163,5 +196,6 @@ void verify_branches(struct verify *v)
         if (segment->type == PT_LOAD && (segment->flags & PF_X))
             scan_range(&s, segment->vaddr, segment->file_size);
     }
+    claim_islands(&s);
     free(s.filter);
 }

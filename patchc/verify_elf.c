@@ -72,6 +72,28 @@ static bool same_place(const struct verify *v, uint64_t before, uint64_t after, 
     return after == offset_now(v, before) || (size == 0 && after == before);
 }
 
+/* Does something that was added begin at this file offset, and is it this large? */
+static bool is_added_thing(const struct verify *v, uint64_t offset, uint64_t size)
+{
+    const struct pv_note *n = &v->record.note;
+    if (offset == v->record.note_file)
+        return offset + size == v->record.descriptor_file + sizeof *n;
+    return (offset == n->original_file && size == n->original_size) ||
+           (offset == n->io_table_file && size == n->io_table_size);
+}
+
+/* A segment that the original does not have: one for the note, or one with the stub's memory. */
+static bool added_segment_good(const struct verify *v, const struct image_segment *s)
+{
+    if (!in_added(v, s->offset, s->file_size))
+        return false;
+    if (s->type == PT_NOTE)
+        return s->flags == PF_R && s->offset == v->record.note_file &&
+               is_added_thing(v, s->offset, s->file_size) && s->vaddr == 0 && s->paddr == 0 &&
+               s->mem_size == 0 && s->align == 4;
+    return s->type == PT_LOAD && s->file_size == s->mem_size && s->align == 4096;
+}
+
 static void check_segments(struct verify *v)
 {
     for (size_t i = 0; i < v->after.segment_count; i++) {
@@ -83,10 +105,8 @@ static void check_segments(struct verify *v)
                 now->mem_size != was->mem_size || now->align != was->align ||
                 !same_place(v, was->offset, now->offset, was->file_size))
                 verify_mismatch(v, "segment %zu: changed", i);
-        } else if (!in_added(v, now->offset, now->file_size) ||
-                   (now->type != PT_LOAD && now->type != PT_NOTE) ||
-                   (now->type == PT_NOTE && now->offset != v->record.note_file)) {
-            verify_mismatch(v, "segment %zu: added, but holds nothing that was added", i);
+        } else if (!added_segment_good(v, now)) {
+            verify_mismatch(v, "segment %zu: added, but is not what was added", i);
         }
     }
     if (v->after.segment_count < v->before.segment_count)
@@ -109,14 +129,34 @@ static Elf64_Shdr section_header(const struct image *image, const struct tables 
                         n.sh_size, n.sh_link, n.sh_info,  n.sh_addralign, n.sh_entsize};
 }
 
+/* A section that the original does not have: it describes something that was added. */
+static bool added_section_good(const struct verify *v, const Elf64_Shdr *h, bool names)
+{
+    if (!in_added(v, h->sh_offset, h->sh_size) || h->sh_link || h->sh_info || h->sh_entsize)
+        return false;
+    if (names)
+        return h->sh_type == SHT_STRTAB && !h->sh_flags && !h->sh_addr;
+    bool note = h->sh_offset == v->record.note_file;
+    if (h->sh_type != (note ? SHT_NOTE : SHT_PROGBITS))
+        return false;
+    for (size_t i = v->before.segment_count; i < v->after.segment_count; i++) {
+        const struct image_segment *s = &v->after.segments[i];
+        uint64_t flags =
+            SHF_ALLOC | (s->flags & PF_W ? SHF_WRITE : 0) | (s->flags & PF_X ? SHF_EXECINSTR : 0);
+        if (s->type == PT_LOAD && h->sh_offset == s->offset)
+            return h->sh_size == s->file_size && h->sh_addr == s->vaddr && h->sh_flags == flags;
+    }
+    return !h->sh_flags && !h->sh_addr && is_added_thing(v, h->sh_offset, h->sh_size);
+}
+
 static void check_sections(struct verify *v, const struct tables *was, const struct tables *now)
 {
     for (size_t i = 0; i < v->after.section_count; i++) {
         Elf64_Shdr n = section_header(&v->after, now, i);
         uint64_t bytes = n.sh_type == SHT_NOBITS ? 0 : n.sh_size;
         if (i >= v->before.section_count) {
-            if (!in_added(v, n.sh_offset, bytes))
-                verify_mismatch(v, "section %zu: added, but holds nothing that was added", i);
+            if (!added_section_good(v, &n, i == now->names))
+                verify_mismatch(v, "section %zu: added, but is not what was added", i);
             continue;
         }
         Elf64_Shdr w = section_header(&v->before, was, i);
@@ -134,28 +174,35 @@ static void check_sections(struct verify *v, const struct tables *was, const str
                         v->before.section_count);
 }
 
-/* Section names that were moved to the added part: the original's, then those of the added
- * sections and nothing else. */
-static void check_names(struct verify *v, uint64_t names)
+/* Section names in the added part: the original's, then those of the added sections and nothing
+ * else. An original whose sections have no names gets a name table. */
+static void check_names(struct verify *v, const struct tables *was, const struct tables *now)
 {
-    if (names >= v->before.section_count || names >= v->after.section_count)
+    bool had_names = was->names != SHN_UNDEF;
+    if (now->names != was->names && (had_names || now->names + 1 != v->after.section_count))
+        verify_mismatch(v, "e_shstrndx changed");
+    if (now->names == SHN_UNDEF || now->names >= v->after.section_count)
         return;
-    const struct image_section *was = &v->before.sections[names];
-    const struct image_section *now = &v->after.sections[names];
-    if (!in_added(v, now->offset, now->size))
+    const struct image_section *table = &v->after.sections[now->names];
+    if (!in_added(v, table->offset, table->size))
         return;
-    verify_claim_file(v, now->offset, now->size, CLAIM_ADDED, "section names");
-    const uint8_t *bytes = v->after.bytes + now->offset;
-    uint64_t at = was->size;
-    bool good =
-        now->size >= was->size && memcmp(bytes, v->before.bytes + was->offset, was->size) == 0;
+    verify_claim_file(v, table->offset, table->size, CLAIM_ADDED, "section names");
+    const uint8_t *bytes = v->after.bytes + table->offset;
+    const uint8_t *old = (const uint8_t *)"";
+    uint64_t at = 1;
+    if (had_names && was->names < v->before.section_count) {
+        old = v->before.bytes + v->before.sections[was->names].offset;
+        at = v->before.sections[was->names].size;
+    }
+    bool good = table->size >= at && memcmp(bytes, old, at) == 0;
     for (size_t i = v->before.section_count; good && i < v->after.section_count; i++) {
         size_t length = strlen(v->after.sections[i].name) + 1;
-        good = length <= now->size - at && (const uint8_t *)v->after.sections[i].name == bytes + at;
+        good =
+            length <= table->size - at && (const uint8_t *)v->after.sections[i].name == bytes + at;
         at += length;
     }
-    if (!good || at != now->size)
-        verify_mismatch(v, "offset 0x%" PRIx64 ": section names changed", now->offset);
+    if (!good || at != table->size)
+        verify_mismatch(v, "offset 0x%" PRIx64 ": section names changed", table->offset);
 }
 
 /* A header table either stands in the added part or where it was, grown into bytes that are zero in
@@ -192,13 +239,11 @@ void verify_elf(struct verify *v)
     }
     struct tables was = tables_of(&v->before), now = tables_of(&v->after);
     claim_header_fields(v);
-    if (now.names != was.names)
-        verify_mismatch(v, "e_shstrndx changed");
     claim_table(v, "program header", now.segments, v->after.segment_count * now.segment_size,
                 was.segments, v->before.segment_count * was.segment_size);
     claim_table(v, "section header", now.sections, v->after.section_count * now.section_size,
                 was.sections, v->before.section_count * was.section_size);
     check_segments(v);
     check_sections(v, &was, &now);
-    check_names(v, was.names);
+    check_names(v, &was, &now);
 }

@@ -1,11 +1,14 @@
 /* Emulation paths: each is a template, filled for the very instruction that its routine stands for
- * (D8), or a bare doorbell, and continues at the routine's tail. */
+ * (D8), and continues at the routine's tail. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "patchc/template.h"
 #include "patchc/verify_internal.h"
+
+/* Flags that say where a routine is; the others are its template's. */
+enum { PLACE_FLAGS = PV_ROUTINE_REPLACEMENT | PV_ROUTINE_STI };
 
 struct routine_check {
     struct verify *v;
@@ -54,7 +57,9 @@ static struct template_values values_of(const struct routine_check *c)
 static void try_template(const struct template *t, void *context)
 {
     struct routine_check *c = context;
-    if (c->match || template_size(t) != c->size || template_kind(t) != c->routine->kind)
+    uint8_t flags = c->routine->flags & ~PLACE_FLAGS;
+    if (c->match || template_size(t) != c->size || template_kind(t) != c->routine->kind ||
+        template_flags(t) != flags)
         return;
     struct template_available all = {
         .context = ~0u, .state = true, .cpuid = true, .msr = true, .deprivileged = true};
@@ -69,33 +74,6 @@ static void try_template(const struct template *t, void *context)
              memcmp(filled, c->code, c->size) == 0)
         c->match = t;
     free(filled);
-}
-
-static bool is_bare_doorbell(const struct routine_check *c)
-{
-    uint8_t code[7] = {0x0f, 0xb9, 0x80};
-    memcpy(code + 3, &c->index, sizeof c->index);
-    return c->size == sizeof code && memcmp(c->code, code, sizeof code) == 0;
-}
-
-/* Flags that a template has of its own; the others say where the routine is. */
-enum { PLACE_FLAGS = PV_ROUTINE_REPLACEMENT | PV_ROUTINE_STI };
-
-static void check_code(struct routine_check *c)
-{
-    uint8_t flags = c->routine->flags & ~PLACE_FLAGS;
-    if (is_bare_doorbell(c)) {
-        if (flags != (PV_ROUTINE_BARE | PV_ROUTINE_DOORBELL))
-            wrong(c, "its flags are not those of a bare doorbell");
-        if (c->routine->kind != kind_of_instruction(&c->instruction, c->operands))
-            wrong(c, "its kind is not that of its instruction");
-        return;
-    }
-    template_each(c->set, try_template, c);
-    if (!c->match)
-        wrong(c, "its code is no template filled for this instruction");
-    else if (flags != template_flags(c->match))
-        wrong(c, "its flags are not those of its template");
 }
 
 static void check_routine(struct verify *v, const struct template_set *set, uint32_t index)
@@ -140,7 +118,9 @@ static void check_routine(struct verify *v, const struct template_set *set, uint
         c.address++;
         c.size--;
     }
-    check_code(&c);
+    template_each(set, try_template, &c);
+    if (!c.match)
+        wrong(&c, "its code, kind and flags are of no template, filled for its instruction");
 }
 
 void verify_emulation(struct verify *v)

@@ -227,6 +227,22 @@ static bool step(struct walk *w)
     return true;
 }
 
+/* Behind an instruction that never falls through, a window may take in padding: it stands nowhere
+ * now, and verify_branches() sees to it that nothing leads there. */
+static bool only_padding_left(const struct walk *w)
+{
+    if (!w->ends)
+        return false;
+    for (uint64_t at = w->o; at < w->size;) {
+        ZydisDecodedInstruction i;
+        if (!verify_decode(w->v, w->was + at, w->size - at, &i) ||
+            (i.mnemonic != ZYDIS_MNEMONIC_INT3 && i.mnemonic != ZYDIS_MNEMONIC_NOP))
+            return false;
+        at += i.length;
+    }
+    return true;
+}
+
 static bool walk_window(struct walk *w)
 {
     static const uint8_t endbr64[] = {0xf3, 0x0f, 0x1e, 0xfa};
@@ -235,7 +251,7 @@ static bool walk_window(struct walk *w)
             return wrong(w, "the trampoline of a call does not begin with ENDBR64");
         w->t = sizeof endbr64;
     }
-    while (w->o < w->size) {
+    while (w->o < w->size && !only_padding_left(w)) {
         if (!meet_link(w) || !step(w))
             return false;
         if (w->open &&

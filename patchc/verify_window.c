@@ -133,7 +133,8 @@ static void check_flags(struct verify *v, uint32_t index)
 {
     const struct pv_patch *p = &v->patches[index];
     if (p->flags & ~(PV_PATCH_REPLACEMENT | PV_PATCH_EVICTED) ||
-        ((p->flags & PV_PATCH_EVICTED) != 0) != (p->routine_count == 0))
+        ((p->flags & PV_PATCH_EVICTED) != 0) != (p->routine_count == 0) ||
+        (p->routine_count == 0 && p->first_routine != 0))
         wrong(v, index, "its flags and its number of routines disagree");
     for (uint32_t i = 0; i < p->routine_count; i++) {
         const struct pv_routine *r = &v->routines[p->first_routine + i];
