@@ -123,6 +123,7 @@ struct pv_routine {
 #define PV_ROUTINE_TABLE 8u     /* answered from the CPUID or MSR table */
 #define PV_ROUTINE_DEPRIVILEGED 16u /* emulation is right only for a deprivileged guest, with a state page per vCPU */
 #define PV_ROUTINE_BARE 64u         /* rings the bare doorbell: only for engines that own UD1 */
+#define PV_ROUTINE_STI 128u         /* the site is preceded by STI, which is part of the routine (both paths) */
 #define PV_ROUTINE_REPLACEMENT 32u  /* stands for an instruction in .altinstr_replacement, which the guest copies */
 
 /* One patch: a window of original code that was replaced, and the trampoline that stands for it. */
@@ -135,14 +136,33 @@ struct pv_patch {
     uint32_t first_routine;     /* routines of one patch are consecutive, in window order */
     uint16_t routine_count;
     uint8_t form;               /* enum pv_form */
-    uint8_t reserved;
+    uint8_t flags;              /* PV_PATCH_* */
 };
+
+/* The window stands in .altinstr_replacement, code that the kernel copies at boot: its bytes are
+ * untouched. Instead the alternatives' entries that named it name island_offset, a five-byte
+ * `call T` (the kernel fixes its displacement when it copies it; T = trampoline, ends with
+ * jmp __x86_return_thunk) or, for a site without a stack, `jmp T` (T ends with a jump back to the
+ * end of the alternative's place). Several windows with equal bytes share one trampoline and its routines. */
+#define PV_PATCH_REPLACEMENT 1u
+/* No site in it: moved to make room for a neighbour's island (routine_count 0). */
+#define PV_PATCH_EVICTED 2u
 
 enum pv_form { PV_FORM_NONE, PV_FORM_JUMP, PV_FORM_CALL, PV_FORM_BRANCH, PV_FORM_BREAK, PV_FORMS };
 
+/* Displaced code in a trampoline. An instruction is its original bytes with RIP-relative displacements
+ * and rel32 corrected; short branches are widened (loop and jrcxz: `e3 02 eb 05 e9 rel32`); a jump label
+ * is always five bytes. A direct call that ends the window is `lea -8(%rsp),%rsp; push %rax;
+ * lea END(%rip),%rax; mov %rax,8(%rsp); pop %rax; jmp TARGET`, END = window end, so that the stack holds
+ * the original return address; other calls are calls. An alternatives' region moves whole, grown
+ * to five bytes with NOPs where its replacement became a call. `sti` moves with the instruction that follows when
+ * that is a site (sti; hlt): one routine whose native path is both, nothing between them.
+ * A branch to an instruction inside a window goes to that instruction's displaced copy. */
+
 /* What a site holds, by form (the rest of the window is filled with INT3, 0xCC):
  *   jump    e9 rel32           to the trampoline
- *   call    e8 rel32           to its call entry: lea 8(%rsp),%rsp; jmp *routine_table[index](%rip)
+ *   call    e8 rel32           to its call entry: lea 8(%rsp),%rsp; jmp *routine_table[index](%rip);
+ *                              the trampoline then begins with ENDBR64
  *   branch  eb rel8            to its island: e9 rel32 to the trampoline
  *   break   PV_BREAK_*         the runtime takes the routine from routine_table[index]
  * routine_table[index] of a patch's first routine is the trampoline; of its further routines, their
