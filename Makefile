@@ -158,6 +158,8 @@ $(BENCHES): $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
 
+$(BUILD)/tests/bench/dispatch: $(call obj,tests/unit/code_runner.c tests/unit/guest_runner.c)
+
 # Fuzz targets: the libraries once more, by clang, with coverage and sanitizers.
 FUZZ_CFLAGS := $(BASE_CFLAGS) -DDATA_DIR='"$(DATA)"' -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all \
 	-fsanitize=fuzzer-no-link,address,undefined
