@@ -47,7 +47,7 @@ static const struct template *find(const char *name, const struct decoded *d,
 {
     const struct template *t =
         template_find(set, name, &d->instruction, d->operands, available, form_known);
-    return t;
+    return t; /* cppcheck-suppress CastIntegerToAddressAtReturn */
 }
 
 static const char *found_name(const struct decoded *d, const struct template_available *available)
