@@ -18,8 +18,8 @@
 static int read_bytes(struct image *image, const uint8_t *bytes, size_t size, struct error *err)
 {
     struct image_private *p = image_private(image);
+    const uint8_t *input = bytes;
     image->input_size = size;
-    image->input_xxh3 = XXH3_64bits(bytes, size);
     if (!size)
         return fail(err, EXIT_INPUT, "%s: the file is empty; give a kernel image", image->name);
     if (bzimage_detect(bytes, size)) {
@@ -53,6 +53,7 @@ static int read_bytes(struct image *image, const uint8_t *bytes, size_t size, st
             return -1;
         image->symbols_from_kallsyms = found > 0;
     }
+    image->input_xxh3 = XXH3_64bits(input, image->input_size);
     return symbols_index(image, err);
 }
 
@@ -62,10 +63,10 @@ static int image_init(struct image *image, const char *path, struct error *err)
     *image = (struct image){.mode = 0644};
     image->name = strdup(slash && slash[1] ? slash + 1 : path);
     image->private_data = calloc(1, sizeof(struct image_private));
-    if (image->name && image->private_data) {
+    if (image->private_data)
         image_private(image)->fd = -1;
+    if (image->name && image->private_data)
         return 0;
-    }
     image_close(image);
     return fail(err, EXIT_IO, "%s: out of memory", path);
 }

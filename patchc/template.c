@@ -350,16 +350,16 @@ void template_set_close(struct template_set *set)
 static bool fits(const struct template *t, const ZydisDecodedInstruction *instruction,
                  const ZydisDecodedOperand *operands)
 {
+    bool form = false;
+    for (size_t i = 0; i < t->form_count && !form; i++)
+        form = form_matches(&t->forms[i], instruction, operands);
+    if (!form)
+        return false;
     const ZydisDecodedOperand *memory = memory_operand(instruction, operands);
     if (memory && memory_has_segment(memory) &&
         (!(t->uses & HOLE_TAKES_SEGMENT) || memory->mem.base == ZYDIS_REGISTER_RIP))
         return false;
-    if (memory && memory->mem.base == ZYDIS_REGISTER_EIP && (t->uses & HOLE_COPIES_MEMORY))
-        return false;
-    for (size_t i = 0; i < t->form_count; i++)
-        if (form_matches(&t->forms[i], instruction, operands))
-            return true;
-    return false;
+    return !memory || memory->mem.base != ZYDIS_REGISTER_EIP || !(t->uses & HOLE_COPIES_MEMORY);
 }
 
 static bool needs_met(const struct template *t, const struct template_available *available)
