@@ -9,9 +9,9 @@
 #include "patchc/length.h"
 
 enum code_ref_kind {
-    REF_ADDRESS, /* the target's address is taken */
-    REF_SHORT,   /* direct branch, rel8 */
-    REF_NEAR,    /* direct branch, rel32 */
+    REF_ADDRESS,             /* the target's address is taken */
+    REF_SHORT = LENGTH_REL8, /* direct branch, rel8 */
+    REF_NEAR = LENGTH_REL32, /* direct branch, rel32 */
 };
 
 /* A reference from an instruction to a code address; both flat. */
@@ -25,6 +25,11 @@ struct code_mark {
     uint32_t at;
     uint8_t map, opcode, length;
 };
+
+static inline struct code_ref code_make_ref(uint32_t from, enum code_ref_kind kind, uint32_t to)
+{
+    return (struct code_ref){.from = from & 0x3fffffff, .kind = kind & 3, .to = to};
+}
 
 /* What decoding a stretch of code found, in address order. */
 struct code_part {
@@ -95,6 +100,8 @@ void code_note(const struct code *code, const struct code_section *section, uint
 
 /* A new empty part; NULL when memory runs out. Pointers to parts are void after it. */
 struct code_part *code_add_part(struct code *code);
+bool code_reserve_refs(struct code_part *part, size_t count);
+void code_add_ref(struct code_part *part, uint32_t from, enum code_ref_kind kind, uint32_t to);
 void code_add_mark(struct code_part *part, uint32_t at, const struct length_info *info);
 
 /* Opcodes that are marked (code_query.c). */

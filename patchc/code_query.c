@@ -34,6 +34,7 @@ const uint64_t code_sensitive[4][4] = {
 struct gathering {
     const struct code *code;
     const uint64_t (*wanted)[4];
+    bool look[2][256]; /* first byte after REX, second byte after 0f: may be a wanted instruction */
     struct code_part *parts; /* one a job */
 };
 
@@ -43,6 +44,30 @@ static bool is_wanted(const uint64_t wanted[8][4], const struct length_info *inf
 {
     unsigned map = info->map + (info->flags & LENGTH_VEX ? 4u : 0u);
     return map < 8 && (wanted[map][info->opcode >> 6] >> (info->opcode & 63) & 1);
+}
+
+/* Fills look[]: wanted opcodes and all bytes that lead elsewhere (prefixes, escapes, VEX). */
+static void fill_look(struct gathering *gathering)
+{
+    static const uint8_t leading[] = {0x0f, 0x26, 0x2e, 0x36, 0x3e, 0x62, 0x64, 0x65,
+                                      0x66, 0x67, 0x8f, 0xc4, 0xc5, 0xf0, 0xf2, 0xf3};
+    for (unsigned map = 0; map < 2; map++)
+        for (unsigned i = 0; i < 256; i++)
+            gathering->look[map][i] = gathering->wanted[map][i >> 6] >> (i & 63) & 1;
+    for (size_t i = 0; i < sizeof leading; i++)
+        gathering->look[0][leading[i]] = true;
+    for (unsigned rex = 0x40; rex < 0x50; rex++) /* a second REX */
+        gathering->look[0][rex] = true;
+    gathering->look[1][0x38] = gathering->look[1][0x3a] = true;
+}
+
+static inline bool worth_a_look(const struct gathering *gathering, const uint8_t *bytes,
+                                uint64_t available)
+{
+    if (available < 3)
+        return true;
+    bytes += (bytes[0] & 0xf0) == 0x40;
+    return gathering->look[0][bytes[0]] && (bytes[0] != 0x0f || gathering->look[1][bytes[1]]);
 }
 
 /* Decodes the starts of one stretch and marks the wanted ones. */
@@ -60,7 +85,8 @@ static void gather(void *context, size_t job)
             if (flat - section->flat >= section->size)
                 section = code_flat_section(gathering->code, flat);
             uint64_t offset = flat - section->flat;
-            if (length_decode(section->bytes + offset, section->size - offset, &info) &&
+            if (worth_a_look(gathering, section->bytes + offset, section->size - offset) &&
+                length_decode(section->bytes + offset, section->size - offset, &info) &&
                 is_wanted(gathering->wanted, &info))
                 code_add_mark(&gathering->parts[job], flat, &info);
         }
@@ -105,6 +131,7 @@ int code_each_opcode(const struct code *code, const uint64_t wanted[8][4],
     gathering.parts = calloc(jobs, sizeof *gathering.parts);
     if (!gathering.parts)
         return -1;
+    fill_look(&gathering);
     code_parallel(jobs, gather, &gathering);
     int result = 0;
     for (size_t job = 0; job < jobs; job++)

@@ -5,10 +5,10 @@
 
 #include "patchc/code_index.h"
 
-/* Makes room for one more item of `size` bytes; false (and part->failed) when memory runs out. */
-static bool grow(struct code_part *part, void **items, size_t *room, size_t size)
+/* Makes room for `more` items of `size` bytes; false (and part->failed) when memory runs out. */
+static bool grow(struct code_part *part, void **items, size_t *room, size_t more, size_t size)
 {
-    size_t wanted = *room ? *room * 2 : 4096;
+    size_t wanted = *room * 2 + more;
     void *larger = realloc(*items, wanted * size);
     if (!larger) {
         part->failed = true;
@@ -19,19 +19,23 @@ static bool grow(struct code_part *part, void **items, size_t *room, size_t size
     return true;
 }
 
-static void add_ref(struct code_part *part, uint32_t from, enum code_ref_kind kind, uint32_t to)
+bool code_reserve_refs(struct code_part *part, size_t count)
 {
-    if (part->ref_count == part->ref_room &&
-        !grow(part, (void **)&part->refs, &part->ref_room, sizeof *part->refs))
+    return part->ref_room - part->ref_count >= count ||
+           grow(part, (void **)&part->refs, &part->ref_room, count, sizeof *part->refs);
+}
+
+void code_add_ref(struct code_part *part, uint32_t from, enum code_ref_kind kind, uint32_t to)
+{
+    if (!code_reserve_refs(part, 1))
         return;
-    part->refs[part->ref_count++] =
-        (struct code_ref){.from = from & 0x3fffffff, .kind = kind & 3, .to = to};
+    part->refs[part->ref_count++] = code_make_ref(from, kind, to);
 }
 
 void code_add_mark(struct code_part *part, uint32_t at, const struct length_info *info)
 {
     if (part->mark_count == part->mark_room &&
-        !grow(part, (void **)&part->marks, &part->mark_room, sizeof *part->marks))
+        !grow(part, (void **)&part->marks, &part->mark_room, 256, sizeof *part->marks))
         return;
     part->marks[part->mark_count++] = (struct code_mark){
         .at = at, .map = info->map, .opcode = info->opcode, .length = info->length};
@@ -57,13 +61,13 @@ void code_note(const struct code *code, const struct code_section *section, uint
         return;
     if (info->flags & LENGTH_REL8) {
         if (code_flat(code, section, next + (uint64_t)(int8_t)bytes[info->length - 1], &to))
-            add_ref(part, at, REF_SHORT, to);
+            code_add_ref(part, at, REF_SHORT, to);
     } else if (info->flags & LENGTH_REL32) {
         if (code_flat(code, section, next + (uint64_t)read_s32(bytes + info->length - 4), &to))
-            add_ref(part, at, REF_NEAR, to);
+            code_add_ref(part, at, REF_NEAR, to);
     } else if (code_flat(code, section, next + (uint64_t)read_s32(bytes + info->displacement),
                          &to)) {
-        add_ref(part, at, REF_ADDRESS, to);
+        code_add_ref(part, at, REF_ADDRESS, to);
     }
 }
 

@@ -42,4 +42,22 @@ struct length_info {
  * only the map is checked. Never reads beyond code[available - 1]. */
 unsigned length_decode(const uint8_t *code, size_t available, struct length_info *info);
 
+/* For sweeps over text: what the first two bytes of an instruction (after a REX prefix, without
+ * which they mean the same) say, for the nine instructions of ten where that is its length and
+ * kind. entry[0] is indexed by opcode << 8 | ModRM; an entry with LENGTH_TWO there means that the
+ * second byte is an opcode of map 0f with ModRM, and entry[1] has to be indexed with the next two
+ * bytes. */
+struct length_table {
+    uint16_t entry[2][65536];
+};
+
+enum length_entry {
+    LENGTH_BYTES = 15,  /* length from opcode on (0f included), without prefixes */
+    LENGTH_ASK = 0x100, /* not that easy: ask length_decode() */
+    LENGTH_TWO = 0x200,
+    LENGTH_KIND = 4, /* bits 4 to 7: LENGTH_REL8, LENGTH_REL32, LENGTH_CALL, LENGTH_RIP, shifted */
+};
+
+void length_table_fill(struct length_table *table);
+
 #endif
