@@ -139,15 +139,12 @@ static int check_segment(struct reader *r, size_t index, const struct image_segm
 static int read_segments(struct reader *r)
 {
     struct image *image = r->image;
-    size_t count = 0;
-    if (r->header.e_phoff && elf_getphdrnum(r->elf, &count))
-        return bad(r, r->header.e_phoff, "the program header table cannot be read", damaged);
-    if (r->header.e_phoff && count < r->header.e_phnum)
-        count = r->header.e_phnum; /* libelf shows none of a table that leaves the file */
-    if (!count)
-        return bad(r, offsetof(Elf64_Ehdr, e_phoff), "there are no program headers",
-                   "give a linked kernel");
+    size_t count = r->header.e_phoff ? r->header.e_phnum : 0;
     size_t entry = image->elf_class == 64 ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
+    if (count == PN_XNUM && elf_getphdrnum(r->elf, &count))
+        return bad(r, r->header.e_phoff, "the program header table cannot be read", damaged);
+    if (!count)
+        return bad(r, FIELD(r, e_phoff), "there are no program headers", "give a linked kernel");
     if (check_table(r, "program header", r->header.e_phoff, count, r->header.e_phentsize, entry,
                     SEGMENT_LIMIT))
         return -1;
@@ -446,13 +443,14 @@ static int read_symbols(struct reader *r, size_t index)
         if (symbol.st_name && symbol.st_name >= strings->size)
             return bad(r, table->offset + i * entry, "a symbol's name is outside the string table",
                        damaged);
-        if (!symbol_wanted(&symbol))
+        const char *name = (const char *)image->bytes + strings->offset + symbol.st_name;
+        if (!symbol_wanted(&symbol) || !*name)
             continue;
         bool wraps = symbol.st_size > UINT64_MAX - symbol.st_value;
         image->symbols[image->symbol_count++] = (struct image_symbol){
             .address = symbol.st_value,
             .size = wraps ? 0 : symbol.st_size,
-            .name = (const char *)image->bytes + strings->offset + symbol.st_name,
+            .name = name,
             .type = symbol_type(image, &symbol),
             .function = GELF_ST_TYPE(symbol.st_info) == STT_FUNC,
         };

@@ -18,8 +18,8 @@
 static int read_bytes(struct image *image, const uint8_t *bytes, size_t size, struct error *err)
 {
     struct image_private *p = image_private(image);
+    const uint8_t *input = bytes;
     image->input_size = size;
-    image->input_xxh3 = XXH3_64bits(bytes, size);
     if (!size)
         return fail(err, EXIT_INPUT, "%s: the file is empty; give a kernel image", image->name);
     if (bzimage_detect(bytes, size)) {
@@ -53,6 +53,7 @@ static int read_bytes(struct image *image, const uint8_t *bytes, size_t size, st
             return -1;
         image->symbols_from_kallsyms = found > 0;
     }
+    image->input_xxh3 = XXH3_64bits(input, image->input_size);
     return symbols_index(image, err);
 }
 
@@ -62,6 +63,8 @@ static int image_init(struct image *image, const char *path, struct error *err)
     *image = (struct image){.mode = 0644};
     image->name = strdup(slash && slash[1] ? slash + 1 : path);
     image->private_data = calloc(1, sizeof(struct image_private));
+    if (image->private_data)
+        image_private(image)->fd = -1;
     if (image->name && image->private_data)
         return 0;
     image_close(image);
@@ -115,15 +118,13 @@ int image_open(const char *path, struct image *image, struct error *err)
     struct image_private *p = image_private(image);
     int result = -1;
     /* without O_NONBLOCK, opening a FIFO waits for a writer */
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int fd = p->fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0) {
         bool no_file = errno == ENXIO || errno == ENODEV; /* a socket, a device without driver */
         fail(err, no_file ? EXIT_INPUT : EXIT_IO, "%s: cannot open it: %s", path, strerror(errno));
     } else if (!map_file(fd, path, &p->map, &p->map_size, &image->mode, err)) {
         result = read_bytes(image, p->map, p->map_size, err);
     }
-    if (fd >= 0)
-        close(fd);
     if (result)
         image_close(image);
     return result;
@@ -135,6 +136,8 @@ void image_close(struct image *image)
     if (p) {
         if (p->map)
             munmap(p->map, p->map_size);
+        if (p->fd >= 0)
+            close(p->fd);
         free(p->label);
         free(p->unpacked);
         free(p->kallsyms);
@@ -150,6 +153,33 @@ void image_close(struct image *image)
     free(image->sections);
     free(image->symbols);
     *image = (struct image){0};
+}
+
+uint8_t *image_copy(const struct image *image, struct error *err)
+{
+    const struct image_private *p = image_private(image);
+    if (image->bytes == p->map) {
+        /* filled while read-only: filling a writable mapping would copy every page */
+        void *copy = mmap(NULL, image->size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, p->fd, 0);
+        if (copy != MAP_FAILED && !mprotect(copy, image->size, PROT_READ | PROT_WRITE))
+            return copy;
+        if (copy != MAP_FAILED)
+            munmap(copy, image->size);
+    } else {
+        uint8_t *copy = allocate_large(image->size);
+        if (copy)
+            return memcpy(copy, image->bytes, image->size);
+    }
+    fail(err, EXIT_IO, "%s: out of memory", image->name);
+    return NULL;
+}
+
+void image_copy_free(const struct image *image, uint8_t *copy)
+{
+    if (copy && image->bytes == image_private(image)->map)
+        munmap(copy, image->size);
+    else
+        free(copy);
 }
 
 const char *image_format_name(enum image_format format)

@@ -16,6 +16,7 @@ struct image_private {
     char *label; /* what messages call the bytes: the file's name, or the name of its payload */
     void *map;   /* the file, if image_open mapped one */
     size_t map_size;
+    int fd;            /* the mapped file; -1 = none */
     uint8_t *unpacked; /* malloc'd payload of a bzImage */
     void *kallsyms;    /* holds the names that kallsyms_read found */
 
@@ -54,6 +55,10 @@ int bzimage_unpack(const char *name, const uint8_t *bytes, size_t size, uint8_t 
  */
 int unpack(const char *name, uint64_t offset, const uint8_t *bytes, size_t size, uint8_t **out,
            size_t *out_size, struct error *err);
+
+/* Memory for tens of megabytes that are written once: with small pages the faults would cost more
+ * than the writing. NULL if there is none; free() releases it. */
+uint8_t *allocate_large(size_t size);
 
 /* Sorts image->symbols and builds the index of names. */
 int symbols_index(struct image *image, struct error *err);

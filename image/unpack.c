@@ -259,9 +259,7 @@ static const struct format *format_of(const uint8_t *bytes, size_t size)
     return NULL;
 }
 
-/* Memory for the output. Tens of megabytes are written once: with small pages the faults would
- * cost more than the unpacking. */
-static uint8_t *allocate(size_t size)
+uint8_t *allocate_large(size_t size)
 {
     void *memory;
     if (posix_memalign(&memory, HUGE_PAGE, size))
@@ -287,7 +285,7 @@ int unpack(const char *name, uint64_t offset, const uint8_t *bytes, size_t size,
                     "is %zu); the file is damaged: get it again",
                     name, offset + size - 4, length, UNPACK_LIMIT);
     /* one byte more, so that a stream that holds more than it should shows */
-    uint8_t *memory = allocate(length + 1);
+    uint8_t *memory = allocate_large(length + 1);
     if (!memory)
         return fail(err, EXIT_IO, "%s: out of memory", name);
     struct input input = {bytes, bytes + size - (format->length == LENGTH_APPENDED ? 4 : 0)};
