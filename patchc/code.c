@@ -84,19 +84,21 @@ static int allocate_bits(const struct image *image, struct code *code, struct er
 {
     struct code_index *index = code->index;
     size_t words = index->bits / 64;
-    index->block = calloc(words, 4 * sizeof *index->block);
+    index->block = calloc(words, 5 * sizeof *index->block);
     if (!index->block)
         return fail(err, EXIT_IO, "%s: out of memory", image->name);
     index->starts = index->block;
     index->targets = index->block + words;
     index->other_mode = index->block + 2 * words;
     index->branched = index->block + 3 * words;
+    index->overlap = index->block + 4 * words;
     for (size_t i = 0; i < code->section_count; i++) {
         struct code_section *s = &code->sections[i];
         s->starts = index->starts + s->flat / 64;
         s->targets = index->targets + s->flat / 64;
         s->other_mode = index->other_mode + s->flat / 64;
         s->branched = index->branched + s->flat / 64;
+        s->overlap = index->overlap + s->flat / 64;
     }
     return 0;
 }
@@ -112,6 +114,7 @@ int code_open(const struct image *image, const struct relocs *relocs, struct cod
         return fail(err, EXIT_IO, "%s: out of memory", image->name);
     /* Without section headers text cannot be told from data: a linear sweep would prove nothing. */
     bool linear = code->linux_image && image->section_count && image->elf_class == 64;
+    code->index->linear = linear;
     int result = collect_sections(image, code, err);
     if (result == 0)
         result = lay_out(image, code, err);
@@ -137,7 +140,6 @@ void code_close(struct code *code)
             free(index->parts[i].marks);
         }
         free(index->parts);
-        free(index->overlaps);
         free(index->marks);
         free(index->block);
         free(index);
@@ -200,14 +202,7 @@ void code_add_target(struct code *code, uint64_t address)
 bool code_is_overlap(const struct code *code, uint64_t address)
 {
     const struct code_section *s = code_section_at(code, address);
-    if (!s)
-        return false;
-    uint32_t flat = s->flat + (uint32_t)(address - s->address);
-    for (size_t i = 0; i < code->index->overlap_count; i++)
-        if (flat - code->index->overlaps[i].from <
-            code->index->overlaps[i].to - code->index->overlaps[i].from)
-            return true;
-    return false;
+    return s && bit_get(s->overlap, address - s->address);
 }
 
 uint64_t code_previous(const struct code *code, uint64_t address)

@@ -30,6 +30,7 @@ struct code_section { /* one executable section (or segment, where there are no 
                            * its address is taken (LEA, RIP-relative operand, code_add_target) */
     uint64_t *other_mode; /* 16- or 32-bit code */
     uint64_t *branched;   /* target of a direct branch of proved code */
+    uint64_t *overlap;    /* see code_is_overlap() */
     uint32_t flat;        /* private: index of the first byte in all sections' bits */
 };
 

@@ -10,6 +10,7 @@ enum {
     MULTIBOOT1_SEARCH = 8192,  /* Multiboot 0.6.96, 3.1: header within the first 8192 bytes */
     MULTIBOOT2_SEARCH = 32768, /* Multiboot2 2.0, 3.1.1 */
     LOOK_BACK = 6,             /* instructions before a far return that may push its target */
+    FAR_MAX = 4096,            /* far transfers looked at; kernels have a handful */
 };
 #define MULTIBOOT1_MAGIC     0x1badb002u
 #define MULTIBOOT2_MAGIC     0xe85250d6u
@@ -284,14 +285,16 @@ void flow_far(struct flow *flow, const struct code_section *section, uint64_t of
         return;
     uint64_t next = section->address + offset + in.length;
     bool far = in.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+    if ((!far && in.mnemonic != ZYDIS_MNEMONIC_LGDT) || flow->far_seen++ >= FAR_MAX)
+        return;
     if (in.mnemonic == ZYDIS_MNEMONIC_LGDT) {
         if (fixed_operand(flow, &op[0], next, mode, &address))
             note_gdt(flow, address, mode);
-    } else if (far && in.mnemonic == ZYDIS_MNEMONIC_RET) {
+    } else if (in.mnemonic == ZYDIS_MNEMONIC_RET) {
         far_return(flow, section, offset, mode);
-    } else if (far && op[0].type == ZYDIS_OPERAND_TYPE_POINTER) {
+    } else if (op[0].type == ZYDIS_OPERAND_TYPE_POINTER) {
         note_far(flow, op[0].ptr.segment, op[0].ptr.offset);
-    } else if (far && fixed_operand(flow, &op[0], next, mode, &address) && op[0].size >= 32) {
+    } else if (fixed_operand(flow, &op[0], next, mode, &address) && op[0].size >= 32) {
         note_far_pointer(flow, address, op[0].size / 8 - 2);
     }
 }

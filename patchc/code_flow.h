@@ -40,6 +40,7 @@ struct flow {
     size_t count, room;
     struct flow_far *far;
     size_t far_count, far_room;
+    size_t far_seen; /* instructions given to flow_far() */
     struct flow_gdt gdt[FLOW_GDTS];
     unsigned gdt_count;
 };

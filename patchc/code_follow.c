@@ -21,12 +21,8 @@ bool flow_push(struct flow *flow, uint64_t address, enum flow_mode mode)
     if (!section)
         return true;
     uint32_t flat = section->flat + (uint32_t)(address - section->address);
-    if (mode == MODE_64) {
-        if (bit_get(flow->seen[MODE_64], flat))
-            return true;
-    } else if (bit_get(flow->seen[mode], flat)) {
+    if (bit_get(flow->seen[mode], flat))
         return true;
-    }
     if (flow->count == flow->room) {
         size_t room = flow->room ? flow->room * 2 : 256;
         struct flow_item *larger = realloc(flow->items, room * sizeof *larger);
@@ -207,10 +203,12 @@ static void push_all_functions(struct flow *flow)
 static void push_stored_functions(struct flow *flow)
 {
     const struct image *image = flow->image;
+    uint64_t budget = image->size; /* segments that share bytes do not make more work */
     for (size_t i = 0; i < image->segment_count; i++) {
         const struct image_segment *s = &image->segments[i];
-        if (s->type != PT_LOAD)
+        if (s->type != PT_LOAD || s->file_size > budget)
             continue;
+        budget -= s->file_size;
         for (uint64_t at = -s->vaddr & 7; at + 8 <= s->file_size; at += 8) {
             uint64_t value;
             memcpy(&value, image->bytes + s->offset + at, sizeof value);

@@ -40,23 +40,18 @@ struct code_part {
     bool failed; /* memory ran out */
 };
 
-struct code_range { /* flat */
-    uint32_t from, to;
-};
-
 struct code_index {
     uint32_t bits;   /* flat size, a multiple of 64 */
     uint64_t *block; /* all bit maps */
-    uint64_t *starts, *targets, *other_mode, *branched;
+    uint64_t *starts, *targets, *other_mode, *branched, *overlap;
     struct code_part *parts;
     size_t part_count;
     struct code_mark *marks; /* of all parts, sorted, starts only; complete after code_settle() */
     size_t mark_count;
-    struct code_range *overlaps;
-    size_t overlap_count;
+    bool linear; /* the starts come from a linear sweep */
 };
 
-enum { CODE_BITS_MAX = 1 << 29 }; /* bytes of code; the largest kernels have a tenth of it */
+enum { CODE_BITS_MAX = 1 << 27 }; /* bytes of code; distribution kernels have an eighth of it */
 
 static inline bool bit_get(const uint64_t *bits, uint64_t at)
 {

@@ -35,15 +35,18 @@ static bool is_xen_prefix(const uint8_t *bytes, uint64_t available)
     return available >= sizeof xen_prefix && memcmp(bytes, xen_prefix, sizeof xen_prefix) == 0;
 }
 
-/* The int3 at `at`: where the stream goes on, and whether each byte of its run is a start. */
-static uint64_t int3_run(const struct code_section *section, uint64_t at, bool *padding)
+/* The int3 at `at`: where the stream goes on (in padding at most at `limit`), and whether it is
+ * padding. */
+static uint64_t int3_run(const struct code_section *section, uint64_t at, uint64_t limit,
+                         bool *padding)
 {
     uint64_t back = 0;
     while (back < CODE_PADDING && back < at && section->bytes[at - back - 1] == 0xcc)
         back++;
-    uint64_t run = code_int3_run(section->bytes, at, section->size);
+    uint64_t nearby = section->size - at < CODE_PADDING ? section->size : at + CODE_PADDING;
+    uint64_t run = code_int3_run(section->bytes, at, limit > nearby ? limit : nearby);
     *padding = run + back >= CODE_PADDING;
-    return at + (*padding ? run : 1);
+    return !*padding ? at + 1 : at + run < limit ? at + run : limit;
 }
 
 /* A stream of instructions through a section. */
@@ -56,15 +59,15 @@ struct stream {
     uint64_t count; /* instructions other than int3 */
 };
 
-/* Goes over one instruction, whatever it is; notes it if `note`. */
-static void step(struct stream *stream, bool note)
+/* Goes over one instruction before `limit`, whatever it is; notes it if `note`. */
+static void step(struct stream *stream, uint64_t limit, bool note)
 {
     const struct code_section *section = stream->section;
     const uint8_t *bytes = section->bytes + stream->at;
     struct length_info info;
     if (bytes[0] == 0xcc) {
         bool padding;
-        uint64_t next = int3_run(section, stream->at, &padding);
+        uint64_t next = int3_run(section, stream->at, limit, &padding);
         if (note && !padding)
             bit_set(section->starts, stream->at);
         stream->at = next;
@@ -157,7 +160,7 @@ static void sweep_chunk(struct stream *stream, struct chunk *chunk)
     while (stream->at < chunk->end) {
         stride(stream, chunk->end);
         if (stream->at < chunk->end)
-            step(stream, true);
+            step(stream, chunk->end, true);
     }
     chunk->next = stream->at;
     chunk->count = stream->count;
@@ -175,7 +178,7 @@ static void work_chunk(void *context, size_t job)
         .at = chunk->begin < WARM_UP ? 0 : chunk->begin - WARM_UP,
     };
     while (stream.at < chunk->begin)
-        step(&stream, false);
+        step(&stream, chunk->begin, false);
     sweep_chunk(&stream, chunk);
 }
 

@@ -126,45 +126,75 @@ static bool only_lock(const uint8_t *bytes, uint64_t from, uint64_t to)
     return from == to;
 }
 
-static int add_overlap(struct code *code, uint32_t from, uint32_t to, struct error *err)
+/* Marks [from, to) as overlapping instructions: none of them is a start. */
+static void mark_overlap(struct code *code, const struct code_section *section, uint64_t from,
+                         uint64_t to)
 {
-    struct code_index *index = code->index;
-    if ((index->overlap_count & (index->overlap_count - 1)) == 0) {
-        size_t room = index->overlap_count ? index->overlap_count * 2 : 1;
-        void *larger = realloc(index->overlaps, room * sizeof *index->overlaps);
-        if (!larger)
-            return fail(err, EXIT_IO, "out of memory");
-        index->overlaps = larger;
+    for (uint64_t i = from; i < to; i++) {
+        code_clear_start(code, section, i);
+        bit_set(section->overlap, i);
     }
-    index->overlaps[index->overlap_count++] = (struct code_range){from, to};
-    return 0;
 }
 
-/* Control enters at `offset`, which is no start: the instruction around it, and those decoded from
- * here until both streams agree, overlap. Where nothing was decoded, decode from here. */
-static int enter(struct code *code, const struct code_section *section, uint64_t offset,
-                 struct code_part *part, struct error *err)
+/* Where the stream of instructions that begins at `offset` meets a start, or ends. Nothing is met
+ * twice: what lies between becomes overlap, which ends a stream too. */
+static uint64_t meets(const struct code_section *section, uint64_t offset)
 {
-    uint64_t start, at = offset;
+    while (offset < section->size && !bit_get(section->starts, offset) &&
+           !bit_get(section->other_mode, offset) && !bit_get(section->overlap, offset) &&
+           section->bytes[offset] != 0xcc) {
+        struct length_info info;
+        unsigned length = length_decode(section->bytes + offset, section->size - offset, &info);
+        if (length == 0)
+            break;
+        offset += length;
+    }
+    return offset;
+}
+
+/* Control enters at `offset`. If that is inside an instruction, it and those decoded from here
+ * until both streams agree overlap. Where nothing was decoded, decode from here. */
+static void enter(struct code *code, const struct code_section *section, uint64_t offset,
+                  struct code_part *part)
+{
+    uint64_t start;
     if (bit_get(section->starts, offset) || bit_get(section->other_mode, offset) ||
-        code_is_overlap(code, section->address + offset))
-        return 0;
+        bit_get(section->overlap, offset))
+        return;
     if (!code_covering(section, offset, &start)) {
         code_repair(code, section, offset, part);
-        return 0;
-    }
-    if (only_lock(section->bytes, start, offset))
-        return 0;
-    while (at < section->size && !bit_get(section->starts, at)) {
+    } else if (!only_lock(section->bytes, start, offset)) {
+        uint64_t end = meets(section, offset);
         struct length_info info;
-        unsigned length = length_decode(section->bytes + at, section->size - at, &info);
-        at += length ? length : 1;
+        uint64_t whole =
+            start + length_decode(section->bytes + start, section->size - start, &info);
+        mark_overlap(code, section, start, end > whole ? end : whole);
     }
-    if (at > section->size)
-        at = section->size;
-    for (uint64_t i = start; i < at; i++)
-        code_clear_start(code, section, i);
-    return add_overlap(code, section->flat + (uint32_t)start, section->flat + (uint32_t)at, err);
+}
+
+/* Following control flow proves the instructions of both streams where two overlap. */
+static void find_overlaps(struct code *code)
+{
+    for (size_t i = 0; i < code->section_count; i++) {
+        const struct code_section *s = &code->sections[i];
+        uint64_t from = 0, end = 0; /* the instructions so far that overlap each other */
+        unsigned count = 0;
+        for (uint64_t at = 0; at < s->size; at++) {
+            struct length_info info;
+            if (!bit_get(s->starts, at))
+                continue;
+            if (at >= end || only_lock(s->bytes, from, at)) {
+                if (count > 1)
+                    mark_overlap(code, s, from, end);
+                from = at;
+                count = 0;
+            }
+            uint64_t next = at + length_decode(s->bytes + at, s->size - at, &info);
+            end = count++ && end > next ? end : next;
+        }
+        if (count > 1)
+            mark_overlap(code, s, from, end);
+    }
 }
 
 static bool is_text_symbol(const struct image_symbol *symbol)
@@ -173,8 +203,7 @@ static bool is_text_symbol(const struct image_symbol *symbol)
 }
 
 /* Enters at the text symbols of a linear sweep: their names say that code begins there. */
-static int enter_symbols(const struct image *image, struct code *code, struct code_part *part,
-                         struct error *err)
+static void enter_symbols(const struct image *image, struct code *code, struct code_part *part)
 {
     const struct code_section *section = code->sections;
     const struct code_section *end = section + code->section_count;
@@ -184,15 +213,13 @@ static int enter_symbols(const struct image *image, struct code *code, struct co
             section++;
         if (section == end || symbol->address < section->address || !is_text_symbol(symbol))
             continue;
-        if (enter(code, section, symbol->address - section->address, part, err) != 0)
-            return -1;
+        enter(code, section, symbol->address - section->address, part);
     }
-    return 0;
 }
 
 /* Enters wherever a direct branch leads to what is no start. Entering may prove more code, whose
  * branches are then looked at too: each round proves at least one more start or ends. */
-static int enter_branched(struct code *code, struct code_part *part, struct error *err)
+static void enter_branched(struct code *code, struct code_part *part)
 {
     struct code_index *index = code->index;
     for (unsigned round = 0; round < 16; round++) {
@@ -202,15 +229,13 @@ static int enter_branched(struct code *code, struct code_part *part, struct erro
             for (; inside; inside &= inside - 1) {
                 uint32_t flat = word * 64 + (uint32_t)__builtin_ctzll(inside);
                 const struct code_section *section = code_flat_section(code, flat);
-                if (enter(code, section, flat - section->flat, part, err) != 0)
-                    return -1;
+                enter(code, section, flat - section->flat, part);
             }
         }
         if (part->ref_count == before)
             break;
         apply_refs(index, part);
     }
-    return 0;
 }
 
 static int mark_order(const void *a, const void *b)
@@ -265,11 +290,15 @@ int code_settle(const struct image *image, struct code *code, struct error *err)
     struct code_part *part = code_add_part(code);
     if (!part)
         return fail(err, EXIT_IO, "%s: out of memory", image->name);
-    if (code->linux_image && enter_symbols(image, code, part, err) != 0)
-        return -1;
+    if (index->linear)
+        enter_symbols(image, code, part);
+    else
+        find_overlaps(code);
     for (size_t i = 0; i < index->part_count; i++)
         apply_refs(index, &index->parts[i]);
-    if (enter_branched(code, part, err) != 0 || merge_marks(code, err) != 0)
+    if (index->linear)
+        enter_branched(code, part);
+    if (merge_marks(code, err) != 0)
         return -1;
     for (size_t i = 0; i < index->part_count; i++)
         if (index->parts[i].failed)
