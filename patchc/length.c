@@ -608,3 +608,37 @@ unsigned length_decode(const uint8_t *code, size_t available, struct length_info
     unsigned length = decode(padded, info);
     return length <= available ? length : 0;
 }
+
+/* The entry of an opcode with this ModRM byte (or whatever stands there). `before` counts the bytes
+ * up to ModRM. What depends on prefixes, on a SIB byte or on more bytes is left to length_decode().
+ */
+static uint16_t table_entry(uint32_t word, unsigned opcode, unsigned before, unsigned modrm)
+{
+    struct length_info info = {.opcode = (uint8_t)opcode, .modrm = (uint8_t)modrm};
+    unsigned has_modrm = word / MODRM & 1, after = 0;
+    if ((word & (KNOWN | PREFIX | ESCAPE | RARE | NO_NONE)) != KNOWN || !in_group(word, modrm))
+        return LENGTH_ASK;
+    if (word & LOOK && (before > 1 || !special(NULL, 0, &after, 0, 0, &info, &word)))
+        return LENGTH_ASK;
+    unsigned follows = has_modrm ? after_modrm[modrm] : 0;
+    unsigned immediate = word >> IMM_SHIFT & 15;
+    if (follows & NO_BASE || immediate == V)
+        return LENGTH_ASK;
+    unsigned length =
+        before + has_modrm + (follows / SIB & 1) + (follows & SIZE) + immediate_size[immediate][0];
+    unsigned flags = word | info.flags | (follows & LENGTH_RIP);
+    return (uint16_t)(length | (flags & LENGTH_BYTES) << LENGTH_KIND);
+}
+
+void length_table_fill(struct length_table *table)
+{
+    for (unsigned opcode = 0; opcode < 256; opcode++) {
+        for (unsigned next = 0; next < 256; next++) {
+            uint16_t entry = table_entry(one_byte[opcode], opcode, 1, next);
+            if (opcode == 0x0f)
+                entry = map_0f[next] & MODRM ? LENGTH_TWO : table_entry(map_0f[next], next, 2, 0);
+            table->entry[0][opcode << 8 | next] = entry;
+            table->entry[1][opcode << 8 | next] = table_entry(map_0f[opcode], opcode, 2, next);
+        }
+    }
+}
