@@ -315,8 +315,8 @@ static void test_large_unsorted_tables_are_ordered(void **state)
     assert_int_equal(table->count, COUNT);
     for (size_t i = 1; i < COUNT; i++) {
         uint32_t a = table->by_address[i - 1], b = table->by_address[i];
-        assert_true(table->entries[a].address < table->entries[b].address ||
-                    (table->entries[a].address == table->entries[b].address && a < b));
+        uint64_t before = table->entries[a].address, after = table->entries[b].address;
+        assert_true(before < after || (before == after && a < b));
     }
     setup_end(&s);
     free(list);
