@@ -18,22 +18,27 @@ static int by_address(const void *a, const void *b)
 }
 
 static void add_section(struct code *code, const struct image *image, uint32_t index,
-                        const char *name, uint64_t address, uint64_t offset, uint64_t size)
+                        const char *name, bool executable, uint64_t address, uint64_t offset,
+                        uint64_t size)
 {
     if (size == 0 || address + size < address)
         return;
     code->sections[code->section_count++] = (struct code_section){
         .section = index,
         .name = name,
+        .executable = executable,
         .address = address,
         .size = size,
         .bytes = image->bytes + offset,
     };
 }
 
-/* Collects the executable sections; without section headers the executable segments. */
+/* Collects the executable sections; without section headers the executable segments. Where control
+ * flow is followed, those with data too: boot code runs before page tables forbid it, and some of
+ * it stands in .data. */
 static int collect_sections(const struct image *image, struct code *code, struct error *err)
 {
+    size_t executable = 0;
     size_t room =
         image->section_count > image->segment_count ? image->section_count : image->segment_count;
     code->sections = calloc(room ? room : 1, sizeof *code->sections);
@@ -41,15 +46,19 @@ static int collect_sections(const struct image *image, struct code *code, struct
         return fail(err, EXIT_IO, "%s: out of memory", image->name);
     for (size_t i = 0; i < image->section_count; i++) {
         const struct image_section *s = &image->sections[i];
-        if (s->type == SHT_PROGBITS && (s->flags & SHF_EXECINSTR) && (s->flags & SHF_ALLOC))
-            add_section(code, image, (uint32_t)i, s->name, s->address, s->offset, s->size);
+        bool runs = s->flags & SHF_EXECINSTR;
+        if (s->type == SHT_PROGBITS && (s->flags & SHF_ALLOC) && (runs || !code->index->linear))
+            add_section(code, image, (uint32_t)i, s->name, runs, s->address, s->offset, s->size);
     }
     for (size_t i = 0; i < image->segment_count && image->section_count == 0; i++) {
         const struct image_segment *s = &image->segments[i];
-        if (s->type == PT_LOAD && (s->flags & PF_X))
-            add_section(code, image, UINT32_MAX, "", s->vaddr, s->offset, s->file_size);
+        if (s->type == PT_LOAD)
+            add_section(code, image, UINT32_MAX, "", s->flags & PF_X, s->vaddr, s->offset,
+                        s->file_size);
     }
-    if (code->section_count == 0)
+    for (size_t i = 0; i < code->section_count; i++)
+        executable += code->sections[i].executable;
+    if (executable == 0)
         return fail(err, EXIT_INPUT, "%s: no executable section or segment with bytes in the file",
                     image->name);
     qsort(code->sections, code->section_count, sizeof *code->sections, by_address);
@@ -103,6 +112,21 @@ static int allocate_bits(const struct image *image, struct code *code, struct er
     return 0;
 }
 
+/* Data in which no code was found is not code after all. */
+static void drop_data(struct code *code)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < code->section_count; i++) {
+        const struct code_section *s = &code->sections[i];
+        bool reached = s->executable;
+        for (uint64_t word = 0; word < (s->size + 63) / 64 && !reached; word++)
+            reached = s->starts[word] | s->other_mode[word];
+        if (reached)
+            code->sections[kept++] = *s;
+    }
+    code->section_count = kept;
+}
+
 int code_open(const struct image *image, const struct relocs *relocs, struct code *code,
               struct error *err)
 {
@@ -126,6 +150,8 @@ int code_open(const struct image *image, const struct relocs *relocs, struct cod
         result = code_follow(image, code, linear, err);
     if (result == 0)
         result = code_settle(image, code, err);
+    if (result == 0)
+        drop_data(code);
     if (result != 0)
         code_close(code);
     return result;

@@ -32,6 +32,7 @@ struct code_section { /* one executable section (or segment, where there are no 
     uint64_t *branched;   /* target of a direct branch of proved code */
     uint64_t *overlap;    /* see code_is_overlap() */
     uint32_t flat;        /* private: index of the first byte in all sections' bits */
+    bool executable;      /* by its flags; else it is here because control flow leads to it */
 };
 
 /* Shortest run of int3 bytes that is padding: more than alignment to 16 bytes needs. */

@@ -244,32 +244,56 @@ static void learn(const struct flow *flow, struct known *known, uint64_t next, e
     }
 }
 
+/* Learns from the straight code before the instruction at `offset`. */
+static void learn_before(const struct flow *flow, const struct code_section *section,
+                         uint64_t offset, enum flow_mode mode, struct known *known)
+{
+    uint64_t starts[LOOK_BACK];
+    unsigned count = 0;
+    const uint64_t *seen = flow->seen[mode] + section->flat / 64;
+    memset(known, 0, sizeof *known);
+    for (uint64_t at = offset; at > 0 && offset - at < 15 * LOOK_BACK && count < LOOK_BACK;) {
+        at--;
+        if (bit_get(seen, at))
+            starts[count++] = at;
+    }
+    while (count > 0) {
+        ZydisDecodedInstruction in;
+        ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+        uint64_t from = starts[--count], following = count ? starts[count - 1] : offset;
+        if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&flow->decoder[mode], section->bytes + from,
+                                                 section->size - from, &in, op)) ||
+            from + in.length != following)
+            memset(known, 0, sizeof *known);
+        else
+            learn(flow, known, section->address + following, mode, &in, op);
+    }
+}
+
+/* The address of a memory operand: fixed, or a register whose value is known. */
+static bool known_operand(const struct flow *flow, const struct code_section *section,
+                          uint64_t offset, enum flow_mode mode, const ZydisDecodedOperand *operand,
+                          uint64_t next, uint64_t *address)
+{
+    struct known known;
+    if (fixed_operand(flow, operand, next, mode, address))
+        return true;
+    if (operand->type != ZYDIS_OPERAND_TYPE_MEMORY || operand->mem.index != ZYDIS_REGISTER_NONE)
+        return false;
+    int base = register_number(operand->mem.base);
+    learn_before(flow, section, offset, mode, &known);
+    if (base < 0 || !known.has[base])
+        return false;
+    *address = linked(flow->image, known.value[base] + (uint64_t)operand->mem.disp.value);
+    return true;
+}
+
 /* A far return: the code before it may have pushed selector and offset. */
 static void far_return(struct flow *flow, const struct code_section *section, uint64_t offset,
                        enum flow_mode mode)
 {
-    /* The start furthest back from which straight decoding arrives here. */
-    uint64_t from = offset, starts[LOOK_BACK];
-    unsigned count = 0;
-    const uint64_t *seen = flow->seen[mode] + section->flat / 64;
-    for (uint64_t at = offset; at > 0 && offset - at < 15 * LOOK_BACK && count < LOOK_BACK;) {
-        at--;
-        if (bit_get(seen, at))
-            starts[count++] = from = at;
-    }
-    struct known known = {0};
-    while (count > 0 && from < offset) {
-        ZydisDecodedInstruction in;
-        ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
-        from = starts[--count];
-        if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&flow->decoder[mode], section->bytes + from,
-                                                 section->size - from, &in, op)))
-            return;
-        uint64_t next = from + in.length;
-        if (next != (count ? starts[count - 1] : offset))
-            return;
-        learn(flow, &known, section->address + next, mode, &in, op);
-    }
+    struct known known;
+    learn_before(flow, section, offset, mode, &known);
     if (known.has_slot[0] && known.has_slot[1])
         note_far(flow, (uint16_t)known.slot[1], known.slot[0]);
 }
@@ -288,13 +312,14 @@ void flow_far(struct flow *flow, const struct code_section *section, uint64_t of
     if ((!far && in.mnemonic != ZYDIS_MNEMONIC_LGDT) || flow->far_seen++ >= FAR_MAX)
         return;
     if (in.mnemonic == ZYDIS_MNEMONIC_LGDT) {
-        if (fixed_operand(flow, &op[0], next, mode, &address))
+        if (known_operand(flow, section, offset, mode, &op[0], next, &address))
             note_gdt(flow, address, mode);
     } else if (in.mnemonic == ZYDIS_MNEMONIC_RET) {
         far_return(flow, section, offset, mode);
     } else if (op[0].type == ZYDIS_OPERAND_TYPE_POINTER) {
         note_far(flow, op[0].ptr.segment, op[0].ptr.offset);
-    } else if (fixed_operand(flow, &op[0], next, mode, &address) && op[0].size >= 32) {
+    } else if (op[0].size >= 32 &&
+               known_operand(flow, section, offset, mode, &op[0], next, &address)) {
         note_far_pointer(flow, address, op[0].size / 8 - 2);
     }
 }

@@ -40,7 +40,8 @@ struct flow {
     size_t count, room;
     struct flow_far *far;
     size_t far_count, far_room;
-    size_t far_seen; /* instructions given to flow_far() */
+    size_t far_seen;     /* instructions given to flow_far() */
+    uint64_t slots_left; /* jump table entries that may still be read: bounds the work */
     struct flow_gdt gdt[FLOW_GDTS];
     unsigned gdt_count;
 };

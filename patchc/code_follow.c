@@ -81,6 +81,50 @@ static bool taken_address(const uint8_t *bytes, uint64_t next, const struct leng
     return true;
 }
 
+/* The end of the function symbol around an address; 0 if there is none. *start gets its start. */
+static uint64_t function_around(const struct image *image, uint64_t address, uint64_t *start)
+{
+    size_t low = 0, high = image->symbol_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        *(image->symbols[middle].address <= address ? &low : &high) =
+            image->symbols[middle].address <= address ? middle + 1 : middle;
+    }
+    for (size_t back = 0; back < 64 && low > 0; back++) { /* labels may stand between */
+        const struct image_symbol *symbol = &image->symbols[--low];
+        *start = symbol->address;
+        if (symbol->function && symbol->size)
+            return address - symbol->address < symbol->size ? symbol->address + symbol->size : 0;
+    }
+    return 0;
+}
+
+/* jmp *table(,%reg,8): each entry that leads into the same function is a way to go on. The table
+ * ends where one does not; what may follow is the next table of the same function, whose entries
+ * are as good. */
+static void jump_table(struct flow *flow, const uint8_t *bytes, const struct length_info *info,
+                       uint64_t at)
+{
+    uint64_t start, end;
+    int32_t table;
+    if (info->map != 0 || info->opcode != 0xff || info->modrm != 0x24 || info->displacement == 0 ||
+        (bytes[info->displacement - 1] & 0xc7) != 0xc5)
+        return;
+    end = function_around(flow->image, at, &start);
+    memcpy(&table, bytes + info->displacement, sizeof table);
+    for (uint64_t slot = (uint64_t)(int64_t)table; end && flow->slots_left > 0; slot += 8) {
+        const uint8_t *entry = image_at(flow->image, slot, 8);
+        uint64_t target;
+        if (!entry)
+            return;
+        memcpy(&target, entry, sizeof target);
+        if (target < start || target >= end)
+            return;
+        flow->slots_left--;
+        flow_push(flow, target, MODE_64);
+    }
+}
+
 /* Decodes one 64-bit instruction and makes items of where it leads. Returns its length, 0 where
  * control does not go on. */
 static unsigned step_64(struct flow *flow, const struct code_section *section, uint64_t offset)
@@ -104,6 +148,8 @@ static unsigned step_64(struct flow *flow, const struct code_section *section, u
         push_function(flow, value);
     } else if (flow_may_be_far(&info)) {
         flow_far(flow, section, offset, MODE_64);
+    } else {
+        jump_table(flow, bytes, &info, section->address + offset);
     }
     return info.flags & LENGTH_NO_FALL ? 0 : length;
 }
@@ -239,6 +285,7 @@ static int flow_open(struct flow *flow, struct error *err)
         return fail(err, EXIT_IO, "%s: out of memory", flow->image->name);
     for (int mode = 0; mode < FLOW_MODES; mode++)
         flow->seen[mode] = flow->block + (size_t)mode * words;
+    flow->slots_left = flow->image->size / 8;
     flow->functions = flow->block + FLOW_MODES * words;
     ZydisDecoderInit(&flow->decoder[MODE_16], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
     ZydisDecoderInit(&flow->decoder[MODE_32], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
