@@ -84,6 +84,12 @@ int image_from_memory(const char *name, const uint8_t *bytes, size_t size, struc
 
 void image_close(struct image *image);
 
+/* A writable copy of image->bytes, image->size bytes, for editing: bytes that are not changed cost
+ * next to nothing where the file itself is the ELF. NULL with *err set when memory runs out. The
+ * caller releases it with image_copy_free before image_close. */
+uint8_t *image_copy(const struct image *image, struct error *err);
+void image_copy_free(const struct image *image, uint8_t *copy);
+
 /* "elf64", "elf32" or "bzimage". */
 const char *image_format_name(enum image_format format);
 

@@ -10,7 +10,8 @@
 #include "image/error.h"
 
 /* Writes the concatenation of `pieces` to `path` with permission bits `mode`, atomically.
- * Returns 0, or -1 with *err set (EXIT_IO) and nothing left behind. */
+ * Returns 0, or -1 with *err set (EXIT_IO) and nothing left behind. A symbolic link is followed;
+ * a device or FIFO is written to as it is. */
 int output_write(const char *path, const struct iovec *pieces, size_t count, mode_t mode,
                  struct error *err);
 
