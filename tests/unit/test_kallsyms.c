@@ -77,8 +77,11 @@ static void bare_open(struct bare *bare, const struct kallsyms_layout *layout, s
     memset(bare->bytes, 'x', LEAD);
     memset(bare->bytes + LEAD + size, 0x5a, 64); /* what follows is not zero */
     size += LEAD + 64;
-    for (size_t *part = &bare->parts.count; part <= &bare->parts.end; part++)
-        *part += LEAD;
+    size_t *const parts[] = {&bare->parts.count,  &bare->parts.names, &bare->parts.markers,
+                             &bare->parts.tokens, &bare->parts.index, &bare->parts.offsets,
+                             &bare->parts.base,   &bare->parts.end};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        *parts[i] += LEAD;
     /* Exactly `size` bytes, so that a sanitizer sees any read behind them. */
     bare->bytes = realloc(bare->bytes, size);
     bare->section = (struct image_section){
