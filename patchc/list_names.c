@@ -86,7 +86,8 @@ const char *list_mnemonic_close_to(const char *text, size_t length)
     for (int m = 1; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
         const char *name = ZydisMnemonicGetString((ZydisMnemonic)m);
         size_t name_length = strlen(name);
-        if (name_length >= NAME_MAX_LENGTH)
+        size_t apart = name_length > length ? name_length - length : length - name_length;
+        if (name_length >= NAME_MAX_LENGTH || apart >= least)
             continue;
         unsigned d = distance(text, length, name, name_length);
         if (d < least) {

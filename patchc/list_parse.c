@@ -278,7 +278,7 @@ static int set_port(struct parser *p, struct list_rule *rule, struct word value)
         rule->port_dx = true;
         return 0;
     }
-    uint64_t low, high;
+    uint64_t low = 0, high = 0;
     if (number_range(p, value, 0xffff, "a port: dx, PORT or PORT-PORT", &low, &high))
         return -1;
     if (high > 0xff)

@@ -231,6 +231,38 @@ static void test_lists_include_others(void **state)
     remove_file(folder, "b.list");
 }
 
+/* 0.list includes 1.list, and so on to `last`. */
+static void write_chain(struct folder *folder, unsigned last)
+{
+    for (unsigned i = 0; i <= last; i++) {
+        char name[16], text[32];
+        snprintf(name, sizeof name, "%u.list", i);
+        snprintf(text, sizeof text, i < last ? "@include %u.list" : "include hlt", i + 1);
+        write_file(folder, name, text);
+    }
+}
+
+static void test_lists_include_each_other_eight_deep(void **state)
+{
+    struct folder *folder = *state;
+    char path[128];
+    snprintf(path, sizeof path, "%s/0.list", folder->path);
+    write_chain(folder, 8);
+    struct error err = {0};
+    struct list *list = list_open(path, &err);
+    if (!list)
+        fail_msg("%s", err.text);
+    assert_true(list_names_mnemonic(list, ZYDIS_MNEMONIC_HLT));
+    list_free(list);
+    write_chain(folder, 9);
+    expect_error(path, EXIT_INPUT, "8.list:1:10: lists include each other more than 8 deep");
+    for (unsigned i = 0; i <= 9; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "%u.list", i);
+        remove_file(folder, name);
+    }
+}
+
 static void test_included_files_stay_in_bounds(void **state)
 {
     struct folder *folder = *state;
@@ -280,6 +312,7 @@ int main(void)
         cmocka_unit_test(test_options_name_the_column),
         cmocka_unit_test(test_lists_are_bounded),
         cmocka_unit_test(test_lists_include_others),
+        cmocka_unit_test(test_lists_include_each_other_eight_deep),
         cmocka_unit_test(test_included_files_stay_in_bounds),
         cmocka_unit_test(test_only_regular_files_are_lists),
     };
