@@ -153,14 +153,6 @@ static int compare_templates(const void *a, const void *b)
 
 /* ---- reading: code and holes ---- */
 
-static struct template *template_named(const struct template_set *set, const char *name)
-{
-    for (size_t i = 0; i < set->count; i++)
-        if (strcmp(set->templates[i].name, name) == 0)
-            return &set->templates[i];
-    return NULL;
-}
-
 /* The template whose code is in this section, or NULL. */
 static struct template *template_of_section(const struct template_set *set, Elf_Scn *section)
 {
@@ -171,7 +163,10 @@ static struct template *template_of_section(const struct template_set *set, Elf_
     const char *name = elf_strptr(set->elf, names, header.sh_name);
     if (!name || strncmp(name, SECTION_PREFIX, strlen(SECTION_PREFIX)) != 0)
         return NULL;
-    return template_named(set, name + strlen(SECTION_PREFIX));
+    for (size_t i = 0; i < set->count; i++)
+        if (strcmp(set->templates[i].name, name + strlen(SECTION_PREFIX)) == 0)
+            return &set->templates[i];
+    return NULL;
 }
 
 static int read_code(struct template *t, Elf_Scn *section, struct error *err)
@@ -292,8 +287,8 @@ static int read_set(struct template_set *set, struct error *err)
     if (elf_version(EV_CURRENT) == EV_NONE)
         return fail(err, EXIT_INPUT, "libelf is too old");
     /* libelf wants a writable image, but writes only on elf_update() */
-    set->elf = elf_memory((char *)(uintptr_t)templates_blob,
-                          (size_t)(templates_blob_end - templates_blob));
+    uintptr_t start = (uintptr_t)templates_blob, end = (uintptr_t)templates_blob_end;
+    set->elf = elf_memory((char *)start, end - start);
     Elf_Data *meta = set->elf ? meta_data(set->elf) : NULL;
     if (!meta)
         return fail(err, EXIT_INPUT, "the embedded templates are unreadable");

@@ -45,7 +45,9 @@ static struct template_values values_for(const struct decoded *d)
 static const struct template *find(const char *name, const struct decoded *d,
                                    const struct template_available *available, bool *form_known)
 {
-    return template_find(set, name, &d->instruction, d->operands, available, form_known);
+    const struct template *t =
+        template_find(set, name, &d->instruction, d->operands, available, form_known);
+    return t; /* cppcheck-suppress CastIntegerToAddressAtReturn */
 }
 
 static const char *found_name(const struct decoded *d, const struct template_available *available)
