@@ -24,21 +24,40 @@ enum length_flag {
 };
 
 struct length_info {
-    uint8_t length;        /* bytes, 1..15 */
-    uint8_t map;           /* 0: one-byte opcodes, 1: 0f, 2: 0f 38, 3: 0f 3a; with LENGTH_VEX the
-                            * encoding's own map field (VEX 1..3, EVEX 1..3, 5, 6, XOP 8..10) */
-    uint8_t opcode;        /* last opcode byte (3DNow: 0f, its suffix counts as the immediate) */
-    uint8_t modrm;         /* its value, 0 if there is none */
+    uint8_t length; /* bytes, 1..15 */
+    uint8_t map;    /* 0: one-byte opcodes, 1: 0f, 2: 0f 38, 3: 0f 3a; with LENGTH_VEX the
+                     * encoding's own map field (VEX 1..3, EVEX 1..3, 5, 6, XOP 8..10) */
+    uint8_t opcode; /* last opcode byte (3DNow: 0f, its suffix counts as the immediate) */
+    uint8_t modrm;  /* its value, 0 if there is none */
     uint8_t has_modrm;
-    uint8_t displacement;  /* offset of the displacement in the instruction (moffs included), 0 if none */
-    uint8_t immediate;     /* offset of the immediate (branch displacement included), 0 if none */
-    uint8_t flags;         /* enum length_flag */
+    uint8_t displacement; /* offset of the displacement in the instruction (moffs included), 0 if
+                             none */
+    uint8_t immediate;    /* offset of the immediate (branch displacement included), 0 if none */
+    uint8_t flags;        /* enum length_flag */
 };
 
 /* Decodes the instruction at code[0 .. available). Returns its length, or 0 if the bytes are no
  * valid 64-bit instruction or end too soon. Invalid opcodes, reserved group members and wrong
- * mandatory prefixes are told from valid ones for legacy encodings; of VEX, XOP and EVEX encodings only
- * the map is checked. Never reads beyond code[available - 1]. */
+ * mandatory prefixes are told from valid ones for legacy encodings; of VEX, XOP and EVEX encodings
+ * only the map is checked. Never reads beyond code[available - 1]. */
 unsigned length_decode(const uint8_t *code, size_t available, struct length_info *info);
+
+/* For sweeps over text: what the first two bytes of an instruction (after a REX prefix, without
+ * which they mean the same) say, for the nine instructions of ten where that is its length and
+ * kind. entry[0] is indexed by opcode << 8 | ModRM; an entry with LENGTH_TWO there means that the
+ * second byte is an opcode of map 0f with ModRM, and entry[1] has to be indexed with the next two
+ * bytes. */
+struct length_table {
+    uint16_t entry[2][65536];
+};
+
+enum length_entry {
+    LENGTH_BYTES = 15,  /* length from opcode on (0f included), without prefixes */
+    LENGTH_ASK = 0x100, /* not that easy: ask length_decode() */
+    LENGTH_TWO = 0x200,
+    LENGTH_KIND = 4, /* bits 4 to 7: LENGTH_REL8, LENGTH_REL32, LENGTH_CALL, LENGTH_RIP, shifted */
+};
+
+void length_table_fill(struct length_table *table);
 
 #endif
