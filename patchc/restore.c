@@ -177,28 +177,34 @@ void patched_record_undo(const struct image *image, const struct patched_record 
     }
 }
 
+static int restore_image(const struct image *image, const char *output, struct error *err)
+{
+    struct patched_record record;
+    if (patched_record_read(image, &record, err))
+        return -1;
+    uint8_t *out = malloc(record.original.size + 1);
+    if (!out)
+        return fail(err, EXIT_IO, "%s: out of memory", image->name);
+    patched_record_undo(image, &record, out);
+    int result;
+    if (XXH3_64bits(out, record.original.size) != record.original.xxh3) {
+        result =
+            fail(err, EXIT_INPUT, "%s: damaged: the restored bytes do not have the original's hash",
+                 image->name);
+    } else {
+        struct iovec piece = {out, record.original.size};
+        result = output_write(output, &piece, 1, image->mode, err);
+    }
+    free(out);
+    return result;
+}
+
 int restore_run(const char *patched, const char *output, struct error *err)
 {
     struct image image;
     if (image_open(patched, &image, err))
         return -1;
-    struct patched_record record;
-    uint8_t *out = NULL;
-    int result = patched_record_read(&image, &record, err);
-    if (result == 0 && !(out = malloc(record.original.size + 1)))
-        result = fail(err, EXIT_IO, "%s: out of memory", image.name);
-    if (result == 0) {
-        patched_record_undo(&image, &record, out);
-        if (XXH3_64bits(out, record.original.size) != record.original.xxh3)
-            result =
-                fail(err, EXIT_INPUT,
-                     "%s: damaged: the restored bytes do not have the original's hash", image.name);
-    }
-    if (result == 0) {
-        struct iovec piece = {out, record.original.size};
-        result = output_write(output, &piece, 1, image.mode, err);
-    }
-    free(out);
+    int result = restore_image(&image, output, err);
     image_close(&image);
     return result;
 }

@@ -129,10 +129,24 @@ static Elf64_Shdr section_header(const struct image *image, const struct tables 
                         n.sh_size, n.sh_link, n.sh_info,  n.sh_addralign, n.sh_entsize};
 }
 
+/* The names of sections that patchc adds. */
+static bool is_our_name(const char *name)
+{
+    static const char *const names[] = {".note.patchvisor", ".patchvisor.original",
+                                        ".patchvisor.io", ".patchvisor", ".shstrtab"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    return false;
+}
+
 /* A section that the original does not have: it describes something that was added. */
 static bool added_section_good(const struct verify *v, const Elf64_Shdr *h, bool names)
 {
     if (!in_added(v, h->sh_offset, h->sh_size) || h->sh_link || h->sh_info || h->sh_entsize)
+        return false;
+    uint64_t align = h->sh_addralign;
+    if (align == 0 || align > 4096 || align & (align - 1) || h->sh_offset % align)
         return false;
     if (names)
         return h->sh_type == SHT_STRTAB && !h->sh_flags && !h->sh_addr;
@@ -155,7 +169,8 @@ static void check_sections(struct verify *v, const struct tables *was, const str
         Elf64_Shdr n = section_header(&v->after, now, i);
         uint64_t bytes = n.sh_type == SHT_NOBITS ? 0 : n.sh_size;
         if (i >= v->before.section_count) {
-            if (!added_section_good(v, &n, i == now->names))
+            if (!added_section_good(v, &n, i == now->names) ||
+                !is_our_name(v->after.sections[i].name))
                 verify_mismatch(v, "section %zu: added, but is not what was added", i);
             continue;
         }

@@ -3,6 +3,7 @@
 #include "patched_image.h"
 
 #include <elf.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@
 #include "image/compose.h"
 
 enum {
-    TEXT_SIZE = 0x3000,
+    TEXT_SIZE = 0x2000,
     TEXT_OFFSET = 0x1000,
     DATA_OFFSET = TEXT_OFFSET + TEXT_SIZE,
     DATA_SIZE = 0x1000,
@@ -26,62 +27,58 @@ __asm__(".pushsection .rodata\n"
         ".balign 4096\n"
         ".globl pi_original\n"
         "pi_original:\n"
-        ".macro AT offset\n"
-        "  .fill \\offset - (. - pi_base), 1, 0xcc\n"
-        ".endm\n"
-        ".set pi_base, pi_original\n"
         "  push %rbp\n"
         "1: cpuid\n" /* window: 8 bytes at 1 */
         "  mov 9f(%rip), %eax\n"
         "  pop %rbp\n"
         "  ret\n"
-        "AT 0x20\n" /* window: 7 bytes at 0x21 */
+        ".balign 32, 0xcc\n" /* window: 7 bytes at 0x21 */
         "  nop\n"
         "  hlt\n"
         "  .byte 0xe3, 4\n" /* jrcxz to the ret */
         "  .byte 0x74, 0\n" /* je to the inc */
         "  inc %eax\n"
         "  ret\n"
-        "AT 0x40\n" /* window: 2 bytes at 0x40 */
+        ".balign 32, 0xcc\n" /* window: 2 bytes at 0x40 */
         "  wbinvd\n"
         "2: dec %eax\n"
         "  jnz 2b\n"
         "  ret\n"
-        "AT 0x80\n" /* windows: 10 bytes at 0x80, 2 bytes at 0x8a */
+        ".balign 128, 0xcc\n" /* windows: 10 bytes at 0x80, 2 bytes at 0x8a */
         "  mov $1, %eax\n"
         "  mov $2, %ecx\n"
         "  out %al, $0x80\n"
         "3: dec %eax\n"
         "  jnz 3b\n"
         "  ret\n"
-        "AT 0xa0\n" /* window: 4 bytes */
+        ".balign 32, 0xcc\n" /* window: 4 bytes */
         "  rdmsr\n"
         "  mov %eax, %ebx\n"
         "  ret\n"
-        "AT 0xc0\n" /* window: 7 bytes */
+        ".balign 32, 0xcc\n" /* window: 7 bytes */
         "  in $0x71, %al\n"
         "  call pi_original\n"
         "  ret\n"
-        "AT 0xe0\n" /* window: 7 bytes */
+        ".balign 32, 0xcc\n" /* window: 7 bytes */
         "  cpuid\n"
         "4: mov $5, %ecx\n"
         "  ret\n"
-        "AT 0x100\n"
+        ".balign 32, 0xcc\n"
         "  .byte 0xe9\n"
         "  .long 4b - . - 4\n"
-        "AT 0x120\n" /* window: 5 bytes */
+        ".balign 32, 0xcc\n" /* window: 5 bytes */
         "  sti\n"
         "  hlt\n"
         "  mov %eax, %eax\n"
         "  nop\n"
         "  ret\n"
-        "AT 0x140\n" /* window: 5 bytes */
+        ".balign 32, 0xcc\n" /* window: 5 bytes */
         "  cpuid\n"
         "  xor %eax, %eax\n"
         "  ret\n"
-        "AT 0x160\n"
+        ".balign 32, 0xcc\n"
         "9: .long 0x12345678\n"
-        "AT 0x3000\n"
+        ".balign 4096, 0xcc\n.fill 4096, 1, 0xcc\n"
         ".popsection\n");
 
 /* ---- the patched text ---- */
@@ -98,46 +95,45 @@ __asm__(".pushsection .rodata\n"
         ".balign 4096\n"
         ".globl pi_patched\n"
         "pi_patched:\n"
-        ".set pi_base, pi_patched\n"
         "  push %rbp\n" JUMP("pi_trampoline_jump") /* jump */
         "  .byte 0xcc, 0xcc, 0xcc\n"
         "11: pop %rbp\n"
         "  ret\n"
-        "AT 0x20\n"
+        ".balign 32, 0xcc\n"
         "  nop\n"
         "  .byte 0xe8\n" /* call */
         "  .long pi_entry_call - . - 4\n"
         "  .byte 0xcc, 0xcc\n"
         "12: ret\n"
-        "AT 0x40\n"
+        ".balign 32, 0xcc\n"
         "  .byte 0xeb, pi_island_branch - . - 1\n" /* branch */
         "2: dec %eax\n"
         "  jnz 2b\n"
         "  ret\n"
-        "AT 0x60\n" LABEL(island_branch) JUMP("pi_trampoline_branch") /**/
-        "AT 0x80\n" JUMP("pi_trampoline_evicted")                     /**/
-        LABEL(island_near) JUMP("pi_trampoline_near")                 /**/
+        ".balign 32, 0xcc\n" LABEL(island_branch) JUMP("pi_trampoline_branch") /**/
+        ".balign 128, 0xcc\n" JUMP("pi_trampoline_evicted")                    /**/
+        LABEL(island_near) JUMP("pi_trampoline_near")                          /**/
         "  .byte 0xeb, pi_island_near - . - 1\n"
         "3: dec %eax\n"
         "  jnz 3b\n"
         "  ret\n"
-        "AT 0xa0\n"
+        ".balign 32, 0xcc\n"
         "  .byte 0x0f, 0xb9, 0x40, 4\n" /* break, routine 4 */
         "13: ret\n"
-        "AT 0xc0\n" JUMP("pi_trampoline_tail") /**/
+        ".balign 32, 0xcc\n" JUMP("pi_trampoline_tail") /**/
         "  .byte 0xcc, 0xcc\n"
         "14: ret\n"
-        "AT 0xe0\n" JUMP("pi_trampoline_retarget") /**/
+        ".balign 32, 0xcc\n" JUMP("pi_trampoline_retarget") /**/
         "  .byte 0xcc, 0xcc\n"
         "15: ret\n"
-        "AT 0x100\n" LABEL(retargeted) JUMP("pi_copy_retarget") /**/
-        "AT 0x120\n" JUMP("pi_trampoline_sti")                  /**/
+        ".balign 32, 0xcc\n" LABEL(retargeted) JUMP("pi_copy_retarget") /**/
+        ".balign 32, 0xcc\n" JUMP("pi_trampoline_sti")                  /**/
         "16: ret\n"
-        "AT 0x140\n" JUMP("pi_trampoline_ret") /**/
-        "AT 0x160\n"
+        ".balign 32, 0xcc\n" JUMP("pi_trampoline_ret") /**/
+        ".balign 32, 0xcc\n"
         "19: .long 0x12345678\n"
 
-        "AT 0x200\n" /* trampolines */
+        ".balign 512, 0xcc\n" /* trampolines */
         LABEL(trampoline_jump) LINK(jump) "  cpuid\n" LABEL(tail_jump)
             LABEL(copy_jump) "  mov 19b(%rip), %eax\n" LABEL(back_jump) JUMP("11b") /**/
         LABEL(end_jump) DOORBELL(jump, 0)                                           /**/
@@ -182,11 +178,11 @@ __asm__(".pushsection .rodata\n"
         LABEL(trampoline_ret) LINK(ret) "  cpuid\n" LABEL(tail_ret) "  xor %eax, %eax\n  ret\n" /**/
         LABEL(end_ret) DOORBELL(ret, 8)                                                         /**/
 
-        "AT 0x800\n" LABEL(header) ".fill 0x400, 1, 0\n" /**/
-        LABEL(patches) ".fill 0x400, 1, 0\n"             /**/
-        LABEL(routines) ".fill 0x400, 1, 0\n"            /**/
-        LABEL(routine_table) ".fill 0x48, 1, 0\n"        /**/
-                             "AT 0x3000\n"
+        ".balign 2048, 0xcc\n" LABEL(header) ".fill 0x400, 1, 0\n" /**/
+        LABEL(patches) ".fill 0x400, 1, 0\n"                       /**/
+        LABEL(routines) ".fill 0x400, 1, 0\n"                      /**/
+        LABEL(routine_table) ".fill 0x48, 1, 0\n"                  /**/
+                             ".balign 4096, 0xcc\n"
                              ".popsection\n");
 
 extern const uint8_t pi_original[], pi_patched[];
@@ -196,23 +192,26 @@ extern const uint8_t pi_original[], pi_patched[];
     X(header)                                                                                      \
     X(patches)                                                                                     \
     X(routines)                                                                                    \
-    X(routine_table) X(trampoline_jump) X(end_jump) X(link_jump) X(native_jump) X(tail_jump) X(    \
-        emulation_jump) X(emulation_end_jump) X(copy_jump) X(back_jump) X(entry_call)              \
-        X(trampoline_call) X(end_call) X(link_call) X(native_call) X(tail_call) X(emulation_call)  \
-            X(emulation_end_call) X(copy_jrcxz) X(copy_je) X(copy_inc) X(island_branch) X(         \
-                trampoline_branch) X(end_branch) X(link_branch) X(native_branch) X(tail_branch)    \
-                X(emulation_branch) X(emulation_end_branch) X(trampoline_evicted) X(end_evicted)   \
-                    X(island_near) X(trampoline_near) X(end_near) X(link_near) X(native_near) X(   \
-                        tail_near) X(trampoline_break) X(end_break) X(link_break) X(native_break)  \
-                        X(tail_break) X(emulation_break) X(emulation_end_break) X(trampoline_tail) \
-                            X(end_tail) X(link_tail) X(native_tail) X(tail_tail)                   \
-                                X(trampoline_retarget) X(end_retarget) X(link_retarget)            \
-                                    X(native_retarget) X(tail_retarget) X(emulation_retarget)      \
-                                        X(emulation_end_retarget) X(copy_retarget) X(retargeted)   \
-                                            X(trampoline_sti) X(end_sti) X(link_sti) X(native_sti) \
-                                                X(tail_sti) X(trampoline_ret) X(end_ret)           \
-                                                    X(link_ret) X(native_ret) X(tail_ret)          \
-                                                        X(emulation_ret) X(emulation_end_ret)
+    X(routine_table)                                                                               \
+    X(trampoline_jump)                                                                             \
+    X(end_jump)                                                                                    \
+    X(link_jump) X(native_jump) X(tail_jump) X(emulation_jump) X(emulation_end_jump) X(copy_jump)  \
+        X(back_jump) X(entry_call) X(trampoline_call) X(end_call) X(link_call) X(native_call) X(   \
+            tail_call) X(emulation_call) X(emulation_end_call) X(copy_jrcxz) X(copy_je)            \
+            X(copy_inc) X(island_branch) X(trampoline_branch) X(end_branch) X(link_branch) X(      \
+                native_branch) X(tail_branch) X(emulation_branch) X(emulation_end_branch)          \
+                X(trampoline_evicted) X(end_evicted) X(island_near) X(trampoline_near) X(end_near) \
+                    X(link_near) X(native_near) X(tail_near) X(trampoline_break) X(end_break)      \
+                        X(link_break) X(native_break) X(tail_break) X(emulation_break)             \
+                            X(emulation_end_break) X(trampoline_tail) X(end_tail) X(link_tail)     \
+                                X(native_tail) X(tail_tail) X(trampoline_retarget) X(end_retarget) \
+                                    X(link_retarget) X(native_retarget) X(tail_retarget)           \
+                                        X(emulation_retarget) X(emulation_end_retarget)            \
+                                            X(copy_retarget) X(retargeted) X(trampoline_sti)       \
+                                                X(end_sti) X(link_sti) X(native_sti) X(tail_sti)   \
+                                                    X(trampoline_ret) X(end_ret) X(link_ret)       \
+                                                        X(native_ret) X(tail_ret) X(emulation_ret) \
+                                                            X(emulation_end_ret)
 
 #define X(name) extern const uint8_t pi_##name[];
 LABELS
@@ -481,10 +480,11 @@ static void make_patched(struct patched_image *p)
     free(edited);
 }
 
+/* Over what is there: the tests write thousands of times, and nearly the same. */
 static void write_file(const char *path, const uint8_t *bytes, size_t size)
 {
-    FILE *file = fopen(path, "wb");
-    if (!file || fwrite(bytes, 1, size, file) != size || fclose(file)) {
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0 || pwrite(fd, bytes, size, 0) != (ssize_t)size || ftruncate(fd, size) || close(fd)) {
         perror(path);
         abort();
     }

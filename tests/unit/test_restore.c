@@ -54,8 +54,8 @@ static void test_restore_gives_the_original_back(void **state)
 {
     (void)state;
     struct error err;
-    uint8_t *bytes;
-    size_t size;
+    uint8_t *bytes = NULL;
+    size_t size = 0;
     assert_int_equal(restore(&err, &bytes, &size), 0);
     assert_int_equal(size, image.original_size);
     assert_memory_equal(bytes, image.original, size);
@@ -65,8 +65,8 @@ static void test_restore_gives_the_original_back(void **state)
 static void refuse(const char *what)
 {
     struct error err;
-    uint8_t *bytes;
-    size_t size;
+    uint8_t *bytes = NULL;
+    size_t size = 0;
     patched_image_write(&image, 1);
     int code = restore(&err, &bytes, &size);
     free(bytes);
@@ -168,7 +168,7 @@ static void test_no_flipped_byte_gives_a_wrong_original(void **state)
             from[k][i] ^= 0x81;
             patched_image_write(&image, 0);
             struct error err;
-            uint8_t *bytes;
+            uint8_t *bytes = NULL;
             size_t restored = 0;
             if (restore(&err, &bytes, &restored) == 0) {
                 assert_int_equal(restored, image.original_size);
