@@ -45,7 +45,7 @@ MAN          := $(wildcard man/*.1 man/*.5)
 C_SRC        := $(wildcard image/*.[ch] patchc/*.[ch] hvstub/*.[ch] runtime/*.[ch]) \
 	$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/bench/*.[ch])
 SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run \
-	$(wildcard tests/integration/*.sh)
+	$(wildcard tests/integration/*.sh completion/*)
 
 obj      = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
 fuzz_obj = $(patsubst %,$(FUZZ)/obj/%.o,$(basename $(1)))
@@ -214,15 +214,18 @@ shellcheck: lint-deps
 # ---- installation ---------------------------------------------------------------------------------
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(DATA)/lists $(DESTDIR)$(PREFIX)/share/doc/patchvisor \
-		$(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5
+		$(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 755 $(BUILD)/patchc $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 lists/*.list $(DESTDIR)$(DATA)/lists/
+	install -m 644 docs/report.schema.json $(DESTDIR)$(DATA)/
+	install -m 644 completion/patchc $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
 	install -m 644 LICENSE README.md $(DESTDIR)$(PREFIX)/share/doc/patchvisor/
 	$(if $(filter %.1,$(MAN)),install -m 644 $(filter %.1,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man1/)
 	$(if $(filter %.5,$(MAN)),install -m 644 $(filter %.5,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man5/)
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/patchc
+	rm -f $(DESTDIR)$(PREFIX)/bin/patchc $(DESTDIR)$(PREFIX)/share/bash-completion/completions/patchc
 	rm -rf $(DESTDIR)$(DATA) $(DESTDIR)$(PREFIX)/share/doc/patchvisor
 	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man1/%,$(filter %.1,$(MAN)))
 	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man5/%,$(filter %.5,$(MAN)))

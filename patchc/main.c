@@ -1,6 +1,7 @@
 /* patchc: the command line. Each command is a row of the table; it turns its arguments into one
  * call of the part that does the work. Data goes to stdout, one line per error to stderr. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,20 +139,21 @@ static int run_restore(const struct arguments *arguments, struct error *err)
 
 static const struct command commands[] = {
     {"build", COMMAND_BUILD, "IMAGE", 1, "patch a guest kernel and write a report",
-     "Replaces the instructions of IMAGE that the list names by jumps to generated routines.\n"
-     "IMAGE is an ELF kernel or a Linux bzImage; what is written is ELF, with a JSON report.\n",
+     "Replaces the instructions of IMAGE that the list names by jumps to routines.\n"
+     "IMAGE is an ELF kernel or a Linux bzImage. Writes an ELF and a JSON report.\n",
      run_build},
     {"scan", COMMAND_SCAN, "IMAGE", 1, "show which instructions a list names",
-     "Lists the instructions of IMAGE that would be patched, and those that must not be touched.\n"
-     "Nothing is written.\n",
+     "Lists the instructions of IMAGE that the list names, and those of them that\n"
+     "must not be touched. Writes no file.\n",
      run_scan},
     {"inspect", COMMAND_INSPECT, "PATCHED|REPORT", 1, "show what was done to an image",
      "Summarises a patched image or a report, or shows one site in detail.\n", run_inspect},
     {"verify", COMMAND_VERIFY, "ORIGINAL PATCHED", 2, "check a patched image against its original",
-     "Checks every changed byte from the two images alone. Exits 1 if something is wrong.\n",
+     "Checks every changed byte, from the two images alone. Exits 1 if one is wrong.\n",
      run_verify},
     {"restore", COMMAND_RESTORE, "PATCHED", 1, "give the original image back",
-     "Writes the image that PATCHED was made from, bit for bit (of a bzImage: its payload).\n",
+     "Writes the image that PATCHED was made from, bit for bit; of a bzImage that is\n"
+     "its unpacked payload.\n",
      run_restore},
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])
@@ -159,18 +161,18 @@ static const struct command commands[] = {
 static void print_help(FILE *out)
 {
     fputs("Usage: patchc COMMAND [OPTION]... FILE...\n"
-          "Patches guest kernels so that instructions a hypervisor would trap run in the guest.\n\n"
+          "Patches guest kernels: what a hypervisor would trap runs in the guest.\n\n"
           "Commands:\n",
           out);
     for (size_t i = 0; i < COMMANDS; i++)
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
-    fputs(
-        "\nOptions:\n"
-        "  -h, --help     print this help; 'patchc COMMAND --help' tells about a command\n"
-        "  -V, --version  print the version\n\n"
-        "Exit status: 0 done, 1 a check failed, 2 usage, 3 unusable input, 4 read or write error.\n"
-        "Manual: patchc(1), patchc-list(5), patchc-report(5).\n",
-        out);
+    fputs("\nOptions:\n"
+          "  -h, --help     print this help; 'patchc COMMAND --help' tells about a command\n"
+          "  -V, --version  print the version\n\n"
+          "Exit status: 0 done, 1 a check failed, 2 usage, 3 unusable input,\n"
+          "4 read or write error.\n"
+          "Manual: patchc(1), patchc-list(5), patchc-report(5).\n",
+          out);
 }
 
 static int print_version(void)
@@ -220,7 +222,10 @@ static int run(int argc, char **argv, struct error *err)
 int main(int argc, char **argv)
 {
     struct error err = {0};
-    int status = run(argc, argv, &err);
+    int status;
+
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is a write error: nothing half-written is left */
+    status = run(argc, argv, &err);
 
     /* A full disk shows only here: what was printed must have arrived. */
     if (fflush(stdout) != 0 || ferror(stdout)) {

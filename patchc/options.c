@@ -21,7 +21,7 @@ struct option_row {
 
 static const struct option_row rows[] = {
     {'l', "list", "LIST", COMMAND_BUILD | COMMAND_SCAN, OPTION_STRING, FIELD(list),
-     "instruction list: a file or a shipped list (kvm.list)"},
+     "list: a file or a shipped one (kvm.list)"},
     {'o', "output", "OUT", COMMAND_BUILD, OPTION_STRING, FIELD(output),
      "patched image to write (IMAGE.patched)"},
     {'o', "output", "OUT", COMMAND_RESTORE, OPTION_STRING, FIELD(output),
@@ -29,7 +29,7 @@ static const struct option_row rows[] = {
     {0, "report", "FILE", COMMAND_BUILD, OPTION_STRING, FIELD(report),
      "report to write (OUT.json)"},
     {0, "form", "FORM", COMMAND_BUILD, OPTION_FORM, FIELD(form),
-     "patch form: auto, jump, call, branch or break (auto)"},
+     "auto, jump, call, branch or break (auto)"},
     {0, "only", "RULE", COMMAND_BUILD, OPTION_RULE, FIELD(only),
      "patch only sites that RULE matches; may be repeated"},
     {0, "skip", "RULE", COMMAND_BUILD, OPTION_RULE, FIELD(skip),
