@@ -1,7 +1,7 @@
 /* Instructions as text: Zydis' formatter, set up once. */
 #include "patchc/disassembly.h"
 
-#include <string.h>
+#include <stdio.h>
 
 void disassembler_init(struct disassembler *disassembler)
 {
@@ -28,7 +28,7 @@ unsigned disassemble(const struct disassembler *disassembler, bool wide, uint64_
         !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&disassembler->formatter, &instruction,
                                                       operands, instruction.operand_count_visible,
                                                       text, INSTRUCTION_TEXT, address, NULL))) {
-        strcpy(text, "(bad)");
+        snprintf(text, INSTRUCTION_TEXT, "(bad)");
         return 0;
     }
     return instruction.length;

@@ -28,7 +28,7 @@ static void own_folder(char folder[PATH_MAX])
             return;
         }
     }
-    strcpy(folder, ".");
+    snprintf(folder, PATH_MAX, ".");
 }
 
 static bool readable(const char *folder, const char *name, const char *ending, char **path)

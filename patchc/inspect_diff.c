@@ -16,6 +16,7 @@ static const char *const change_names[CHANGES] = {"same", "status", "patch", "go
 
 struct pair {
     const struct view_site *before, *after; /* one may be NULL */
+    const struct view_site *site;           /* the one that is there */
     enum change change;
 };
 
@@ -105,6 +106,7 @@ static bool compare(const struct view *before, const struct view *after,
 
         pair->before = order <= 0 ? left[i++] : NULL;
         pair->after = order >= 0 ? right[j++] : NULL;
+        pair->site = pair->before ? pair->before : pair->after;
         pair->change = change_of(difference, pair->before, pair->after);
         difference->changes[pair->change]++;
     }
@@ -132,7 +134,7 @@ static void describe(const struct view_site *site, char *text, size_t size)
 
 static void print_pair(const struct pair *pair, FILE *out)
 {
-    const struct view_site *site = pair->before ? pair->before : pair->after;
+    const struct view_site *site = pair->site;
     struct palette colour = terminal_palette(out);
     char before[160] = "-", after[160] = "-";
     bool better = pair->after && pair->after->status == STATUS_PATCHED;
@@ -167,7 +169,7 @@ bool inspect_diff_print(const struct view *before, const struct view *after, FIL
 
 static json_t *pair_json(bool *failed, const struct pair *pair)
 {
-    const struct view_site *site = pair->before ? pair->before : pair->after;
+    const struct view_site *site = pair->site;
     json_t *object = json_object();
 
     json_put(failed, object, "address", json_hex(site->address));

@@ -1,6 +1,7 @@
 /* One site in detail. A report tells what was decided; a patched image also shows the code: the
  * window as it was and as it is, side by side, and the routine that the patch leads to. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "patchc/inspect_image.h"
@@ -29,7 +30,7 @@ static unsigned decode_cell(const struct disassembler *disassembler, uint64_t ad
     for (unsigned i = 0; i < cell->length && i < BYTES_SHOWN; i++)
         snprintf(cell->bytes + 2 * i, 3, "%02x", code[at + i]);
     if (cell->length > BYTES_SHOWN)
-        strcat(cell->bytes, "..");
+        snprintf(cell->bytes + 2 * BYTES_SHOWN, 3, "..");
     return cell->length;
 }
 

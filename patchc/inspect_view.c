@@ -337,7 +337,7 @@ size_t view_find(const struct view *view, const char *what,
     const char *digits = prefixed ? what + 2 : what;
     size_t length = strspn(digits, "0123456789abcdefABCDEF"), found = 0;
     /* Addresses as `patchc scan` prints them stand without 0x; "add" is a symbol. */
-    bool address = digits[length] == '\0' && length <= 16 && length > (prefixed ? 0 : 7);
+    bool address = length <= 16 && length > (prefixed ? 0 : 7) && digits[length] == '\0';
     uint64_t value = address ? strtoull(digits, NULL, 16) : 0;
     bool exact = false;
 

@@ -19,16 +19,16 @@ void json_append(bool *failed, json_t *array, json_t *value)
 
 const char *hex_text(uint64_t value, char text[HEX_TEXT])
 {
-    char *start = text + HEX_TEXT - 1;
+    unsigned at = HEX_TEXT - 1;
 
-    *start = '\0';
+    text[at] = '\0';
     do {
-        *--start = "0123456789abcdef"[value & 15];
+        text[--at] = "0123456789abcdef"[value & 15];
         value >>= 4;
     } while (value);
-    *--start = 'x';
-    *--start = '0';
-    return start;
+    text[--at] = 'x';
+    text[--at] = '0';
+    return &text[at];
 }
 
 json_t *json_hex(uint64_t value)

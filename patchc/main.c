@@ -46,6 +46,19 @@ static void print_outcome(const struct build_result *result, const struct build_
            base_name(options->report_path));
 }
 
+/* --min-coverage failed: says by how much, unless build_run() has said it. */
+static int too_little(const struct build_result *result, const struct build_options *options,
+                      struct error *err)
+{
+    struct build_counts counts = build_count(result);
+
+    return fail(err, EXIT_CHECK,
+                "%s: %zu of %zu sites patched (%.1f %%), fewer than --min-coverage %g; no image is "
+                "written, the report is %s",
+                base_name(options->image_path), counts.patched + counts.block, counts.eligible,
+                build_coverage(&counts), options->min_coverage, base_name(options->report_path));
+}
+
 static int build_with(const struct build_options *options, struct error *err)
 {
     struct build_result result = {0};
@@ -57,6 +70,8 @@ static int build_with(const struct build_options *options, struct error *err)
     status = build_run(options, &result, err);
     if (status == 0)
         print_outcome(&result, options);
+    else if (status == EXIT_CHECK)
+        status = too_little(&result, options, err);
     build_result_free(&result);
     return status == 0 ? 0 : -1;
 }
