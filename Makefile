@@ -1,66 +1,251 @@
-# Patchvisor. `make` builds, `make check` tests, `make demo` is the tour. See README.md.
+# Patchvisor. `make` builds, `make check` tests, `make demo` is the tour, `make help` lists the rest.
 
+# Where things go. `make SAN=1 ...` builds the same with sanitizers, in a folder of its own.
 BUILD   ?= build
-CC      ?= gcc
-CSTD    := -std=gnu11
-WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes
-OPT     ?= -O2 -g
-CFLAGS  ?= $(OPT)
+PREFIX  ?= /usr/local
+BASE    := $(BUILD)
 ifeq ($(SAN),1)
-BUILD   := $(BUILD)/san
+override BUILD := $(BASE)/san
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
+FUZZ    := $(BASE)/fuzz
+DATA    := $(PREFIX)/share/patchvisor
 VERSION := $(shell cat VERSION)
-ALL_CFLAGS := $(CSTD) $(WARN) -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='"$(VERSION)"' -DDATA_DIR='"$(PREFIX)/share/patchvisor"' -MMD -MP $(CFLAGS) $(SANFLAGS)
-PREFIX  ?= /usr/local
+
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
+CLANG   ?= clang
+OPT     ?= -O2 -g
+CFLAGS  ?= $(OPT)
+WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes
+BASE_CFLAGS := -std=gnu11 $(WARN) -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='"$(VERSION)"' -MMD -MP
+ALL_CFLAGS := $(BASE_CFLAGS) $(CFLAGS) $(SANFLAGS)
 LIBS    := -lelf -lZydis -lxxhash -ljansson -lz -llzma -llz4 -lzstd -lbz2 -llzo2 -lpthread
 
-IMAGE_SRC  := $(wildcard image/*.c)
-PATCHC_SRC := $(filter-out patchc/main.c,$(wildcard patchc/*.c))
-TEMPLATES  := $(wildcard templates/*.S)
-UNIT_SRC   := $(wildcard tests/unit/test_*.c)
+# What Debian calls all that.
+BUILD_DEPS := gcc libc6-dev binutils libelf-dev libzydis-dev libxxhash-dev libjansson-dev zlib1g-dev \
+	liblzma-dev liblz4-dev libzstd-dev libbz2-dev liblzo2-dev
+TEST_DEPS  := libcmocka-dev clang libclang-rt-14-dev qemu-system-x86 busybox-static cpio jq file time \
+	gzip xz-utils lz4 lzop zstd bzip2
+LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck
+
+# ---- sources, found by where they are -------------------------------------------------------------
+IMAGE_SRC    := $(wildcard image/*.c)
+PATCHC_SRC   := $(filter-out patchc/main.c,$(wildcard patchc/*.c))
+TEMPLATES    := $(wildcard templates/*.S)
+UNIT_SRC     := $(wildcard tests/unit/test_*.c)
 UNIT_SUPPORT := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
+FUZZ_SRC     := $(wildcard tests/fuzz/fuzz_*.c)
+TOOL_SRC     := $(wildcard tests/tools/*.c)
+BENCH_SRC    := $(wildcard tests/bench/*.c)
+SAMPLE_FILES := $(wildcard samples/*.S)
+SAMPLE_DIRS  := $(patsubst %/,%,$(sort $(dir $(wildcard samples/*/*.S samples/*/*.c))))
+MAN          := $(wildcard man/*.1 man/*.5)
+C_SRC        := $(wildcard image/*.[ch] patchc/*.[ch] hvstub/*.[ch] runtime/*.[ch]) \
+	$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/bench/*.[ch])
+SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run \
+	$(wildcard tests/integration/*.sh completion/*)
 
-obj = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
+obj      = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
+fuzz_obj = $(patsubst %,$(FUZZ)/obj/%.o,$(basename $(1)))
 
-all: $(BUILD)/patchc
+UNIT    := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/unit/%)
+FUZZERS := $(FUZZ_SRC:tests/fuzz/%.c=$(FUZZ)/%)
+TOOLS   := $(TOOL_SRC:tests/tools/%.c=$(BUILD)/tests/tools/%)
+BENCHES := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/tests/bench/%)
+PROGRAMS := $(patsubst %/main.c,$(BUILD)/%,$(wildcard patchc/main.c))
+SAMPLES := $(SAMPLE_FILES:samples/%.S=$(BUILD)/samples/%.elf) $(SAMPLE_DIRS:%=$(BUILD)/%.elf)
 
-$(BUILD)/obj/%.o: %.c Makefile
+all: $(PROGRAMS) samples
+samples: $(SAMPLES)
+unit: $(UNIT)
+fuzz: $(FUZZERS)
+tests: all unit fuzz tools
+tools: $(TOOLS)
+benches: $(BENCHES)
+
+# ---- packages -------------------------------------------------------------------------------------
+# These goals need nothing done first: before anything is compiled, what is missing is installed.
+deps:
+	@tests/install-deps $(BUILD_DEPS) $(TEST_DEPS)
+
+lint-deps:
+	@tests/install-deps $(LINT_DEPS)
+
+ifneq ($(filter check check-boots demo bench,$(MAKECMDGOALS)),)
+READY := deps
+endif
+
+# ---- what a build depends on besides its sources --------------------------------------------------
+# A stamp is a file that holds a text and is made anew when the text changes: another compiler or flag
+# rebuilds everything, a source that comes or goes rebuilds the library it belongs to.
+different = $(subst x$(1)x,,x$(2)x)$(subst x$(2)x,,x$(1)x)
+define stamp # file, text
+$(if $(call different,$(file <$(1)),$(2)),$(shell rm -f $(1)))
+$(1):
+	@mkdir -p $$(@D)
+	@printf '%s\n' '$(subst ','\'',$(2))' > $$@
+endef
+$(eval $(call stamp,$(BUILD)/obj/flags,$(CC) $(ALL_CFLAGS)))
+$(eval $(call stamp,$(BUILD)/obj/data-folder,$(DATA)))
+$(eval $(call stamp,$(BUILD)/obj/image-files,$(IMAGE_SRC)))
+$(eval $(call stamp,$(BUILD)/obj/patchc-files,$(PATCHC_SRC)))
+$(eval $(call stamp,$(BUILD)/obj/template-files,$(TEMPLATES)))
+$(eval $(call stamp,$(BUILD)/obj/unit-files,$(UNIT_SUPPORT)))
+
+# Only the sources that name the data folder are rebuilt for another PREFIX.
+DATA_OBJ := $(call obj,$(shell grep -lsw DATA_DIR $(IMAGE_SRC) $(PATCHC_SRC) patchc/main.c))
+$(DATA_OBJ): $(BUILD)/obj/data-folder
+$(DATA_OBJ): ALL_CFLAGS += -DDATA_DIR='"$(DATA)"'
+
+# ---- the program ----------------------------------------------------------------------------------
+$(BUILD)/obj/%.o: %.c $(BUILD)/obj/flags | $(READY)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -c $< -o $@
 
 # Templates are code with holes, not part of the program: no sanitizers, one relocatable object.
-$(BUILD)/obj/templates/%.o: templates/%.S Makefile
+$(BUILD)/obj/templates/%.o: templates/%.S $(BUILD)/obj/flags | $(READY)
 	@mkdir -p $(@D)
 	$(CC) -I. -MMD -MP -c $< -o $@
 
-$(BUILD)/templates.o: $(call obj,$(TEMPLATES))
-	$(LD) -r -o $@ $^
+$(BUILD)/templates.o: $(call obj,$(TEMPLATES)) $(BUILD)/obj/template-files
+	$(if $(TEMPLATES),$(LD) -r -o $@ $(filter %.o,$^),$(CC) -x assembler -c /dev/null -o $@)
 
-$(BUILD)/obj/templates_blob.o: $(BUILD)/templates.o
+TEMPLATES_BLOB := $(BUILD)/obj/templates_blob.o
+$(TEMPLATES_BLOB): $(BUILD)/templates.o
 	@mkdir -p $(@D)
 	printf '.section .rodata\n.global templates_blob, templates_blob_end\n.balign 16\ntemplates_blob:\n.incbin "%s"\ntemplates_blob_end:\n.section .note.GNU-stack,"",@progbits\n' $< | $(CC) -x assembler -c - -o $@
 
-$(BUILD)/libpvimage.a: $(call obj,$(IMAGE_SRC))
+$(BUILD)/libpvimage.a: $(call obj,$(IMAGE_SRC)) $(BUILD)/obj/image-files
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(AR) rcs $@ $(filter %.o,$^)
 
-$(BUILD)/libpatchc.a: $(call obj,$(PATCHC_SRC)) $(BUILD)/obj/templates_blob.o
+$(BUILD)/libpatchc.a: $(call obj,$(PATCHC_SRC)) $(TEMPLATES_BLOB) $(BUILD)/obj/patchc-files
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(AR) rcs $@ $(filter %.o,$^)
 
-$(BUILD)/patchc: $(BUILD)/obj/patchc/main.o $(BUILD)/libpatchc.a $(BUILD)/libpvimage.a
+LIBRARIES := $(BUILD)/libpatchc.a $(BUILD)/libpvimage.a
+
+$(BUILD)/patchc: $(BUILD)/obj/patchc/main.o $(LIBRARIES)
+	$(CC) $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+# ---- samples: small guest kernels -----------------------------------------------------------------
+# samples/NAME.S, or a folder samples/NAME/ with *.S and *.c, maybe link.ld (its linker script) and
+# cflags (more compiler flags, such as -m32).
+SAMPLE_CFLAGS := -std=gnu11 -Wall -Wextra -Werror -O2 -I. -D_GNU_SOURCE -nostdlib -static -ffreestanding \
+	-fno-pie -no-pie -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
+	-mno-red-zone -mgeneral-regs-only -Wl,--build-id=none
+
+define sample # name, sources, linker script, file of flags
+$(BUILD)/samples/$(1).elf: $(2) $(3) $(4) | $(READY)
+	@mkdir -p $$(@D) $(BUILD)/obj/samples
+	$(CC) $(SAMPLE_CFLAGS) $(if $(4),$$$$(cat $(4))) -MMD -MP -MF $(BUILD)/obj/samples/$(1).d -MT $$@ $(if $(3),-T $(3)) -o $$@ $(2)
+endef
+$(foreach s,$(SAMPLE_FILES:samples/%.S=%),$(eval $(call sample,$(s),samples/$(s).S,$(wildcard samples/$(s).ld),$(wildcard samples/$(s).cflags))))
+$(foreach s,$(SAMPLE_DIRS:samples/%=%),$(eval $(call sample,$(s),$(wildcard samples/$(s)/*.S samples/$(s)/*.c),$(wildcard samples/$(s)/link.ld),$(wildcard samples/$(s)/cflags))))
+
+# ---- tests ----------------------------------------------------------------------------------------
+$(UNIT): $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(UNIT_SUPPORT)) $(LIBRARIES) $(BUILD)/obj/unit-files
+	@mkdir -p $(@D)
+	$(CC) $(SANFLAGS) -o $@ $(filter %.o,$^) $(LIBRARIES) -lcmocka $(LIBS)
+
+$(TOOLS): $(BUILD)/tests/tools/%: $(BUILD)/obj/tests/tools/%.o $(LIBRARIES)
+	@mkdir -p $(@D)
 	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
 
-$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(UNIT_SUPPORT)) $(BUILD)/libpatchc.a $(BUILD)/libpvimage.a
+$(BENCHES): $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBRARIES)
 	@mkdir -p $(@D)
-	$(CC) $(SANFLAGS) -o $@ $^ -lcmocka $(LIBS)
+	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
 
-unit: $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(UNIT_SRC))
+$(BUILD)/tests/bench/dispatch: $(call obj,tests/unit/code_runner.c tests/unit/guest_runner.c)
+
+# Fuzz targets: the libraries once more, by clang, with coverage and sanitizers.
+FUZZ_CFLAGS := $(BASE_CFLAGS) -DDATA_DIR='"$(DATA)"' -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all \
+	-fsanitize=fuzzer-no-link,address,undefined
+$(eval $(call stamp,$(FUZZ)/obj/flags,$(CLANG) $(FUZZ_CFLAGS)))
+$(eval $(call stamp,$(FUZZ)/obj/files,$(IMAGE_SRC) $(PATCHC_SRC)))
+
+$(FUZZ)/obj/%.o: %.c $(FUZZ)/obj/flags | $(READY)
+	@mkdir -p $(@D)
+	$(CLANG) $(FUZZ_CFLAGS) -c $< -o $@
+
+$(FUZZ)/libraries.a: $(call fuzz_obj,$(IMAGE_SRC) $(PATCHC_SRC)) $(TEMPLATES_BLOB) $(FUZZ)/obj/files
+	@rm -f $@
+	$(AR) rcs $@ $(filter %.o,$^)
+
+$(FUZZ)/fuzz_image $(FUZZ)/fuzz_bzimage: $(call fuzz_obj,tests/unit/tiny_elf.c tests/unit/tiny_bzimage.c)
+
+$(FUZZERS): $(FUZZ)/%: $(FUZZ)/obj/tests/fuzz/%.o $(FUZZ)/libraries.a
+	$(CLANG) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LIBS)
+
+check: deps tests
+	@BUILD=$(BUILD) FUZZ=$(FUZZ) KERNELS=$(BASE)/kernels SAN=$(SAN) tests/run $(TESTS)
+
+# Every way to boot, which takes longer than `make check` may.
+check-boots: deps all tools
+	@BUILD=$(BUILD) FUZZ=$(FUZZ) KERNELS=$(BASE)/kernels SAN=$(SAN) PV_BOOTS=all tests/run 'boot*'
+
+bench: deps all benches
+	@BUILD=$(BUILD) KERNELS=$(BASE)/kernels tests/bench/run
+
+demo: deps all
+	@BUILD=$(BUILD) KERNELS=$(BASE)/kernels tests/demo
+
+# ---- static analysis ------------------------------------------------------------------------------
+lint: format-check tidy cppcheck shellcheck
+
+format-check: lint-deps
+	clang-format --dry-run -Werror $(C_SRC)
+
+format: lint-deps
+	clang-format -i $(C_SRC)
+
+tidy: lint-deps
+	clang-tidy --quiet $(filter %.c,$(C_SRC)) -- $(filter-out -MMD -MP,$(BASE_CFLAGS)) -DDATA_DIR='"$(DATA)"'
+
+cppcheck: lint-deps
+	cppcheck --quiet --std=c11 --error-exitcode=1 --inline-suppr --enable=warning,performance,portability \
+		--suppress=missingIncludeSystem -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='""' -DDATA_DIR='""' $(filter %.c,$(C_SRC))
+
+shellcheck: lint-deps
+	shellcheck -x $(SHELL_SRC)
+
+# ---- installation ---------------------------------------------------------------------------------
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(DATA)/lists $(DESTDIR)$(PREFIX)/share/doc/patchvisor \
+		$(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 755 $(BUILD)/patchc $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 lists/*.list $(DESTDIR)$(DATA)/lists/
+	install -m 644 docs/report.schema.json $(DESTDIR)$(DATA)/
+	install -m 644 completion/patchc $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
+	install -m 644 LICENSE README.md $(DESTDIR)$(PREFIX)/share/doc/patchvisor/
+	$(if $(filter %.1,$(MAN)),install -m 644 $(filter %.1,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man1/)
+	$(if $(filter %.5,$(MAN)),install -m 644 $(filter %.5,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man5/)
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/patchc $(DESTDIR)$(PREFIX)/share/bash-completion/completions/patchc
+	rm -rf $(DESTDIR)$(DATA) $(DESTDIR)$(PREFIX)/share/doc/patchvisor
+	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man1/%,$(filter %.1,$(MAN)))
+	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man5/%,$(filter %.5,$(MAN)))
 
 clean:
-	rm -rf $(BUILD)
+	rm -rf $(BASE)
 
-.PHONY: all unit clean
-.SECONDARY:
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+help:
+	@echo 'make               build/patchc and the samples'
+	@echo 'make deps          install the Debian packages that build and tests need'
+	@echo 'make check         all tests (SAN=1: with sanitizers; TESTS="boot*": only those)'
+	@echo 'make check-boots   every way to boot the patched kernels under QEMU'
+	@echo 'make demo          patch Debian'\''s kernel and boot it'
+	@echo 'make bench         measure: a table and build/bench.json'
+	@echo 'make fuzz          the fuzz targets, build/fuzz/fuzz_*'
+	@echo 'make lint          format-check, tidy, cppcheck, shellcheck'
+	@echo 'make install       to PREFIX (/usr/local) below DESTDIR; also uninstall'
+	@echo 'make clean         remove build/'
+
+.PHONY: all samples unit fuzz tests tools benches deps lint-deps check check-boots bench demo lint \
+	format-check format tidy cppcheck shellcheck install uninstall clean help
+.DELETE_ON_ERROR:
+-include $(shell find $(BUILD)/obj $(FUZZ)/obj -name '*.d' 2>/dev/null)

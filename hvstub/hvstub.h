@@ -10,6 +10,23 @@
 #ifndef HVSTUB_HVSTUB_H
 #define HVSTUB_HVSTUB_H
 
+/* Also read by the templates' assembler: constants it needs have no suffix, C stands under this guard. */
+#define PV_DOORBELL_PORT 0xe4
+
+/* Offsets in struct pv_cpuid_entry and struct pv_msr_entry, and the scale of their tables. */
+#define PV_CPUID_NEGATED_LEAF    0
+#define PV_CPUID_NEGATED_SUBLEAF 4
+#define PV_CPUID_SUBLEAVES       8
+#define PV_CPUID_EAX             16
+#define PV_CPUID_EBX             20
+#define PV_CPUID_ECX             24
+#define PV_CPUID_EDX             28
+#define PV_MSR_NEGATED           0
+#define PV_MSR_EAX               8
+#define PV_MSR_EDX               12
+
+#ifndef __ASSEMBLER__
+
 #include <stdint.h>
 
 #define PV_NOTE_NAME "Patchvisor" /* 11 bytes with its NUL */
@@ -96,7 +113,7 @@ struct pv_routine {
     uint16_t kind;              /* enum pv_kind */
     uint8_t form;               /* enum pv_form */
     uint8_t flags;              /* PV_ROUTINE_* */
-    uint32_t operand;           /* kind-specific: port of IN/OUT with immediate; control register number; … */
+    uint32_t operand;           /* kind-specific: PV_OPERAND_* */
     uint32_t patch;             /* index into the patch table */
 };
 
@@ -158,14 +175,45 @@ enum pv_form { PV_FORM_NONE, PV_FORM_JUMP, PV_FORM_CALL, PV_FORM_BRANCH, PV_FORM
  * Under KVM an image with break patches is refused. */
 #define PV_BREAK_SHORT_LIMIT 2048u
 
-/* The doorbell: mov $index, %eax; out %eax, $PV_DOORBELL_PORT. The host finds its handler by
- * index: routine_info[index].kind. The routine has pushed the guest's RAX first (at (%rsp) when
- * the doorbell rings) and pops it afterwards; a handler that changes RAX writes it there. All
- * other registers are the guest's own. */
-#define PV_DOORBELL_PORT 0xe4u
+/* The doorbell: push %rax; mov $index, %eax; out %eax, $PV_DOORBELL_PORT; pop %rax. The host finds
+ * its handler by index: routine_info[index].kind; what the handler must know of the instruction's
+ * operands is in routine_info[index].operand. When the doorbell rings, the guest's RAX is at (%rsp);
+ * a handler that changes RAX writes it there. The guest's RSP is the present one + 8. All other
+ * registers are the guest's own.
+ * With PV_OPERAND_MEMORY the frame is 16 bytes: RAX at (%rsp), the linear address of the memory
+ * operand at 8(%rsp); the guest's RSP is the present one + 16.
+ * To inject a fault of the emulated instruction, a handler restores RAX and RSP and sets RIP to
+ * native_offset: that address carries the exception-table entry. */
 
 /* The bare doorbell: the break encoding above inside a routine, for sites that have no stack (entry
  * code) and on engines that own UD1. All registers are the guest's own. Always the 7-byte form. */
+
+/* struct pv_routine.operand, as far as the kind needs it. Register numbers are the processor's
+ * (RAX 0 … R15 15; ES 0, CS 1, SS 2, DS 3, FS 4, GS 5).
+ *   IN, OUT             PORT (or DX), WIDTH
+ *   INS, OUTS           WIDTH, REP, ADDRESS32, SEGMENT (OUTS)
+ *   MONITOR             ADDRESS32, SEGMENT
+ *   MOV_TO/FROM_CR, DR  REGISTER: number of the control or debug register; GPR
+ *   MOV_SEGMENT         REGISTER: number of the segment register; GPR or memory; WIDTH; STORE
+ *   LAR, LSL            REGISTER: destination; GPR or memory: source; WIDTH of the destination
+ *   INVPCID             REGISTER: type; memory
+ *   LMSW SMSW SLDT STR LLDT LTR VERR VERW   GPR or memory; WIDTH
+ *   INVLPG SGDT SIDT LGDT LIDT XSAVES XRSTORS   memory; WIDTH
+ *   PUSHF POPF IRET SYSRET SYSEXIT XSAVES XRSTORS   WIDTH
+ *   VMCALL              REGISTER: 0 VMCALL, 1 VMMCALL
+ * A memory operand that is one register alone has BASE and the register's number as GPR; any other
+ * has MEMORY and its address is in the doorbell's frame. */
+#define PV_OPERAND_REGISTER(operand) ((operand) & 0xffu)
+#define PV_OPERAND_GPR(operand)      ((operand) >> 8 & 0xffu)
+#define PV_OPERAND_PORT(operand)     ((operand) & 0xffffu)
+#define PV_OPERAND_DX                0x10000u    /* the port is in DX */
+#define PV_OPERAND_REP               0x20000u
+#define PV_OPERAND_ADDRESS32         0x40000u    /* 32-bit addresses: ECX, ESI, EDI */
+#define PV_OPERAND_BASE              0x80000u    /* memory operand: address in GPR */
+#define PV_OPERAND_MEMORY            0x100000u   /* memory operand: address at 8(%rsp) */
+#define PV_OPERAND_STORE             0x200000u   /* MOV_SEGMENT: out of the segment register */
+#define PV_OPERAND_WIDTH(operand)    ((operand) >> 24 & 0xfu)  /* bytes */
+#define PV_OPERAND_SEGMENT(operand)  ((operand) >> 28 & 0x7u)  /* 4 FS, 5 GS; else none */
 
 /* Kinds of routine: stable numbers, host handlers are indexed by them. */
 enum pv_kind {
@@ -178,19 +226,41 @@ enum pv_kind {
     PV_KIND_SYSEXIT, PV_KIND_SWAPGS, PV_KIND_SGDT, PV_KIND_SIDT, PV_KIND_SLDT, PV_KIND_STR,
     PV_KIND_LGDT, PV_KIND_LIDT, PV_KIND_LLDT, PV_KIND_LTR, PV_KIND_INVLPG, PV_KIND_INVPCID,
     PV_KIND_LAR, PV_KIND_LSL, PV_KIND_VERR, PV_KIND_VERW, PV_KIND_STAC, PV_KIND_CLAC,
-    PV_KIND_XSAVES, PV_KIND_XRSTORS, PV_KIND_MOV_SEGMENT, PV_KIND_OTHER, PV_KINDS
+    PV_KIND_XSAVES, PV_KIND_XRSTORS, PV_KIND_MOV_SEGMENT, PV_KIND_OTHER, PV_KIND_VMCALL, PV_KINDS
 };
 
-/* CPUID table: filled by the runtime, read by the CPUID template. Constant leaves only. */
-#define PV_CPUID_ENTRIES 128u
-struct pv_cpuid_table {
-    /* class_of[top byte of the leaf]: 0 = not in the table, 1 = 0x000000xx, 2 = 0x400000xx, 3 = 0x800000xx */
-    uint8_t class_of[256];
-    /* entry_of[class - 1][low byte]: 0 = ask the host (native path), else entry number */
-    uint8_t entry_of[3][256];
-    struct {
-        uint32_t eax, ebx, ecx, edx;
-    } entry[PV_CPUID_ENTRIES]; /* entry 0 is never used */
+/* CPUID table: filled by the runtime (hvstub/cpuid_table.h), read by the CPUID template. Constant
+ * leaves only; what is not there goes to the native path.
+ *
+ * The answer to a leaf stands in entry[(leaf & 0xff) + (leaf >> 24)] if that entry's negated_leaf
+ * is -leaf: found with LEA, MOVZX and BSWAP alone, confirmed with LEA and JRCXZ, so that no flag
+ * changes. Where `subleaves` is not 0, ECX matters: it is the byte offset (from the table) of an
+ * entry e > 0, and the answer stands in entry[e + (ECX & 0xff)] if that one's negated_leaf and
+ * negated_subleaf fit. Such entries share the array's gaps: e <= 256, so no look-up leaves it. */
+#define PV_CPUID_ENTRIES 512u
+struct pv_cpuid_entry {
+    uint32_t negated_leaf;
+    uint32_t negated_subleaf;
+    uint32_t subleaves;
+    uint32_t used;              /* for the runtime; the template does not read it */
+    uint32_t eax, ebx, ecx, edx;
+};
+
+struct pv_cpuid_table {         /* 64-byte aligned */
+    struct pv_cpuid_entry entry[PV_CPUID_ENTRIES];
+};
+
+/* MSR table: constant MSRs, filled by the runtime, read by the RDMSR template. The answer to MSR n
+ * stands in entry[n & 0xff] if that entry's negated is -n. */
+#define PV_MSR_ENTRIES 256u
+struct pv_msr_entry {
+    uint32_t negated;
+    uint32_t used;              /* for the runtime; the template does not read it */
+    uint32_t eax, edx;
+};
+
+struct pv_msr_table {           /* 64-byte aligned */
+    struct pv_msr_entry entry[PV_MSR_ENTRIES];
 };
 
 /* State in guest memory. Per vCPU where PV_ROUTINE_DEPRIVILEGED routines are active: the runtime maps a
@@ -210,4 +280,5 @@ struct pv_state {
     uint8_t reserved2[512];     /* device fast paths */
 };
 
+#endif /* __ASSEMBLER__ */
 #endif

@@ -346,11 +346,11 @@ static long table_read(const struct search *search, const struct table *table, s
     size_t total = image->symbol_count + table->count;
     struct image_symbol *symbols = realloc(image->symbols, total * sizeof *symbols);
     if (!symbols)
-        return fail(err, EXIT_INPUT, "%s: no memory for %zu symbols", image->name, total);
+        return fail(err, EXIT_IO, "%s: no memory for %zu symbols", image->name, total);
     image->symbols = symbols;
     char *text = malloc(size + COPY);
     if (!text)
-        return fail(err, EXIT_INPUT, "%s: no memory for symbol names", image->name);
+        return fail(err, EXIT_IO, "%s: no memory for symbol names", image->name);
     names_expand(search, table, tokens, text, symbols + image->symbol_count);
     image->symbol_count = total;
     *storage = text;

@@ -22,6 +22,8 @@
 #define XZ_MEMORY    ((uint64_t)512 << 20) /* bytes for the dictionary; kernels use 32 to 128 MiB */
 #define LZ4_BLOCK    ((size_t)8 << 20)     /* unpacked bytes of a block of the legacy format */
 #define LZO_CHECKSUM 4u
+#define RATIO_LIMIT  1000u             /* no kernel packs better: deflate cannot, zeros apart */
+#define RATIO_GRACE  ((size_t)1 << 20) /* bytes that any payload may unpack to */
 
 struct input {
     const uint8_t *at, *end;
@@ -278,12 +280,16 @@ int unpack(const char *name, uint64_t offset, const uint8_t *bytes, size_t size,
                     ": the payload's compression is unknown; give the vmlinux file",
                     name, offset);
     size_t length = format->length == LENGTH_NONE ? size : little(bytes + size - 4);
-    if (length > UNPACK_LIMIT)
+    size_t limit =
+        size < UNPACK_LIMIT / RATIO_LIMIT ? RATIO_GRACE + size * RATIO_LIMIT : UNPACK_LIMIT;
+    if (limit > UNPACK_LIMIT)
+        limit = UNPACK_LIMIT;
+    if (length > limit)
         return fail(err, EXIT_INPUT,
                     "%s: offset 0x%" PRIx64
-                    ": the payload claims to unpack to %zu bytes (the limit "
-                    "is %zu); the file is damaged: get it again",
-                    name, offset + size - 4, length, UNPACK_LIMIT);
+                    ": the payload of %zu bytes claims to unpack to %zu (the "
+                    "limit is %zu); the file is damaged: get it again",
+                    name, offset + size - 4, size, length, limit);
     /* one byte more, so that a stream that holds more than it should shows */
     uint8_t *memory = allocate_large(length + 1);
     if (!memory)

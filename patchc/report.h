@@ -8,4 +8,14 @@
  * times, no paths. 0, or -1 with *err set. */
 int report_write(const struct build_result *result, const char *path, struct error *err);
 
+/* The same as text: *text is malloc'd, *size bytes long, without a NUL. */
+int report_format(const struct build_result *result, char **text, size_t *size, struct error *err);
+
+/* What `patchc scan --json` prints: the found sites, nothing planned. As report_format(). */
+int report_format_scan(const struct build_result *result, char **text, size_t *size,
+                       struct error *err);
+
+/* True if the build left a break patch: such an image does not boot without a runtime. */
+bool report_needs_runtime(const struct build_result *result);
+
 #endif

@@ -21,16 +21,17 @@ struct template;
 /* What fills the holes. Addresses are guest-linear; a value of 0 for an address hole that a
  * template uses is an error (the image has no such thing). */
 struct template_values {
-    const ZydisDecodedInstruction *instruction; /* concrete operands: registers, immediates, memory */
+    const ZydisDecodedInstruction
+        *instruction; /* concrete operands: registers, immediates, memory */
     const ZydisDecodedOperand *operands;
-    uint64_t address;      /* of the instruction in the original image */
-    uint32_t index;        /* routine index, for the doorbell */
-    uint64_t native;       /* the routine's native path */
-    uint64_t tail;         /* the return point: where the routine continues */
-    uint64_t next;         /* address of the instruction after the site in the guest */
-    uint64_t state;        /* struct pv_state; 0 = none */
-    uint64_t cpuid_table;  /* struct pv_cpuid_table; 0 = none */
-    uint64_t msr_table;    /* 0 = none */
+    uint64_t address;     /* of the instruction in the original image */
+    uint32_t index;       /* routine index, for the doorbell */
+    uint64_t native;      /* the routine's native path */
+    uint64_t tail;        /* the return point: where the routine continues */
+    uint64_t next;        /* address of the instruction after the site in the guest */
+    uint64_t state;       /* struct pv_state; 0 = none */
+    uint64_t cpuid_table; /* struct pv_cpuid_table; 0 = none */
+    uint64_t msr_table;   /* 0 = none */
 };
 
 /* Reads the embedded templates. The caller owns the result: template_set_close(). */
@@ -39,15 +40,17 @@ void template_set_close(struct template_set *set);
 
 /* What a site offers to a template. */
 struct template_available {
-    unsigned context; /* enum context_flag bits (patchc/site.h) */
-    bool state;       /* the image has a writable struct pv_state */
-    bool cpuid, msr;  /* it has the tables */
+    unsigned context;  /* enum context_flag bits (patchc/site.h) */
+    bool state;        /* the image has a writable struct pv_state */
+    bool cpuid, msr;   /* it has the tables */
+    bool deprivileged; /* it will run deprivileged: such templates may be chosen */
 };
 
 /* Retrieves the template for an instruction by its form (mnemonic, operand kinds and sizes); with
- * `name`, that one, if it fits the form. Several templates may fit a form: the first in order of preference
- * (the source's `rank`) whose needs the site meets. NULL if there is none; then *form_known (may be
- * NULL) tells whether some template fits the form and only its needs are not met. */
+ * `name`, that one, if it fits the form. Several templates may fit a form: the first in order of
+ * preference (the source's `rank`) whose needs the site meets. NULL if there is none; then
+ * *form_known (may be NULL) tells whether some template fits the form and only its needs are not
+ * met. */
 const struct template *template_find(const struct template_set *set, const char *name,
                                      const ZydisDecodedInstruction *instruction,
                                      const ZydisDecodedOperand *operands,
@@ -55,9 +58,9 @@ const struct template *template_find(const struct template_set *set, const char 
 
 const char *template_name(const struct template *t);
 enum pv_kind template_kind(const struct template *t);
-unsigned template_flags(const struct template *t);    /* PV_ROUTINE_* */
-unsigned template_context(const struct template *t);  /* enum context_flag bits that it needs */
-size_t template_size(const struct template *t);       /* bytes */
+unsigned template_flags(const struct template *t);   /* PV_ROUTINE_* */
+unsigned template_context(const struct template *t); /* enum context_flag bits that it needs */
+size_t template_size(const struct template *t);      /* bytes */
 bool template_needs_state(const struct template *t);
 bool template_needs_cpuid(const struct template *t);
 bool template_needs_msr(const struct template *t);
@@ -72,7 +75,19 @@ int template_fill(const struct template *t, const struct template_values *values
 void template_each(const struct template_set *set,
                    void (*visit)(const struct template *t, void *context), void *context);
 
-/* kvm and deprivileged fields of an instruction without a template: its kind. */
-enum pv_kind kind_of_instruction(ZydisMnemonic mnemonic);
+/* True if the filled template holds a copy of the instruction's displacement (a PV_LEA hole): if a
+ * relocation of the guest's applies to that displacement, the template cannot be used. */
+bool template_copies_displacement(const struct template *t);
+
+/* The kind of an instruction, with or without a template: PV_KIND_OTHER if it has none of its own.
+ */
+enum pv_kind kind_of_instruction(const ZydisDecodedInstruction *instruction,
+                                 const ZydisDecodedOperand *operands);
+const char *kind_name(unsigned kind); /* "cpuid", "mov_to_cr", ... */
+
+/* struct pv_routine.operand: what a host handler must know of the operands (hvstub.h,
+ * PV_OPERAND_*). */
+uint32_t template_operand(const ZydisDecodedInstruction *instruction,
+                          const ZydisDecodedOperand *operands);
 
 #endif

@@ -1,0 +1,6 @@
+/* CLTS and LMSW: parts of CR0. */
+#include "templates/template.inc"
+
+DOORBELL_TEMPLATES clts, clts, "clts"
+DOORBELL_TEMPLATES lmsw, lmsw, "lmsw r16", "lmsw mreg"
+DOORBELL_MEMORY_TEMPLATE lmsw, lmsw, "lmsw mlea"

@@ -1,0 +1,9 @@
+#!/bin/bash
+# Debian's generic kernel, patched, boots to userspace under QEMU and powers off, like the unpatched one.
+. tests/integration/tap.sh
+. tests/integration/qemu.sh
+. tests/integration/boots.sh
+
+need_kernel GENERIC
+boot_ways "$kernel"
+plan_done
