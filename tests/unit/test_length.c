@@ -292,6 +292,46 @@ static void test_fields_of_known_instructions(void **state)
     }
 }
 
+/* The entry that a sweep finds at `code`, and the length that it gives, prefixes included; 0: none.
+ */
+static unsigned table_length(const struct length_table *table, const uint8_t *code, unsigned *flags)
+{
+    unsigned rex = (code[0] & 0xf0) == 0x40;
+    unsigned entry = table->entry[0][code[rex] << 8 | code[rex + 1]];
+    if (entry & LENGTH_TWO)
+        entry = table->entry[1][code[rex + 1] << 8 | code[rex + 2]];
+    *flags = entry >> LENGTH_KIND & 15;
+    return entry & LENGTH_ASK ? 0 : rex + (entry & LENGTH_BYTES);
+}
+
+static void test_sweep_table_gives_the_same_lengths_and_flags(void **state)
+{
+    (void)state;
+    struct length_table *table = malloc(sizeof *table);
+    assert_non_null(table);
+    length_table_fill(table);
+    uint8_t code[24];
+    unsigned long answered = 0, all = 0;
+    for (unsigned i = 0; i < 8 * 0x10000; i++) {
+        unsigned flags, at = 0;
+        struct length_info info;
+        fill_random(code, sizeof code);
+        if (i & 0x10000)
+            code[at++] = 0x48 | (code[23] & 7);
+        if (i & 0x20000)
+            code[at++] = 0x0f;
+        code[at] = (uint8_t)(i >> 8), code[at + 1] = (uint8_t)i;
+        unsigned expected = length_decode(code, sizeof code, &info);
+        unsigned got = table_length(table, code, &flags);
+        all += expected != 0;
+        answered += got != 0;
+        if (got && (got != expected || flags != (info.flags & 15u)))
+            fail_msg("%02x %02x %02x: %u, %u", code[0], code[1], code[2], got, expected);
+    }
+    assert_true(answered > all / 2);
+    free(table);
+}
+
 /* Decodes a section linearly with both decoders; returns the number of differences, lenient or not.
  */
 static size_t compare_section(const uint8_t *code, size_t size, size_t *instructions)
@@ -343,6 +383,7 @@ int main(void)
         cmocka_unit_test(test_random_vector_encodings_have_the_length_that_zydis_finds),
         cmocka_unit_test(test_truncated_instructions_are_rejected_and_not_read_beyond),
         cmocka_unit_test(test_fields_of_known_instructions),
+        cmocka_unit_test(test_sweep_table_gives_the_same_lengths_and_flags),
         cmocka_unit_test(test_kernel_text_has_the_lengths_that_zydis_finds),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
