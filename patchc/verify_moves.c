@@ -55,6 +55,19 @@ const struct window *verify_window_containing(const struct verify *v, uint64_t a
     return low && address < v->windows[low - 1].end ? &v->windows[low - 1] : NULL;
 }
 
+bool verify_window_overlaps(const struct verify *v, uint64_t from, uint64_t to)
+{
+    size_t low = 0, high = v->window_count;
+    while (low < high) { /* the first window that ends behind `from` */
+        size_t middle = low + (high - low) / 2;
+        if (v->windows[middle].end <= from)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < v->window_count && v->windows[low].start < to;
+}
+
 bool verify_in_window(const struct verify *v, uint64_t address)
 {
     return verify_window_containing(v, address) != NULL;
