@@ -24,6 +24,11 @@ bool verify_claim(struct verify *v, uint64_t address, uint64_t size, enum claim_
         return false;
     }
     verify_claim_file(v, offset, size, kind, what);
+    const uint8_t *was = kind == CLAIM_PADDING ? image_at(&v->before, address, size) : NULL;
+    if (was && *was != 0xcc) {
+        struct window dead = {.start = address, .end = address + size};
+        vector_add(v, &v->dead, &dead, sizeof dead);
+    }
     return true;
 }
 

@@ -130,7 +130,7 @@ static void skip_growth(struct walk *w)
 }
 
 /* Can control fall out of this instruction? What the kernel rewrites at boot always may. */
-static bool falls_through(const struct verify *v, const ZydisDecodedInstruction *i,
+bool verify_falls_through(const struct verify *v, const ZydisDecodedInstruction *i,
                           uint64_t address)
 {
     const struct linux_entry *bug;
@@ -217,7 +217,7 @@ static bool step(struct walk *w)
         w->site_t = w->t;
     w->o += i.length;
     w->t += length;
-    w->ends = !falls_through(v, &i, d.address);
+    w->ends = !verify_falls_through(v, &i, d.address);
     if (w->o == w->size && i.meta.category == ZYDIS_CATEGORY_CALL && w->now[w->t - 5] == 0xe9)
         w->ends = true; /* the pushed return address leads back */
     skip_growth(w);
