@@ -265,7 +265,7 @@ int report_format_scan(const struct build_result *result, char **text, size_t *s
 
 int report_write(const struct build_result *result, const char *path, struct error *err)
 {
-    struct iovec piece;
+    struct iovec piece = {0};
     char *text;
     int status;
 
