@@ -47,7 +47,7 @@ static bool check_place(struct verify *v, const struct linux_entry *was,
         return false;
     if (!verify_in_window(v, was->address))
         return now->address == was->address && now->length == was->length &&
-               (was->length == 0 || !verify_in_window(v, was->address + was->length - 1u));
+               !verify_window_overlaps(v, was->address, was->address + was->length);
     const struct window *window = verify_window_containing(v, was->address);
     const struct move *first = verify_move_at(v, was->address), *last = first;
     if (!first || now->address != first->to || was->length > window->end - was->address)

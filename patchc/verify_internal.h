@@ -67,6 +67,7 @@ struct verify {
     struct vector claims;   /* struct claim */
     struct vector moves;    /* struct move, sorted by `from` once all windows are walked */
     struct vector branches; /* struct branch_check */
+    struct vector dead;     /* struct window: no-ops that were used as padding */
     struct window *windows; /* sorted by start; replacements are not among them */
     size_t window_count;
     ZydisDecoder decoder;
@@ -113,6 +114,11 @@ void verify_patches(struct verify *v);
 /* verify_walk.c: the window of a patch against its trampoline, which must lead to `back`. */
 bool verify_walk(struct verify *v, uint32_t index, uint64_t back);
 
+/* Can control go on behind this instruction of the original? What the kernel rewrites always may.
+ */
+bool verify_falls_through(const struct verify *v, const ZydisDecodedInstruction *i,
+                          uint64_t address);
+
 /* The address that an offset of the header means. */
 static inline uint64_t verify_place(const struct verify *v, int64_t offset)
 {
@@ -153,6 +159,7 @@ void verify_branches(struct verify *v);
 const struct move *verify_move_at(const struct verify *v, uint64_t address);
 const struct move *verify_move_containing(const struct verify *v, uint64_t address);
 const struct window *verify_window_containing(const struct verify *v, uint64_t address);
+bool verify_window_overlaps(const struct verify *v, uint64_t from, uint64_t to);
 bool verify_in_window(const struct verify *v, uint64_t address);     /* first byte included */
 bool verify_inside_window(const struct verify *v, uint64_t address); /* first byte not included */
 /* Where an entry that names the instruction at `address` must point now; 0 if nowhere. */
@@ -161,6 +168,8 @@ uint64_t verify_moved(const struct verify *v, uint64_t address);
 bool verify_same_target(const struct verify *v, uint64_t before, uint64_t after);
 /* Does an instruction begin at this original address? Decodes from the symbol before it. */
 bool verify_is_start(struct verify *v, uint64_t address);
+/* Does control fall into `address` from the code before it (no-ops in between not counted)? */
+bool verify_falls_into(struct verify *v, uint64_t address);
 void verify_moves_sort(struct verify *v);
 
 static inline uint32_t read_u32(const uint8_t *bytes)

@@ -55,6 +55,19 @@ const struct window *verify_window_containing(const struct verify *v, uint64_t a
     return low && address < v->windows[low - 1].end ? &v->windows[low - 1] : NULL;
 }
 
+bool verify_window_overlaps(const struct verify *v, uint64_t from, uint64_t to)
+{
+    size_t low = 0, high = v->window_count;
+    while (low < high) { /* the first window that ends behind `from` */
+        size_t middle = low + (high - low) / 2;
+        if (v->windows[middle].end <= from)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < v->window_count && v->windows[low].start < to;
+}
+
 bool verify_in_window(const struct verify *v, uint64_t address)
 {
     return verify_window_containing(v, address) != NULL;
@@ -112,29 +125,54 @@ static uint64_t known_start(const struct verify *v, uint64_t address)
     return address;
 }
 
-bool verify_is_start(struct verify *v, uint64_t address)
+/* Decodes from *at on, up to `address`: the last instruction that begins before it goes to *last
+ * (of no-ops and INT3: those do not count), its address to *last_at. True if an instruction ends
+ * there. */
+static bool decode_up_to(const struct verify *v, uint64_t *at, uint64_t address,
+                         ZydisDecodedInstruction *last, uint64_t *last_at)
 {
-    uint64_t from = known_start(v, address), at = from;
-    if (v->memo.from == from && v->memo.at <= address && v->memo.at >= from)
-        at = v->memo.at; /* questions come in order of address: go on from the last one */
-    const uint8_t *bytes = image_at(&v->before, at, address - at + 1);
+    const uint8_t *bytes = image_at(&v->before, *at, address - *at + 1);
     if (!bytes)
         return false;
     /* An instruction may read up to 15 bytes, the last ones of them beyond `address`. */
-    uint64_t size =
-        image_at(&v->before, at, address - at + 16) ? address - at + 16 : address - at + 1;
-    uint64_t done = 0;
-    while (at + done < address) {
-        ZydisDecodedInstruction instruction;
+    uint64_t size = address - *at + 16;
+    if (!image_at(&v->before, *at, size))
+        size = address - *at + 1;
+    uint64_t done = 0, end = address - *at;
+    while (done < end) {
+        ZydisDecodedInstruction i;
         unsigned length = xen_prefix(bytes + done, size - done);
+        bool code = !length && verify_decode(v, bytes + done, size - done, &i);
         if (!length)
-            length =
-                verify_decode(v, bytes + done, size - done, &instruction) ? instruction.length : 1;
-        if (at + done + length > address)
+            length = code ? i.length : 1;
+        if (done + length > end)
             break;
+        if (code && i.mnemonic != ZYDIS_MNEMONIC_NOP) {
+            *last = i;
+            *last_at = *at + done;
+        }
         done += length;
     }
+    *at += done;
+    return done == end;
+}
+
+bool verify_is_start(struct verify *v, uint64_t address)
+{
+    uint64_t from = known_start(v, address), at = from, ignored;
+    ZydisDecodedInstruction last;
+    if (v->memo.from == from && v->memo.at <= address && v->memo.at >= from)
+        at = v->memo.at; /* questions come in order of address: go on from the last one */
+    bool start = decode_up_to(v, &at, address, &last, &ignored);
     v->memo.from = from;
-    v->memo.at = at + done;
-    return at + done == address;
+    v->memo.at = at;
+    return start;
+}
+
+bool verify_falls_into(struct verify *v, uint64_t address)
+{
+    uint64_t from = known_start(v, address), at = from, last_at = from;
+    ZydisDecodedInstruction last = {0};
+    return address == from || !decode_up_to(v, &at, address, &last, &last_at) || !last.length ||
+           (last.mnemonic != ZYDIS_MNEMONIC_INT3 && verify_falls_through(v, &last, last_at));
 }
