@@ -84,6 +84,18 @@ static bool region_of(const struct plan *plan, uint64_t address, uint64_t *start
     return found;
 }
 
+/* A replacement became a call, which needs REGION_MIN bytes at the alternative's place. */
+static bool wants_room(const struct plan *plan, uint64_t start)
+{
+    const struct linux_table *table = &plan->tables->table[LINUX_ALTERNATIVES];
+    size_t first;
+    size_t n = linux_table_range(table, start, start + 1, &first);
+    for (size_t i = first; i < first + n; i++)
+        if (plan->grow[table->by_address[i]])
+            return true;
+    return false;
+}
+
 /* True if `length` bytes at `code` are one NOP (90, 66 90, 0f 1f /0 with prefixes). */
 static bool is_nop(const uint8_t *code, unsigned length)
 {
@@ -209,7 +221,7 @@ bool atom_at(const struct plan *plan, uint64_t address, struct atom *atom, enum 
         *why = REASON_TABLE;
         if (end - start > 255 || !region_moves(plan, atom))
             return false;
-        if (atom->length < REGION_MIN && alternatives_want_room(plan, start))
+        if (atom->length < REGION_MIN && wants_room(plan, start))
             atom->flags |= ATOM_GROW;
     } else if (!sti_pair(plan, address, atom) && !plain_atom(plan, address, atom)) {
         return false;
@@ -249,7 +261,7 @@ uint64_t atoms_dead_bytes(const struct plan *plan, uint64_t address, uint64_t li
         bool referred = tables_over(plan, &probe) || claimed_any(plan, address + n, length);
         for (unsigned i = 0; i < length; i++)
             referred |= code_is_target(plan->code, address + n + i) ||
-                        linux_tables_lead_to(plan, address + n + i);
+                        plan_table_leads_to(plan, address + n + i);
         uint64_t region_start, region_end;
         if (referred || region_of(plan, address + n, &region_start, &region_end))
             break;

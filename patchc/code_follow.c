@@ -283,7 +283,7 @@ static int flow_open(struct flow *flow, struct error *err)
     flow->block = calloc(words, (FLOW_MODES + 1) * sizeof(uint64_t));
     if (!flow->part || !flow->block) {
         fail(err, EXIT_IO, "%s: out of memory", flow->image->name);
-        return -1; /* said here, where the static analyzer sees it */
+        return -1;
     }
     for (int mode = 0; mode < FLOW_MODES; mode++)
         flow->seen[mode] = flow->block + (size_t)mode * words;

@@ -16,13 +16,13 @@ struct space_run {
 };
 
 struct space {
-    struct space_run *runs; /* sorted by address */
+    struct space_run *runs; /* largest first */
     size_t count;
     uint64_t total;         /* bytes found */
     uint64_t used;          /* bytes handed out */
     /* an appended segment, under --assume-reserved or where the guest provably leaves it alone */
     bool appended;
-    uint64_t appended_address, appended_physical, appended_limit;
+    uint64_t appended_address, appended_physical, appended_limit, appended_used;
 };
 
 /* Finds the providers of an image. Returns 0, or -1 with *err set (memory). */

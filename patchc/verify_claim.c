@@ -14,6 +14,14 @@ void verify_claim_file(struct verify *v, uint64_t offset, uint64_t size, enum cl
         vector_add(v, &v->claims, &claim, sizeof claim);
 }
 
+static uint64_t int3_run(const uint8_t *bytes, uint64_t size)
+{
+    uint64_t at = 0;
+    while (at < size && bytes[at] == 0xcc)
+        at++;
+    return at;
+}
+
 bool verify_claim(struct verify *v, uint64_t address, uint64_t size, enum claim_kind kind,
                   const char *what)
 {
@@ -25,7 +33,7 @@ bool verify_claim(struct verify *v, uint64_t address, uint64_t size, enum claim_
     }
     verify_claim_file(v, offset, size, kind, what);
     const uint8_t *was = kind == CLAIM_PADDING ? image_at(&v->before, address, size) : NULL;
-    if (was && *was != 0xcc) {
+    if (was && int3_run(was, size) != size) {
         struct window dead = {.start = address, .end = address + size};
         vector_add(v, &v->dead, &dead, sizeof dead);
     }
@@ -121,20 +129,17 @@ static void judge_unclaimed(struct verify *v, uint64_t offset, uint64_t end)
     }
 }
 
-/* Padding in executable memory: INT3 all over, or no-ops only. */
+/* Padding in executable memory: INT3 and no-ops. */
 static bool is_padding(const struct verify *v, const uint8_t *bytes, uint64_t size)
 {
-    uint64_t at = 0;
-    while (at < size && bytes[at] == 0xcc)
-        at++;
-    if (at == size)
-        return true;
-    for (at = 0; at < size;) {
-        ZydisDecodedInstruction instruction;
-        if (!verify_decode(v, bytes + at, size - at, &instruction) ||
-            instruction.mnemonic != ZYDIS_MNEMONIC_NOP)
+    for (uint64_t at = 0; at < size;) {
+        ZydisDecodedInstruction i;
+        at += int3_run(bytes + at, size - at);
+        if (at == size)
+            break;
+        if (!verify_decode(v, bytes + at, size - at, &i) || i.mnemonic != ZYDIS_MNEMONIC_NOP)
             return false;
-        at += instruction.length;
+        at += i.length;
     }
     return true;
 }

@@ -147,7 +147,7 @@ static bool decode_up_to(const struct verify *v, uint64_t *at, uint64_t address,
             length = code ? i.length : 1;
         if (done + length > end)
             break;
-        if (code && i.mnemonic != ZYDIS_MNEMONIC_NOP && i.mnemonic != ZYDIS_MNEMONIC_INT3) {
+        if (code && i.mnemonic != ZYDIS_MNEMONIC_NOP) {
             *last = i;
             *last_at = *at + done;
         }
@@ -174,5 +174,5 @@ bool verify_falls_into(struct verify *v, uint64_t address)
     uint64_t from = known_start(v, address), at = from, last_at = from;
     ZydisDecodedInstruction last = {0};
     return address == from || !decode_up_to(v, &at, address, &last, &last_at) || !last.length ||
-           verify_falls_through(v, &last, last_at);
+           (last.mnemonic != ZYDIS_MNEMONIC_INT3 && verify_falls_through(v, &last, last_at));
 }

@@ -85,7 +85,7 @@ static bool may_accompany(struct walk *w, const struct pv_routine *r,
         address + i->length == site)
         return true;
     const struct linux_entry *e = alternative_over(w->v, site);
-    return e && e == alternative_over(w->v, address) && i->mnemonic == ZYDIS_MNEMONIC_NOP;
+    return e && address - e->address < e->length && i->mnemonic == ZYDIS_MNEMONIC_NOP;
 }
 
 /* At the tail of the open routine: it stands for its site, all of it and nothing else. */
@@ -227,15 +227,17 @@ static bool step(struct walk *w)
     return true;
 }
 
-/* Behind an instruction that never falls through, a window may take in padding: it stands nowhere
- * now, and verify_branches() sees to it that nothing leads there. */
+/* Behind an instruction that never falls through, a window may take in padding (and cut its last
+ * no-op short): it stands nowhere now, and verify_branches() sees to it that nothing leads there.
+ */
 static bool only_padding_left(const struct walk *w)
 {
     if (!w->ends)
         return false;
+    uint64_t room = image_at(&w->v->before, w->from, w->size + 15) ? w->size + 15 : w->size;
     for (uint64_t at = w->o; at < w->size;) {
         ZydisDecodedInstruction i;
-        if (!verify_decode(w->v, w->was + at, w->size - at, &i) ||
+        if (!verify_decode(w->v, w->was + at, room - at, &i) ||
             (i.mnemonic != ZYDIS_MNEMONIC_INT3 && i.mnemonic != ZYDIS_MNEMONIC_NOP))
             return false;
         at += i.length;
