@@ -2,8 +2,9 @@
  *
  * The replacement stays; the alternative's entry is repointed to a five-byte `call T` in padding,
  * whose displacement the kernel corrects when it copies it, and T does what the replacement did and
- * returns through __x86_return_thunk. Where the alternative's place has no stack, it is `jmp T`, and T
- * jumps back. A place shorter than five bytes is moved to a trampoline, where it has room to grow. */
+ * returns through __x86_return_thunk. Where the alternative's place has no stack, it is `jmp T`,
+ * and T jumps back. A place shorter than five bytes is moved to a trampoline, where it has room to
+ * grow. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -167,8 +168,7 @@ static bool place_has_room(struct plan *plan, size_t index)
            atom->length == entry->length;
 }
 
-static bool plan_entry(struct plan *plan, size_t index, size_t first_replacement,
-                       enum reason *why)
+static bool plan_entry(struct plan *plan, size_t index, size_t first_replacement, enum reason *why)
 {
     const struct linux_entry *entry = &plan->tables->table[LINUX_ALTERNATIVES].entries[index];
     struct replacement r;

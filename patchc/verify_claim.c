@@ -129,15 +129,17 @@ static void judge_unclaimed(struct verify *v, uint64_t offset, uint64_t end)
     }
 }
 
-/* Padding in executable memory: INT3 and no-ops. */
-static bool is_padding(const struct verify *v, const uint8_t *bytes, uint64_t size)
+/* Padding in executable memory: INT3 and no-ops, of which the last may be longer than `size`;
+ * `available` bytes can be read. */
+static bool is_padding(const struct verify *v, const uint8_t *bytes, uint64_t size,
+                       uint64_t available)
 {
     for (uint64_t at = 0; at < size;) {
         ZydisDecodedInstruction i;
         at += int3_run(bytes + at, size - at);
         if (at == size)
             break;
-        if (!verify_decode(v, bytes + at, size - at, &i) || i.mnemonic != ZYDIS_MNEMONIC_NOP)
+        if (!verify_decode(v, bytes + at, available - at, &i) || i.mnemonic != ZYDIS_MNEMONIC_NOP)
             return false;
         at += i.length;
     }
@@ -175,7 +177,8 @@ static void judge_claim(struct verify *v, const struct claim *claim)
     case CLAIM_PADDING:
         if (mixed)
             wrong = "straddles the end of the original's bytes";
-        else if (!added && !is_padding(v, v->before.bytes + origin, claim->size))
+        else if (!added && !is_padding(v, v->before.bytes + origin, claim->size,
+                                       v->before.size - origin))
             wrong = "stands where the original has no padding";
         else if (!added && !(image_address(&v->after, claim->offset, &address) &&
                              is_lasting_text(v, address)))

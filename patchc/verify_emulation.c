@@ -109,15 +109,6 @@ static void check_routine(struct verify *v, const struct template_set *set, uint
     uint64_t to = c.address + c.size + 5 + (uint64_t)read_s32(jump + 1);
     if (jump[0] != 0xe9 || to != verify_place(v, r->tail_offset))
         wrong(&c, "it does not end with a jump to the routine's tail");
-    if (r->flags & PV_ROUTINE_STI) {
-        if (c.size == 0 || c.code[0] != 0xfb) {
-            wrong(&c, "it does not begin with the STI that belongs to the routine");
-            return;
-        }
-        c.code++;
-        c.address++;
-        c.size--;
-    }
     template_each(set, try_template, &c);
     if (!c.match)
         wrong(&c, "its code, kind and flags are of no template, filled for its instruction");
