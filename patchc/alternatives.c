@@ -106,8 +106,7 @@ static bool wanted(const struct plan *plan, const struct linux_entry *entry)
     for (size_t i = first; i < first + n; i++)
         if (plan->sites[i].status != STATUS_LEFT || plan->sites[i].reason == REASON_UNPROVED)
             return false;
-    return n > 0 && (!plan->options->form || plan->options->form == PV_FORM_CALL ||
-                     plan->options->form == PV_FORM_JUMP);
+    return n > 0;
 }
 
 void alternatives_mark(struct plan *plan)
@@ -177,8 +176,10 @@ static bool plan_entry(struct plan *plan, size_t index, size_t first_replacement
     *why = REASON_ALTERNATIVE;
     if (!decode_replacement(plan, entry, &r))
         return false;
-    bool call = r.call_safe && (context & CONTEXT_STACK) && plan->return_thunk;
-    if (plan->options->form == (call ? PV_FORM_JUMP : PV_FORM_CALL)) {
+    enum pv_form forced = plan->options->form;
+    bool call = r.call_safe && (context & CONTEXT_STACK) && plan->return_thunk &&
+                forced != PV_FORM_JUMP;
+    if (forced && forced != (call ? PV_FORM_CALL : PV_FORM_JUMP)) {
         *why = REASON_FORM;
         return false;
     }

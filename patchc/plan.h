@@ -78,11 +78,6 @@ struct patch {
     int64_t shares; /* replacement: index of the patch whose trampoline it shares, -1 = its own */
 };
 
-struct retarget { /* a direct branch outside all windows that is led to a displaced copy */
-    struct code_branch branch;
-    uint64_t island; /* short branch: its jmp rel32 in padding; 0 = none */
-};
-
 struct plan {
     /* what it works on (borrowed) */
     const struct image *image;
@@ -99,8 +94,6 @@ struct plan {
     size_t patch_count, patch_capacity;
     struct routine *routines;
     size_t routine_count, routine_capacity;
-    struct retarget *retargets;
-    size_t retarget_count, retarget_capacity;
     bool *grow;    /* per alternatives entry: its replacement needs REGION_MIN bytes */
     uint64_t *led; /* sorted: fixups of __ex_table and targets of __jump_table */
     size_t led_count;
