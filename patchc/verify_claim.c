@@ -32,7 +32,8 @@ bool verify_claim(struct verify *v, uint64_t address, uint64_t size, enum claim_
         return false;
     }
     verify_claim_file(v, offset, size, kind, what);
-    const uint8_t *was = kind == CLAIM_PADDING ? image_at(&v->before, address, size) : NULL;
+    bool padding = kind == CLAIM_PADDING || kind == CLAIM_ISLAND;
+    const uint8_t *was = padding ? image_at(&v->before, address, size) : NULL;
     if (was && int3_run(was, size) != size) {
         struct window dead = {.start = address, .end = address + size};
         vector_add(v, &v->dead, &dead, sizeof dead);
@@ -173,12 +174,14 @@ static void judge_claim(struct verify *v, const struct claim *claim)
     case CLAIM_WORD:
         break;
     case CLAIM_PADDING:
+    case CLAIM_ISLAND:
         if (mixed)
             wrong = "straddles the end of the original's bytes";
         else if (!added && !is_padding(v, v->before.bytes + origin, claim->size))
             wrong = "stands where the original has no padding";
-        else if (!added && !(image_address(&v->after, claim->offset, &address) &&
-                             is_lasting_text(v, address)))
+        else if (!added && claim->kind == CLAIM_PADDING &&
+                 !(image_address(&v->after, claim->offset, &address) &&
+                   is_lasting_text(v, address)))
             wrong = "stands in memory that is not text for ever";
         break;
     }

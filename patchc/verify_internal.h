@@ -24,7 +24,8 @@
 
 enum claim_kind {
     CLAIM_WINDOW,  /* a patch's window: original code replaced */
-    CLAIM_PADDING, /* was padding in the original, or is in the added segment */
+    CLAIM_PADDING, /* was padding in the original's lasting text, or is in the added segment */
+    CLAIM_ISLAND,  /* was padding in the original; lasts as long as the code around it */
     CLAIM_WORD,    /* a table field, relocation word, header field or displacement that follows */
     CLAIM_ADDED,   /* not in the original */
 };
@@ -107,6 +108,7 @@ void verify_elf(struct verify *v);
 /* verify_header.c: reads the header and its tables; false if nothing can be checked without them.
  */
 bool verify_header(struct verify *v);
+bool verify_dead_routine(const struct verify *v, uint32_t index); /* there was no room for it */
 
 /* verify_window.c: what each window holds and where it leads; fills windows, moves and branches. */
 void verify_patches(struct verify *v);
