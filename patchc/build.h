@@ -37,6 +37,7 @@ struct patch_summary {
 struct build_result {
     struct image image;            /* the input */
     struct list *list;
+    struct template_set *templates; /* sites point into it */
     struct site *sites;            /* all that the list names, sorted by address */
     size_t site_count;
     struct patch_summary *patches; /* site->patch is an index here */

@@ -74,6 +74,8 @@ static int number_routines(struct plan *plan, uint32_t index)
         patch->routine_count++;
         plan->routine_count++;
     }
+    if (patch->routine_count)
+        patch->flags &= (uint8_t)~PV_PATCH_EVICTED;
     return 0;
 }
 
