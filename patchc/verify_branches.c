@@ -210,7 +210,8 @@ static void collect_spots(struct scan *s)
     for (size_t i = 0; i < v->dead.count; i++) {
         add_to_filter(s, dead[i].start, dead[i].end);
         vector_add(v, &s->spots, &dead[i], sizeof *dead);
-        if (verify_falls_into(v, dead[i].start))
+        bool falls_into;
+        if (verify_is_padding(v, dead[i].start, dead[i].end, &falls_into) && falls_into)
             verify_mismatch(v, "address 0x%" PRIx64 ": code runs into what was used as padding",
                             dead[i].start);
     }

@@ -130,19 +130,14 @@ static void judge_unclaimed(struct verify *v, uint64_t offset, uint64_t end)
     }
 }
 
-/* Padding in executable memory: INT3 and no-ops. */
-static bool is_padding(const struct verify *v, const uint8_t *bytes, uint64_t size)
+/* Padding in executable memory: INT3, or INT3 and no-ops. */
+static bool is_padding(const struct verify *v, uint64_t origin, const struct claim *claim)
 {
-    for (uint64_t at = 0; at < size;) {
-        ZydisDecodedInstruction i;
-        at += int3_run(bytes + at, size - at);
-        if (at == size)
-            break;
-        if (!verify_decode(v, bytes + at, size - at, &i) || i.mnemonic != ZYDIS_MNEMONIC_NOP)
-            return false;
-        at += i.length;
-    }
-    return true;
+    uint64_t address;
+    bool falls_into;
+    return int3_run(v->before.bytes + origin, claim->size) == claim->size ||
+           (image_address(&v->before, origin, &address) &&
+            verify_is_padding(v, address, address + claim->size, &falls_into));
 }
 
 /* Memory that the guest gives away after boot, or never maps as text. */
@@ -177,7 +172,7 @@ static void judge_claim(struct verify *v, const struct claim *claim)
     case CLAIM_ISLAND:
         if (mixed)
             wrong = "straddles the end of the original's bytes";
-        else if (!added && !is_padding(v, v->before.bytes + origin, claim->size))
+        else if (!added && !is_padding(v, origin, claim))
             wrong = "stands where the original has no padding";
         else if (!added && claim->kind == CLAIM_PADDING &&
                  !(image_address(&v->after, claim->offset, &address) &&

@@ -170,8 +170,9 @@ uint64_t verify_moved(const struct verify *v, uint64_t address);
 bool verify_same_target(const struct verify *v, uint64_t before, uint64_t after);
 /* Does an instruction begin at this original address? Decodes from the symbol before it. */
 bool verify_is_start(struct verify *v, uint64_t address);
-/* Does control fall into `address` from the code before it (no-ops in between not counted)? */
-bool verify_falls_into(struct verify *v, uint64_t address);
+/* Is [from, to) of the original INT3 and no-ops only (the first and last may be cut)? Then
+ * *falls_into tells whether control may fall into them from the code before. */
+bool verify_is_padding(const struct verify *v, uint64_t from, uint64_t to, bool *falls_into);
 void verify_moves_sort(struct verify *v);
 
 static inline uint32_t read_u32(const uint8_t *bytes)
