@@ -133,8 +133,7 @@ static void check_flags(struct verify *v, uint32_t index)
 {
     const struct pv_patch *p = &v->patches[index];
     if (p->flags & ~(PV_PATCH_REPLACEMENT | PV_PATCH_EVICTED) ||
-        ((p->flags & PV_PATCH_EVICTED) != 0) != (p->routine_count == 0) ||
-        (p->routine_count == 0 && p->first_routine != 0))
+        ((p->flags & PV_PATCH_EVICTED) != 0) != (p->routine_count == 0))
         wrong(v, index, "its flags and its number of routines disagree");
     for (uint32_t i = 0; i < p->routine_count; i++) {
         const struct pv_routine *r = &v->routines[p->first_routine + i];
@@ -198,6 +197,22 @@ static void check_replacement(struct verify *v, uint32_t index)
     }
 }
 
+static void claim_island(struct verify *v, uint32_t index)
+{
+    const struct pv_patch *p = &v->patches[index];
+    uint64_t island = verify_place(v, p->island_offset);
+    if (p->form == PV_FORM_CALL)
+        verify_claim(v, island, CALL_ENTRY_SIZE, CLAIM_PADDING, "call entry");
+    else if (verify_in_window(v, island))
+        verify_claim(v, island, ISLAND_SIZE, CLAIM_WINDOW, "island");
+    else
+        verify_claim(v, island, ISLAND_SIZE, CLAIM_ISLAND, "island");
+    if (p->form == PV_FORM_BRANCH &&
+        image_section_at(&v->before, island) !=
+            image_section_at(&v->before, verify_place(v, p->window_offset)))
+        wrong(v, index, "its island is in another section");
+}
+
 static void check_patch(struct verify *v, uint32_t index, const uint64_t *islands, size_t count)
 {
     const struct pv_patch *p = &v->patches[index];
@@ -214,11 +229,8 @@ static void check_patch(struct verify *v, uint32_t index, const uint64_t *island
     check_rest(v, index, length, islands, count);
     if (!verify_is_start(v, window))
         wrong(v, index, "does not begin where an instruction of the original begins");
-    if (p->island_offset) {
-        uint64_t island = verify_place(v, p->island_offset);
-        verify_claim(v, island, p->form == PV_FORM_CALL ? CALL_ENTRY_SIZE : ISLAND_SIZE,
-                     verify_in_window(v, island) ? CLAIM_WINDOW : CLAIM_PADDING, "island");
-    }
+    if (p->island_offset)
+        claim_island(v, index);
     if (verify_walk(v, index, window + p->window_size))
         verify_claim(v, verify_place(v, p->trampoline_offset), p->trampoline_size, CLAIM_PADDING,
                      "trampoline");
