@@ -128,10 +128,8 @@ struct pv_routine {
 #define PV_ROUTINE_TABLE    8u /* answered from the CPUID or MSR table */
 #define PV_ROUTINE_DEPRIVILEGED                                                                    \
     16u /* emulation is right only for a deprivileged guest, with a state page per vCPU */
-#define PV_ROUTINE_BARE 64u /* rings the bare doorbell: only for engines that own UD1 */
-#define PV_ROUTINE_STI                                                                             \
-    128u /* the site is preceded by STI: the native path is both; on the emulation path the host   \
-            does both */
+#define PV_ROUTINE_BARE 64u  /* rings the bare doorbell: only for engines that own UD1 */
+#define PV_ROUTINE_STI  128u /* preceded by STI: native path: both; else the host does both */
 #define PV_ROUTINE_REPLACEMENT                                                                     \
     32u /* stands for an instruction in .altinstr_replacement, which the guest copies */
 
@@ -195,10 +193,24 @@ enum pv_form { PV_FORM_NONE, PV_FORM_JUMP, PV_FORM_CALL, PV_FORM_BRANCH, PV_FORM
  * other registers are the guest's own. With PV_OPERAND_MEMORY the frame is 16 bytes: RAX at (%rsp),
  * the linear address of the memory operand at 8(%rsp); the guest's RSP is the present one + 16. To
  * inject a fault of the emulated instruction, a handler restores RAX and RSP and sets RIP to
- * native_offset: that address carries the exception-table entry. */
+ * native_offset: that address carries the exception-table entry.
+ *
+ * A routine with PV_ROUTINE_STATE and a memory operand that it writes itself (SGDT, SIDT, SLDT,
+ * STR, SMSW, MOV from a segment register) may fault on that operand. Then RCX is at (%rsp), RAX at
+ * 8(%rsp), and the guest's RSP is the present one + 16: a host that sees a fault with RIP in the
+ * emulation path, at an instruction that is no doorbell, restores them and delivers the fault with
+ * RIP = native_offset, as above.
+ *
+ * PV_ROUTINE_STATE with PV_ROUTINE_DOORBELL: the routine rings only for what it could not do on
+ * struct pv_state. STI, POPF           all is done; an interrupt that waited can be delivered
+ * (interrupt_pending) MOV_FROM_DR         DR7.GD is set: #DB before the access XGETBV ECX is not 0
+ */
 
 /* The bare doorbell: the break encoding above inside a routine, for sites that have no stack (entry
- * code) and on engines that own UD1. All registers are the guest's own. Always the 7-byte form. */
+ * code) and on engines that own UD1. All registers are the guest's own. Always the 7-byte form.
+ * With PV_OPERAND_MEMORY it rings twice, and between the two only RAX changes: `bare; lea <memory
+ * operand>, %rax; bare`. At the first ring the host keeps RAX, at the second RAX is the address and
+ * the host gives RAX back; no interrupt or NMI may be delivered between them. */
 
 /* struct pv_routine.operand, as far as the kind needs it. Register numbers are the processor's
  * (RAX 0 … R15 15; ES 0, CS 1, SS 2, DS 3, FS 4, GS 5).
@@ -213,8 +225,14 @@ enum pv_form { PV_FORM_NONE, PV_FORM_JUMP, PV_FORM_CALL, PV_FORM_BRANCH, PV_FORM
  *   INVLPG SGDT SIDT LGDT LIDT XSAVES XRSTORS   memory; WIDTH
  *   PUSHF POPF IRET SYSRET SYSEXIT XSAVES XRSTORS   WIDTH
  *   VMCALL              REGISTER: 0 VMCALL, 1 VMMCALL
- * A memory operand that is one register alone has BASE and the register's number as GPR; any other
- * has MEMORY and its address is in the doorbell's frame. */
+ *   INT                 PORT: the vector
+ *   JMP_FAR CALL_FAR    memory; WIDTH of the offset
+ *   RET_FAR             PORT: bytes to release; WIDTH
+ *   PUSH_SEGMENT POP_SEGMENT   REGISTER: number of the segment register; WIDTH
+ *   LOAD_FAR            REGISTER: destination + 16 * number of the segment register; memory; WIDTH
+ * of the destination RDPID               GPR A memory operand that is one register alone has BASE
+ * and the register's number as GPR; any other has MEMORY and its address is in the doorbell's
+ * frame; with SEGMENT, the base of FS or GS is to be added to that. */
 #define PV_OPERAND_REGISTER(operand) ((operand)&0xffu)
 #define PV_OPERAND_GPR(operand)      ((operand) >> 8 & 0xffu)
 #define PV_OPERAND_PORT(operand)     ((operand)&0xffffu)
@@ -280,8 +298,20 @@ enum pv_kind {
     PV_KIND_XSAVES,
     PV_KIND_XRSTORS,
     PV_KIND_MOV_SEGMENT,
-    PV_KIND_OTHER,
+    PV_KIND_OTHER, /* of a feature that CPUID need not offer (VMX, SVM, SGX, shadow stacks …): #UD
+                    */
     PV_KIND_VMCALL,
+    PV_KIND_XGETBV,
+    PV_KIND_SYSCALL,
+    PV_KIND_SYSENTER,
+    PV_KIND_INT,
+    PV_KIND_JMP_FAR,
+    PV_KIND_CALL_FAR,
+    PV_KIND_RET_FAR,
+    PV_KIND_PUSH_SEGMENT,
+    PV_KIND_POP_SEGMENT,
+    PV_KIND_LOAD_FAR,
+    PV_KIND_RDPID,
     PV_KINDS
 };
 
@@ -321,19 +351,29 @@ struct pv_msr_table { /* 64-byte aligned */
 
 /* State in guest memory. Per vCPU where PV_ROUTINE_DEPRIVILEGED routines are active: the runtime
  * maps a page of its own there for each vCPU. Offset 0..63 of the page that holds it is never used
- * by the stub (Linux' .data_nosave keeps in_suspend there). */
+ * by the stub (Linux' .data_nosave keeps in_suspend there).
+ *
+ * A deprivileged guest kernel runs with the real IF set, the real IOPL and AC clear, and CR4.TSD
+ * clear. What the host changes for the guest (doorbells, events it delivers, IRET and its kind) it
+ * also changes here; when it enters the guest's kernel it stores the selectors that user code left.
+ */
 struct pv_state {
     uint8_t virtual_if;        /* deprivileged: RFLAGS.IF as the guest sees it, 0 or 1 */
-    uint8_t interrupt_pending; /* deprivileged: STI must ring the doorbell */
-    uint8_t virtual_iopl;      /* deprivileged: RFLAGS.IOPL as the guest sees it */
-    uint8_t reserved0[5];
+    uint8_t interrupt_pending; /* deprivileged: STI must ring the doorbell; not 0: an interrupt
+                                  waits for IF */
+    uint8_t virtual_iopl;      /* deprivileged: RFLAGS.IOPL as the guest sees it, 0 to 3 */
+    uint8_t virtual_ac;        /* deprivileged: RFLAGS.AC as the guest's kernel sees it, 0 or 1 */
+    uint8_t reserved0[4];
     uint64_t cr[16]; /* deprivileged: virtual control registers, by number */
     uint64_t dr[8];
     uint64_t kernel_gs_base;    /* deprivileged: the other GS base, for SWAPGS */
     uint8_t gdtr[10], idtr[10]; /* deprivileged: limit (2 bytes), base (8 bytes) */
     uint16_t ldtr, tr;          /* deprivileged: selectors */
-    uint8_t reserved1[8];
-    uint8_t reserved2[512]; /* device fast paths */
+    uint16_t selector[6];       /* deprivileged: of ES, CS, SS, DS, FS, GS */
+    uint32_t tsc_aux;           /* deprivileged: IA32_TSC_AUX, for RDTSCP and RDPID */
+    uint64_t tsc_offset;        /* deprivileged: added to the real time-stamp counter */
+    uint64_t xcr0;              /* deprivileged: for XGETBV */
+    uint8_t reserved2[512];     /* device fast paths */
 };
 
 #endif /* __ASSEMBLER__ */
