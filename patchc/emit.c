@@ -312,18 +312,6 @@ static int put_transfer(struct output_bytes *out, uint64_t at, uint8_t opcode, u
     return output_put(out, at, bytes, sizeof bytes, err);
 }
 
-/* The call entry: takes the return address off the stack, then goes through the routine table (D5).
- */
-static int put_call_entry(const struct plan *plan, const struct patch *patch,
-                          struct output_bytes *out, struct error *err)
-{
-    uint8_t bytes[EMIT_CALL_ENTRY_SIZE] = {0x48, 0x8d, 0x64, 0x24, 0x08, 0xff, 0x25};
-    uint64_t slot = plan->routine_table + 8ull * patch->first_routine;
-    uint32_t relative = (uint32_t)(slot - (patch->island + sizeof bytes));
-    memcpy(bytes + 7, &relative, 4);
-    return output_put(out, patch->island, bytes, sizeof bytes, err);
-}
-
 static unsigned encode_break(uint8_t *bytes, uint32_t index)
 {
     bytes[0] = 0x0f;
@@ -357,7 +345,7 @@ static int emit_window(const struct plan *plan, const struct patch *patch, struc
         uint32_t relative = (uint32_t)(target - (patch->window + EMIT_JUMP_SIZE));
         window[0] = patch->form == PV_FORM_CALL ? 0xe8 : 0xe9;
         memcpy(window + 1, &relative, 4);
-        if (patch->form == PV_FORM_CALL && put_call_entry(plan, patch, out, err))
+        if (patch->form == PV_FORM_CALL && emit_call_entry(plan, patch, out, err))
             return -1;
     }
     return output_put(out, patch->window, window, size, err);

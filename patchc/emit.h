@@ -10,6 +10,8 @@ enum {
     EMIT_ENDBR_SIZE = 4,
     EMIT_CALL_ENTRY_SIZE = 11, /* lea 8(%rsp),%rsp; jmp *table(%rip) */
     EMIT_PUSHED_CALL_SIZE = 24,
+    EMIT_LOW_ENTRY_SIZE = 56,  /* call entry that works at any address; see emit_call.c */
+    EMIT_LOW_ENTRY_WORD = 48,  /* offset of its linked address */
 };
 
 /* The output image under construction: the input's bytes with edits, and an appended segment. */
@@ -37,6 +39,13 @@ bool emit_falls_out(const struct plan *plan, const struct patch *patch);
 
 /* Writes all patches, trampolines, islands and routines. */
 int emit_patches(const struct plan *plan, struct output_bytes *out, struct error *err);
+
+/* True if a patch's call entry must also work at a low identity address. */
+bool emit_entry_is_low(const struct plan *plan, const struct patch *patch);
+
+/* The call entry of a patch, at patch->island. */
+int emit_call_entry(const struct plan *plan, const struct patch *patch, struct output_bytes *out,
+                    struct error *err);
 
 /* Writes header, routine table, routine and patch information. */
 int emit_stub(const struct plan *plan, struct output_bytes *out, struct error *err);

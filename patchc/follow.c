@@ -170,11 +170,14 @@ int follow_relocs(const struct plan *plan, struct output_bytes *out, struct buil
             output_put_file(out, relocs->offset[kind] + 4 * i, &word, 4);
             result->relocs_updated++;
         }
-    *added = malloc((plan->routine_count + 1) * sizeof **added);
+    *added = malloc((plan->routine_count + plan->patch_count + 1) * sizeof **added);
     if (!*added)
         return fail(err, EXIT_IO, "%s: out of memory", plan->image->name);
     for (size_t i = 0; i < plan->routine_count; i++)
         if (plan->routines[i].link)
             (*added)[(*added_count)++] = (uint32_t)(plan->routine_table + 8 * i);
+    for (size_t i = 0; i < plan->patch_count; i++)
+        if (plan->patches[i].trampoline && emit_entry_is_low(plan, &plan->patches[i]))
+            (*added)[(*added_count)++] = (uint32_t)(plan->patches[i].island + EMIT_LOW_ENTRY_WORD);
     return 0;
 }

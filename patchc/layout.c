@@ -129,7 +129,9 @@ static bool place(struct plan *plan, struct patch *patch)
         if (!patch->island)
             return false;
     } else if (patch->form == PV_FORM_CALL) {
-        patch->island = space_take(&plan->space, EMIT_CALL_ENTRY_SIZE, 1, low, high);
+        bool far = emit_entry_is_low(plan, patch);
+        patch->island = space_take(&plan->space, far ? EMIT_LOW_ENTRY_SIZE : EMIT_CALL_ENTRY_SIZE,
+                                   far ? 8 : 1, low, high);
         if (!patch->island)
             return false;
     }

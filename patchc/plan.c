@@ -246,8 +246,7 @@ static bool try_form(struct plan *plan, uint32_t index, enum pv_form form, enum 
     struct atom_run run;
     struct window window;
     enum reason why;
-    if (form == PV_FORM_CALL &&
-        (site->context & (CONTEXT_STACK | CONTEXT_HIGH)) != (CONTEXT_STACK | CONTEXT_HIGH)) {
+    if (form == PV_FORM_CALL && !(site->context & CONTEXT_STACK)) {
         site->reason = REASON_FORM;
         return false;
     }

@@ -162,6 +162,8 @@ const struct move *verify_move_at(const struct verify *v, uint64_t address);
 const struct move *verify_move_containing(const struct verify *v, uint64_t address);
 const struct window *verify_window_containing(const struct verify *v, uint64_t address);
 bool verify_window_overlaps(const struct verify *v, uint64_t from, uint64_t to);
+enum { VERIFY_LOW_ENTRY_SIZE = 56, VERIFY_LOW_ENTRY_WORD = 48 };
+bool verify_low_entry(const struct verify *v, uint64_t address, uint32_t routine);
 bool verify_in_window(const struct verify *v, uint64_t address);     /* first byte included */
 bool verify_inside_window(const struct verify *v, uint64_t address); /* first byte not included */
 /* Where an entry that names the instruction at `address` must point now; 0 if nowhere. */

@@ -32,6 +32,33 @@ static bool is_call_entry(const struct verify *v, uint64_t address, uint32_t rou
            address + CALL_ENTRY_SIZE + (uint64_t)read_s32(at + sizeof drop) == slot;
 }
 
+/* The call entry of code that also runs at a low identity address: it adds to the table's address its
+ * own distance from where it was linked, which stands behind it. */
+bool verify_low_entry(const struct verify *v, uint64_t address, uint32_t routine)
+{
+    static const uint8_t code[] = {0x50, 0x51, 0x48, 0x8b, 0x05, 0,    0,    0,    0,    0x48,
+                                   0xf7, 0xd0, 0x48, 0x8d, 0x0d, 0,    0,    0,    0,    0x48,
+                                   0x8d, 0x44, 0x08, 0x01, 0x48, 0x8b, 0x0d, 0,    0,    0,
+                                   0,    0x48, 0x8d, 0x04, 0x08, 0x48, 0x89, 0x44, 0x24, 0x10,
+                                   0x59, 0x58, 0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc};
+    static const unsigned fields[] = {5, 15, 27}; /* displacements: linked address, entry, slot */
+    const uint8_t *at = image_at(&v->after, address, VERIFY_LOW_ENTRY_SIZE);
+    uint64_t slot = verify_place(v, v->header.routine_table_offset) + 8 * (uint64_t)routine;
+    const uint64_t targets[] = {address + sizeof code, address, slot};
+    if (!at || address % 8 != 0)
+        return false;
+    for (unsigned i = 0, field = 0; i < sizeof code; i++) {
+        if (field < 3 && i == fields[field]) {
+            if (address + i + 4 + (uint64_t)read_s32(at + i) != targets[field++])
+                return false;
+            i += 3;
+        } else if (at[i] != code[i]) {
+            return false;
+        }
+    }
+    return read_u64(at + sizeof code) == address;
+}
+
 /* Bytes of the break instruction for this routine (D3), 0 if it is not there. */
 static unsigned break_size(const uint8_t *at, uint64_t size, uint32_t routine)
 {
@@ -69,7 +96,8 @@ static unsigned check_form(struct verify *v, uint32_t index)
         break;
     case PV_FORM_CALL:
         length = p->window_size >= 5 && leads(v, window, 0xe8, island) &&
-                         is_call_entry(v, island, p->first_routine)
+                         (is_call_entry(v, island, p->first_routine) ||
+                          verify_low_entry(v, island, p->first_routine))
                      ? 5
                      : 0;
         break;
@@ -202,7 +230,10 @@ static void claim_island(struct verify *v, uint32_t index)
     const struct pv_patch *p = &v->patches[index];
     uint64_t island = verify_place(v, p->island_offset);
     if (p->form == PV_FORM_CALL)
-        verify_claim(v, island, CALL_ENTRY_SIZE, CLAIM_PADDING, "call entry");
+        verify_claim(v, island,
+                     verify_low_entry(v, island, p->first_routine) ? VERIFY_LOW_ENTRY_SIZE
+                                                                   : CALL_ENTRY_SIZE,
+                     CLAIM_PADDING, "call entry");
     else if (verify_in_window(v, island))
         verify_claim(v, island, ISLAND_SIZE, CLAIM_WINDOW, "island");
     else
