@@ -32,11 +32,15 @@ static const struct pv_patch *patch_of(const struct verify *v, const struct linu
         else
             high = middle;
     }
-    const struct pv_patch *p = &v->patches[low];
-    bool found = low < v->header.patch_count && (p->flags & PV_PATCH_REPLACEMENT) &&
-                 verify_place(v, p->window_offset) == was->second && p->window_size == was->extra &&
-                 verify_place(v, p->island_offset) == island;
-    return found ? p : NULL;
+    for (; low < v->header.patch_count; low++) { /* several entries may name one replacement */
+        const struct pv_patch *p = &v->patches[low];
+        if (verify_place(v, p->window_offset) != was->second)
+            break;
+        if ((p->flags & PV_PATCH_REPLACEMENT) && p->window_size == was->extra &&
+            verify_place(v, p->island_offset) == island)
+            return p;
+    }
+    return NULL;
 }
 
 /* The place: where its code is now, all of it; grown only with no-ops, only by moving. */

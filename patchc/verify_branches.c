@@ -54,7 +54,8 @@ static bool through_island(struct scan *s, uint64_t target, uint64_t island)
 {
     struct verify *v = s->v;
     const uint8_t *jump = image_at(&v->after, island, 5);
-    if (!jump || jump[0] != 0xe9 ||
+    const struct image_section *section = image_section_at(&v->before, island);
+    if (!jump || jump[0] != 0xe9 || section != image_section_at(&v->before, s->range.address) ||
         !verify_same_target(v, target, island + 5 + (uint64_t)read_s32(jump + 1)))
         return false;
     vector_add(v, &s->islands, &island, sizeof island);
@@ -106,7 +107,7 @@ static void claim_islands(struct scan *s)
         qsort(islands, s->islands.count, sizeof *islands, by_value);
     for (size_t i = 0; i < s->islands.count; i++)
         if (i == 0 || islands[i] != islands[i - 1])
-            verify_claim(s->v, islands[i], 5, CLAIM_PADDING, "island of a retargeted branch");
+            verify_claim(s->v, islands[i], 5, CLAIM_ISLAND, "island of a retargeted branch");
     free(islands);
 }
 
@@ -209,7 +210,8 @@ static void collect_spots(struct scan *s)
     for (size_t i = 0; i < v->dead.count; i++) {
         add_to_filter(s, dead[i].start, dead[i].end);
         vector_add(v, &s->spots, &dead[i], sizeof *dead);
-        if (verify_falls_into(v, dead[i].start))
+        bool falls_into;
+        if (verify_is_padding(v, dead[i].start, dead[i].end, &falls_into) && falls_into)
             verify_mismatch(v, "address 0x%" PRIx64 ": code runs into what was used as padding",
                             dead[i].start);
     }

@@ -125,54 +125,73 @@ static uint64_t known_start(const struct verify *v, uint64_t address)
     return address;
 }
 
-/* Decodes from *at on, up to `address`: the last instruction that begins before it goes to *last
- * (of no-ops and INT3: those do not count), its address to *last_at. True if an instruction ends
- * there. */
-static bool decode_up_to(const struct verify *v, uint64_t *at, uint64_t address,
-                         ZydisDecodedInstruction *last, uint64_t *last_at)
+/* The original's code from `at` on: at least `size` bytes and up to 15 more, as an instruction may
+ * read them. NULL if they are not there. */
+static const uint8_t *code_at(const struct verify *v, uint64_t at, uint64_t size, uint64_t *room)
 {
-    const uint8_t *bytes = image_at(&v->before, *at, address - *at + 1);
-    if (!bytes)
-        return false;
-    /* An instruction may read up to 15 bytes, the last ones of them beyond `address`. */
-    uint64_t size = address - *at + 16;
-    if (!image_at(&v->before, *at, size))
-        size = address - *at + 1;
-    uint64_t done = 0, end = address - *at;
-    while (done < end) {
-        ZydisDecodedInstruction i;
-        unsigned length = xen_prefix(bytes + done, size - done);
-        bool code = !length && verify_decode(v, bytes + done, size - done, &i);
-        if (!length)
-            length = code ? i.length : 1;
-        if (done + length > end)
-            break;
-        if (code && i.mnemonic != ZYDIS_MNEMONIC_NOP) {
-            *last = i;
-            *last_at = *at + done;
-        }
-        done += length;
-    }
-    *at += done;
-    return done == end;
+    *room = size + 15;
+    const uint8_t *bytes = image_at(&v->before, at, *room);
+    if (bytes)
+        return bytes;
+    *room = size;
+    return image_at(&v->before, at, size);
+}
+
+/* Bytes of the next thing in the code: an instruction, the Xen signature, or one undecodable byte;
+ * instruction->length is 0 for the latter two. */
+static unsigned next_length(const struct verify *v, const uint8_t *bytes, uint64_t room,
+                            ZydisDecodedInstruction *instruction)
+{
+    unsigned length = xen_prefix(bytes, room);
+    if (!length && verify_decode(v, bytes, room, instruction))
+        return instruction->length;
+    instruction->length = 0;
+    return length ? length : 1;
 }
 
 bool verify_is_start(struct verify *v, uint64_t address)
 {
-    uint64_t from = known_start(v, address), at = from, ignored;
-    ZydisDecodedInstruction last;
+    uint64_t from = known_start(v, address), at = from, room;
     if (v->memo.from == from && v->memo.at <= address && v->memo.at >= from)
         at = v->memo.at; /* questions come in order of address: go on from the last one */
-    bool start = decode_up_to(v, &at, address, &last, &ignored);
+    const uint8_t *bytes = code_at(v, at, address - at + 1, &room);
+    if (!bytes)
+        return false;
+    uint64_t done = 0, end = address - at;
+    while (done < end) {
+        ZydisDecodedInstruction i;
+        unsigned length = next_length(v, bytes + done, room - done, &i);
+        if (done + length > end)
+            break;
+        done += length;
+    }
     v->memo.from = from;
-    v->memo.at = at;
-    return start;
+    v->memo.at = at + done;
+    return done == end;
 }
 
-bool verify_falls_into(struct verify *v, uint64_t address)
+bool verify_is_padding(const struct verify *v, uint64_t from, uint64_t to, bool *falls_into)
 {
-    uint64_t from = known_start(v, address), at = from, last_at = from;
-    ZydisDecodedInstruction last = {0};
-    return address == from || !decode_up_to(v, &at, address, &last, &last_at) || !last.length ||
-           (last.mnemonic != ZYDIS_MNEMONIC_INT3 && verify_falls_through(v, &last, last_at));
+    uint64_t start = known_start(v, from), room, last_at = start;
+    const uint8_t *bytes = code_at(v, start, to - start, &room);
+    ZydisDecodedInstruction i, last = {0};
+    *falls_into = true;
+    if (!bytes)
+        return false;
+    for (uint64_t at = start; at < to;) {
+        unsigned length = next_length(v, bytes + (at - start), room - (at - start), &i);
+        bool int3 = i.length && i.mnemonic == ZYDIS_MNEMONIC_INT3;
+        bool nop = i.length && i.mnemonic == ZYDIS_MNEMONIC_NOP;
+        if (at + length > from) {
+            if (!int3 && !nop)
+                return false;
+        } else if (!nop) {
+            last = i;
+            last_at = at;
+        }
+        at += length;
+    }
+    *falls_into = !last.length ||
+                  (last.mnemonic != ZYDIS_MNEMONIC_INT3 && verify_falls_through(v, &last, last_at));
+    return true;
 }

@@ -227,6 +227,15 @@ static bool step(struct walk *w)
     return true;
 }
 
+/* The native path of the open routine ends here: its tail is here, or it has none, because the site
+ * never falls through; then the native path stands for it. */
+static bool at_tail(const struct walk *w)
+{
+    const struct pv_routine *r = &w->v->routines[w->routine - 1];
+    uint64_t tail = verify_place(w->v, r->tail_offset);
+    return tail == w->to + w->t || (w->ends && tail == w->to + w->open_t);
+}
+
 /* Behind an instruction that never falls through, a window may take in padding (and cut its last
  * no-op short): it stands nowhere now, and verify_branches() sees to it that nothing leads there.
  */
@@ -256,9 +265,7 @@ static bool walk_window(struct walk *w)
     while (w->o < w->size && !only_padding_left(w)) {
         if (!meet_link(w) || !step(w))
             return false;
-        if (w->open &&
-            verify_place(w->v, w->v->routines[w->routine - 1].tail_offset) == w->to + w->t &&
-            !close_routine(w))
+        if (w->open && at_tail(w) && !close_routine(w))
             return false;
     }
     if (w->open)
