@@ -207,7 +207,7 @@ tidy: lint-deps
 
 cppcheck: lint-deps
 	cppcheck --quiet --std=c11 --error-exitcode=1 --inline-suppr --enable=warning,performance,portability \
-		--suppress=missingIncludeSystem -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='""' -DDATA_DIR='""' $(filter %.c,$(C_SRC))
+		--suppressions-list=tests/cppcheck.suppressions --suppress=missingIncludeSystem -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='""' -DDATA_DIR='""' $(filter %.c,$(C_SRC))
 
 shellcheck: lint-deps
 	shellcheck -x $(SHELL_SRC)

@@ -2,8 +2,9 @@
  *
  * The replacement stays; the alternative's entry is repointed to a five-byte `call T` in padding,
  * whose displacement the kernel corrects when it copies it, and T does what the replacement did and
- * returns through __x86_return_thunk. Where the alternative's place has no stack, it is `jmp T`, and T
- * jumps back. A place shorter than five bytes is moved to a trampoline, where it has room to grow. */
+ * returns through __x86_return_thunk. Where the alternative's place has no stack, it is `jmp T`,
+ * and T jumps back. A place shorter than five bytes is moved to a trampoline, where it has room to
+ * grow. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -105,8 +106,7 @@ static bool wanted(const struct plan *plan, const struct linux_entry *entry)
     for (size_t i = first; i < first + n; i++)
         if (plan->sites[i].status != STATUS_LEFT || plan->sites[i].reason == REASON_UNPROVED)
             return false;
-    return n > 0 && (!plan->options->form || plan->options->form == PV_FORM_CALL ||
-                     plan->options->form == PV_FORM_JUMP);
+    return n > 0;
 }
 
 void alternatives_mark(struct plan *plan)
@@ -167,8 +167,7 @@ static bool place_has_room(struct plan *plan, size_t index)
            atom->length == entry->length;
 }
 
-static bool plan_entry(struct plan *plan, size_t index, size_t first_replacement,
-                       enum reason *why)
+static bool plan_entry(struct plan *plan, size_t index, size_t first_replacement, enum reason *why)
 {
     const struct linux_entry *entry = &plan->tables->table[LINUX_ALTERNATIVES].entries[index];
     struct replacement r;
@@ -177,8 +176,10 @@ static bool plan_entry(struct plan *plan, size_t index, size_t first_replacement
     *why = REASON_ALTERNATIVE;
     if (!decode_replacement(plan, entry, &r))
         return false;
-    bool call = r.call_safe && (context & CONTEXT_STACK) && plan->return_thunk;
-    if (plan->options->form == (call ? PV_FORM_JUMP : PV_FORM_CALL)) {
+    enum pv_form forced = plan->options->form;
+    bool call = r.call_safe && (context & CONTEXT_STACK) && plan->return_thunk &&
+                forced != PV_FORM_JUMP;
+    if (forced && forced != (call ? PV_FORM_CALL : PV_FORM_JUMP)) {
         *why = REASON_FORM;
         return false;
     }

@@ -106,8 +106,8 @@ static bool is_nop(const uint8_t *code, unsigned length)
            (i + 1 < length && code[i] == 0x0f && code[i + 1] == 0x1f);
 }
 
-/* Can the region's bytes be copied with nothing but RIP-relative and rel32 fix-ups? Finds its site, if it holds
- * one and otherwise only NOPs. */
+/* Can the region's bytes be copied with nothing but RIP-relative and rel32 fix-ups? Finds its site,
+ * if it holds one and otherwise only NOPs. */
 static bool region_moves(const struct plan *plan, struct atom *atom)
 {
     uint64_t end = atom->address + atom->length;
@@ -147,8 +147,8 @@ static unsigned tables_over(const struct plan *plan, const struct atom *atom)
     unsigned kinds = 0;
     size_t first;
     for (int k = 0; k < LINUX_TABLES; k++)
-        if (linux_table_range(&plan->tables->table[k], atom->address,
-                              atom->address + atom->length, &first))
+        if (linux_table_range(&plan->tables->table[k], atom->address, atom->address + atom->length,
+                              &first))
             kinds |= 1u << k;
     return kinds;
 }
@@ -182,8 +182,8 @@ static bool sti_pair(const struct plan *plan, uint64_t address, struct atom *ato
     unsigned length = decode_at(plan, sti + 1, &info);
     if (!length)
         return false;
-    *atom = (struct atom){.address = sti, .length = 1 + length, .kind = ATOM_STI,
-                          .site = site_at(plan, sti + 1)};
+    *atom = (struct atom){
+        .address = sti, .length = 1 + length, .kind = ATOM_STI, .site = site_at(plan, sti + 1)};
     return true;
 }
 
@@ -193,7 +193,9 @@ static bool plain_atom(const struct plan *plan, uint64_t address, struct atom *a
     unsigned length = decode_at(plan, address, &info);
     if (!length)
         return false;
-    *atom = (struct atom){.address = address, .length = length, .kind = ATOM_INSTRUCTION,
+    *atom = (struct atom){.address = address,
+                          .length = length,
+                          .kind = ATOM_INSTRUCTION,
                           .site = site_at(plan, address)};
     if (atom->site >= 0 && plan->sites[atom->site].status == STATUS_EXCLUDED)
         atom->site = -1;
@@ -216,8 +218,8 @@ bool atom_at(const struct plan *plan, uint64_t address, struct atom *atom, enum 
     uint64_t start, end;
     *why = REASON_UNPROVED;
     if (region_of(plan, address, &start, &end)) {
-        *atom = (struct atom){.address = start, .length = (uint32_t)(end - start),
-                              .kind = ATOM_REGION, .site = -1};
+        *atom = (struct atom){
+            .address = start, .length = (uint32_t)(end - start), .kind = ATOM_REGION, .site = -1};
         *why = REASON_TABLE;
         if (end - start > 255 || !region_moves(plan, atom))
             return false;
@@ -270,8 +272,7 @@ uint64_t atoms_dead_bytes(const struct plan *plan, uint64_t address, uint64_t li
     return n < limit ? n : limit;
 }
 
-bool atoms_around(const struct plan *plan, uint64_t address, struct atom_run *run,
-                  enum reason *why)
+bool atoms_around(const struct plan *plan, uint64_t address, struct atom_run *run, enum reason *why)
 {
     struct atom backward[ATOM_REACH], center;
     enum reason ignored;

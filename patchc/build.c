@@ -1,4 +1,5 @@
-/* The pipeline: read, find, prove, plan, generate, write. Each stage takes what the one before gives. */
+/* The pipeline: read, find, prove, plan, generate, write. Each stage takes what the one before
+ * gives. */
 #include "patchc/build.h"
 
 #include <stdlib.h>
@@ -193,8 +194,8 @@ static int summarise(const struct plan *plan, struct build_result *result, struc
         uint32_t displaced = 0;
         for (uint32_t k = 0; k < patch->atom_count; k++)
             displaced += patch->atoms[k].kind != ATOM_PADDING;
-        result->patches[i] = (struct patch_summary){patch->window, patch->window_size,
-                                                    patch->trampoline, displaced};
+        result->patches[i] =
+            (struct patch_summary){patch->window, patch->window_size, patch->trampoline, displaced};
         result->orc_uncovered += plan->tables->orc_ip && patch->trampoline && patch->shares < 0;
     }
     result->header_address = plan->header;

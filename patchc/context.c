@@ -16,7 +16,7 @@ static const struct {
     enum reason excluded;
 } linux_ranges[] = {
     /* Runs at a low identity address before the kernel's own page tables are in place. */
-    {"_text", NULL, 0x4000, CONTEXT_HIGH, REASON_NONE},
+    {"_text", NULL, 0x2000, CONTEXT_HIGH, REASON_NONE},
     {"sme_encrypt_execute", NULL, 0, CONTEXT_HIGH, REASON_NONE},
     /* Before RSP is set up. */
     {"startup_64", "verify_cpu", 0, CONTEXT_STACK | CONTEXT_HIGH, REASON_NONE},

@@ -19,15 +19,15 @@ struct context {
     struct context_range *ranges; /* may overlap */
     size_t count;
     bool linux_image;
-    bool linux_without_names;     /* nothing can be proved: every site is left */
+    bool linux_without_names; /* nothing can be proved: every site is left */
 };
 
 /* Collects the ranges of an image. *context is the caller's: context_close(). */
 int context_open(const struct image *image, struct context *context, struct error *err);
 void context_close(struct context *context);
 
-/* The context of code at `address`: enum context_flag bits; *excluded gets the reason why it must not be
- * touched, or REASON_NONE. */
+/* The context of code at `address`: enum context_flag bits; *excluded gets the reason why it must
+ * not be touched, or REASON_NONE. */
 unsigned context_at(const struct context *context, uint64_t address, enum reason *excluded);
 
 /* May the code in [address, address + length) be moved? False where saved RIPs are compared with it

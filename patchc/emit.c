@@ -27,8 +27,8 @@ int output_put(struct output_bytes *out, uint64_t address, const void *bytes, si
 void output_put_file(struct output_bytes *out, uint64_t offset, const void *bytes, size_t length)
 {
     memcpy(out->edited + offset, bytes, length);
-    for (uint64_t page = offset >> PAGE_SHIFT; length && page <= (offset + length - 1) >> PAGE_SHIFT;
-         page++)
+    for (uint64_t page = offset >> PAGE_SHIFT;
+         length && page <= (offset + length - 1) >> PAGE_SHIFT; page++)
         out->dirty[page] = 1;
 }
 
@@ -69,8 +69,7 @@ uint32_t emit_size(const struct plan *plan, const struct patch *patch, uint32_t 
         return EMIT_PUSHED_CALL_SIZE;
     if (atom->length == 2 && is_jump_label(plan, atom))
         return EMIT_JUMP_SIZE;
-    if (!length_decode(atom_bytes(plan, atom), atom->length, &info) ||
-        !(info.flags & LENGTH_REL8))
+    if (!length_decode(atom_bytes(plan, atom), atom->length, &info) || !(info.flags & LENGTH_REL8))
         return atom->length;
     if (info.opcode == 0xeb)
         return EMIT_JUMP_SIZE;
@@ -297,8 +296,8 @@ static int emit_trampoline(const struct plan *plan, const struct patch *patch,
     if (emit_falls_out(plan, patch))
         put_jump(&w, leaves_to(plan, patch));
     for (uint32_t i = 0; i < patch->routine_count; i++)
-        if (emit_emulation(&w, &plan->routines[patch->first_routine + i],
-                           patch->first_routine + i, err))
+        if (emit_emulation(&w, &plan->routines[patch->first_routine + i], patch->first_routine + i,
+                           err))
             return -1;
     return output_put(out, patch->trampoline, bytes, w.at, err);
 }
@@ -313,7 +312,8 @@ static int put_transfer(struct output_bytes *out, uint64_t at, uint8_t opcode, u
     return output_put(out, at, bytes, sizeof bytes, err);
 }
 
-/* The call entry: takes the return address off the stack, then goes through the routine table (D5). */
+/* The call entry: takes the return address off the stack, then goes through the routine table (D5).
+ */
 static int put_call_entry(const struct plan *plan, const struct patch *patch,
                           struct output_bytes *out, struct error *err)
 {
@@ -338,11 +338,11 @@ static unsigned encode_break(uint8_t *bytes, uint32_t index)
     return 7;
 }
 
-static int emit_window(const struct plan *plan, const struct patch *patch,
-                       struct output_bytes *out, struct error *err)
+static int emit_window(const struct plan *plan, const struct patch *patch, struct output_bytes *out,
+                       struct error *err)
 {
     uint8_t window[256];
-    uint32_t size = patch->spare ? EMIT_JUMP_SIZE : patch->window_size;
+    uint32_t size = patch->window_size;
     if (size > sizeof window)
         return fail(err, EXIT_INPUT, "%s: 0x%llx: window too large", plan->image->name,
                     (unsigned long long)patch->window);
@@ -352,8 +352,6 @@ static int emit_window(const struct plan *plan, const struct patch *patch,
     } else if (patch->form == PV_FORM_BRANCH) {
         window[0] = 0xeb;
         window[1] = (uint8_t)(patch->island - (patch->window + 2));
-        if (put_transfer(out, patch->island, 0xe9, patch->trampoline, err))
-            return -1;
     } else {
         uint64_t target = patch->form == PV_FORM_CALL ? patch->island : patch->trampoline;
         uint32_t relative = (uint32_t)(target - (patch->window + EMIT_JUMP_SIZE));
@@ -380,6 +378,13 @@ int emit_patches(const struct plan *plan, struct output_bytes *out, struct error
         } else if (emit_window(plan, patch, out, err)) {
             return -1;
         }
+    }
+    /* Islands last: they may stand in the windows of neighbours that made room. */
+    for (size_t i = 0; i < plan->patch_count; i++) {
+        const struct patch *patch = &plan->patches[i];
+        if (patch->trampoline && patch->form == PV_FORM_BRANCH &&
+            put_transfer(out, patch->island, 0xe9, patch->trampoline, err))
+            return -1;
     }
     return 0;
 }

@@ -15,14 +15,15 @@ enum {
 /* The output image under construction: the input's bytes with edits, and an appended segment. */
 struct output_bytes {
     const struct image *image;
-    uint8_t *edited;          /* image->size bytes, owned */
-    uint8_t *dirty;           /* one byte per 4096 bytes of `edited` that were written, owned */
-    uint8_t *appended;        /* owned; NULL = none */
+    uint8_t *edited;   /* image->size bytes, owned */
+    uint8_t *dirty;    /* one byte per 4096 bytes of `edited` that were written, owned */
+    uint8_t *appended; /* owned; NULL = none */
     uint64_t appended_address;
     size_t appended_size;
 };
 
-/* Writes `length` bytes at guest-linear `address`. -1 with *err set if nothing backs the address. */
+/* Writes `length` bytes at guest-linear `address`. -1 with *err set if nothing backs the address.
+ */
 int output_put(struct output_bytes *out, uint64_t address, const void *bytes, size_t length,
                struct error *err);
 /* The same by file offset. */

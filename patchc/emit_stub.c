@@ -67,8 +67,8 @@ static int emit_routines(const struct plan *plan, const uint32_t *patch_number,
         if (!r->link)
             continue; /* its patch found no room: an all-zero entry */
         bool first = i == patch->first_routine;
-        uint64_t entry = first && !(patch->flags & PV_PATCH_REPLACEMENT) ? patch->trampoline
-                                                                          : r->link;
+        uint64_t entry =
+            first && !(patch->flags & PV_PATCH_REPLACEMENT) ? patch->trampoline : r->link;
         struct pv_routine info = {
             .site_offset = from_header(plan, plan->sites[r->site].address),
             .link_offset = from_header(plan, r->link),
@@ -106,7 +106,7 @@ static int emit_patch_info(const struct plan *plan, struct output_bytes *out, ui
             .island_offset = from_header(plan, patch->island),
             .window_size = patch->window_size,
             .trampoline_size = patch->trampoline_size,
-            .first_routine = patch->first_routine,
+            .first_routine = patch->routine_count ? patch->first_routine : 0,
             .routine_count = (uint16_t)patch->routine_count,
             .form = patch->form,
             .flags = patch->flags,

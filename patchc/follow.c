@@ -1,5 +1,5 @@
-/* Kernel tables that follow moved code: each entry is mapped from the original address to where its code is
- * now; slots stay where they are, except that the exception table is sorted again. */
+/* Kernel tables that follow moved code: each entry is mapped from the original address to where its
+ * code is now; slots stay where they are, except that the exception table is sorted again. */
 #include "patchc/follow.h"
 
 #include <stdlib.h>
@@ -46,7 +46,8 @@ static int follow_jump_label(struct follower *f, const struct linux_entry *e)
     return put_relative(f, e->slot, code) || put_relative(f, e->slot + 4, target) ? -1 : 0;
 }
 
-/* Offsets of instrlen and replacementlen, by the entry's size (it changed over the kernel versions). */
+/* Offsets of instrlen and replacementlen, by the entry's size (it changed over the kernel
+ * versions). */
 static unsigned lengths_offset(unsigned entry_size)
 {
     return entry_size == 14 ? 12 : 10;
@@ -81,10 +82,10 @@ static const struct {
     enum linux_table_kind kind;
     int (*follow)(struct follower *f, const struct linux_entry *e);
 } followers[] = {
-    {LINUX_BUG_TABLE, follow_plain},        {LINUX_ALTERNATIVES, follow_alternative},
-    {LINUX_PARAVIRT, follow_paravirt},      {LINUX_RETPOLINE_SITES, follow_plain},
-    {LINUX_RETURN_SITES, follow_plain},     {LINUX_SMP_LOCKS, follow_plain},
-    {LINUX_JUMP_TABLE, follow_jump_label},  {LINUX_STATIC_CALLS, follow_plain},
+    {LINUX_BUG_TABLE, follow_plain},       {LINUX_ALTERNATIVES, follow_alternative},
+    {LINUX_PARAVIRT, follow_paravirt},     {LINUX_RETPOLINE_SITES, follow_plain},
+    {LINUX_RETURN_SITES, follow_plain},    {LINUX_SMP_LOCKS, follow_plain},
+    {LINUX_JUMP_TABLE, follow_jump_label}, {LINUX_STATIC_CALLS, follow_plain},
 };
 
 struct exception {
@@ -111,18 +112,17 @@ static int follow_exceptions(struct follower *f)
         return fail(f->err, EXIT_IO, "%s: out of memory", f->plan->image->name);
     for (size_t i = 0; i < table->count; i++) {
         const struct linux_entry *e = &table->entries[i];
-        list[i] = (struct exception){plan_moved(f->plan, e->address),
-                                     plan_forward(f->plan, e->second),
-                                     e->slot + 8 + (uint64_t)(int64_t)(int32_t)e->data, e->data,
-                                     (uint32_t)i};
+        list[i] = (struct exception){
+            plan_moved(f->plan, e->address), plan_forward(f->plan, e->second),
+            e->slot + 8 + (uint64_t)(int64_t)(int32_t)e->data, e->data, (uint32_t)i};
         f->changed += list[i].instruction != e->address || list[i].fixup != e->second;
     }
     if (f->changed) {
         qsort(list, table->count, sizeof *list, compare_exceptions);
         for (size_t i = 0; i < table->count && !status; i++) {
             uint64_t slot = table->entries[i].slot;
-            uint32_t data = tables->ex_handlers ? (uint32_t)(list[i].handler - (slot + 8))
-                                                : list[i].data;
+            uint32_t data =
+                tables->ex_handlers ? (uint32_t)(list[i].handler - (slot + 8)) : list[i].data;
             status = put_relative(f, slot, list[i].instruction) ||
                              put_relative(f, slot + 4, list[i].fixup) ||
                              output_put(f->out, slot + 8, &data, 4, f->err)

@@ -4,8 +4,8 @@
 
 #include "patchc/emit.h"
 
-/* Rewrites every table entry that names moved code; sorts the exception table again. Counts what changed in
- * result->tables_updated. */
+/* Rewrites every table entry that names moved code; sorts the exception table again. Counts what
+ * changed in result->tables_updated. */
 int follow_tables(const struct plan *plan, struct output_bytes *out, struct build_result *result,
                   struct error *err);
 

@@ -77,6 +77,7 @@ static bool parse_class(const char *name, size_t length, struct form_operand *op
         {"cr", FORM_CR, false},
         {"dr", FORM_DR, false},
         {"sreg", FORM_SREG, false},
+        {"xmm", FORM_XMM, false},
         {"imm", FORM_IMMEDIATE, true},
         {"m", FORM_MEMORY, true},
         {"mreg", FORM_MEMORY_REGISTER, false},
@@ -131,6 +132,20 @@ static int parse_operand(const char *text, const char *start, size_t length,
     return 0;
 }
 
+/* Words that describe the instruction, not an operand. */
+static bool parse_word(const char *word, size_t length, struct form *form)
+{
+    if (length == 3 && memcmp(word, "far", 3) == 0)
+        form->far = true;
+    else if (length == 3 && memcmp(word, "w16", 3) == 0)
+        form->width = 16;
+    else if (length == 3 && memcmp(word, "w64", 3) == 0)
+        form->width = 64;
+    else
+        return false;
+    return true;
+}
+
 int form_parse(const char *text, struct form *form, struct error *err)
 {
     memset(form, 0, sizeof *form);
@@ -141,6 +156,10 @@ int form_parse(const char *text, struct form *form, struct error *err)
     const char *p = text + length;
     while (*(p += strspn(p, " ,"))) {
         size_t word = strcspn(p, " ,");
+        if (parse_word(p, word, form)) {
+            p += word;
+            continue;
+        }
         if (form->operand_count == FORM_OPERANDS)
             return fail(err, EXIT_INPUT, "template form \"%s\": too many operands", text);
         if (parse_operand(text, p, word, &form->operands[form->operand_count++], err))
@@ -172,6 +191,8 @@ static bool register_matches(const struct form_operand *pattern, ZydisRegister r
         return class == ZYDIS_REGCLASS_DEBUG;
     case FORM_SREG:
         return class == ZYDIS_REGCLASS_SEGMENT;
+    case FORM_XMM:
+        return class == ZYDIS_REGCLASS_XMM;
     default:
         return false;
     }
@@ -199,7 +220,9 @@ bool form_matches(const struct form *form, const ZydisDecodedInstruction *instru
                   const ZydisDecodedOperand *operands)
 {
     if (form->mnemonic != instruction->mnemonic ||
-        form->operand_count != instruction->operand_count_visible)
+        form->operand_count != instruction->operand_count_visible ||
+        form->far != (instruction->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR) ||
+        (form->width && form->width != instruction->operand_width))
         return false;
     for (unsigned i = 0; i < form->operand_count; i++) {
         const struct form_operand *pattern = &form->operands[i];

@@ -17,6 +17,7 @@ enum form_operand_kind {
     FORM_CR,
     FORM_DR,
     FORM_SREG,
+    FORM_XMM,
     FORM_IMMEDIATE,
     FORM_MEMORY,
     FORM_MEMORY_REGISTER, /* its address is one register */
@@ -32,6 +33,8 @@ struct form_operand {
 
 struct form {
     ZydisMnemonic mnemonic;
+    bool far;       /* a far branch; else no far branch */
+    unsigned width; /* operand width in bits; 0: any */
     unsigned operand_count;
     struct form_operand operands[FORM_OPERANDS];
 };

@@ -79,6 +79,17 @@ static bool state_dr(const struct template_values *values, unsigned argument, in
     return number < 8;
 }
 
+static bool state_selector(const struct template_values *values, unsigned argument, int64_t *value)
+{
+    (void)argument;
+    int64_t number, array;
+    if (!class_number(values, ZYDIS_REGCLASS_SEGMENT, &number) ||
+        !state_address(values, offsetof(struct pv_state, selector), &array))
+        return false;
+    *value = array + 2 * number;
+    return number < 6;
+}
+
 static bool index_value(const struct template_values *values, unsigned argument, int64_t *value)
 {
     (void)argument;
@@ -206,6 +217,7 @@ static const struct hole_kind hole_kinds[] = {
     STATE("PV_STATE_VIRTUAL_IF", virtual_if),
     STATE("PV_STATE_INTERRUPT_PENDING", interrupt_pending),
     STATE("PV_STATE_VIRTUAL_IOPL", virtual_iopl),
+    STATE("PV_STATE_VIRTUAL_AC", virtual_ac),
     STATE("PV_STATE_CR0", cr[0]),
     STATE("PV_STATE_CR2", cr[2]),
     STATE("PV_STATE_CR3", cr[3]),
@@ -222,8 +234,12 @@ static const struct hole_kind hole_kinds[] = {
     STATE("PV_STATE_IDTR", idtr),
     STATE("PV_STATE_LDTR", ldtr),
     STATE("PV_STATE_TR", tr),
+    STATE("PV_STATE_TSC_AUX", tsc_aux),
+    STATE("PV_STATE_TSC_OFFSET", tsc_offset),
+    STATE("PV_STATE_XCR0", xcr0),
     {"PV_STATE_CR", HOLE_ADDRESS, HOLE_USES_STATE, 0, state_cr},
     {"PV_STATE_DR", HOLE_ADDRESS, HOLE_USES_STATE, 0, state_dr},
+    {"PV_STATE_SELECTOR", HOLE_ADDRESS, HOLE_USES_STATE, 0, state_selector},
     {"PV_INDEX32", HOLE_VALUE, HOLE_RINGS_DOORBELL, 0, index_value},
     VALUE("PV_OPERAND", operand_word, 0),
     VALUE("PV_IMM", immediate, 0),

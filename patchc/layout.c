@@ -1,5 +1,5 @@
-/* Layout: routines, sizes and addresses of everything that the plan adds, and the maps from original
- * to displaced code. */
+/* Layout: routines, sizes and addresses of everything that the plan adds, and the maps from
+ * original to displaced code. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,7 +63,9 @@ static int number_routines(struct plan *plan, uint32_t index)
             plan->routine_capacity = capacity;
         }
         struct routine *r = &plan->routines[plan->routine_count];
-        *r = (struct routine){.site = (uint32_t)site, .patch = index, .atom = i,
+        *r = (struct routine){.site = (uint32_t)site,
+                              .patch = index,
+                              .atom = i,
                               .template = plan->sites[site].template};
         r->flags = template_flags(r->template);
         r->kind = template_kind(r->template);
@@ -81,9 +83,8 @@ static int number_routines(struct plan *plan, uint32_t index)
 
 static void measure(struct plan *plan, struct patch *patch)
 {
-    uint32_t size = patch->form == PV_FORM_CALL && !(patch->flags & PV_PATCH_REPLACEMENT)
-                        ? EMIT_ENDBR_SIZE
-                        : 0;
+    uint32_t size =
+        patch->form == PV_FORM_CALL && !(patch->flags & PV_PATCH_REPLACEMENT) ? EMIT_ENDBR_SIZE : 0;
     for (uint32_t i = 0; i < patch->atom_count; i++) {
         patch->atoms[i].offset = size;
         size += (patch->atoms[i].site >= 0 ? EMIT_LINK_SIZE : 0) + emit_size(plan, patch, i);
@@ -92,8 +93,8 @@ static void measure(struct plan *plan, struct patch *patch)
         size += EMIT_JUMP_SIZE;
     patch->trampoline_size = size;
     for (uint32_t i = 0; i < patch->routine_count; i++)
-        size += (uint32_t)template_size(
-                    plan->routines[patch->first_routine + i].template) + EMIT_JUMP_SIZE;
+        size += (uint32_t)template_size(plan->routines[patch->first_routine + i].template) +
+                EMIT_JUMP_SIZE;
     patch->total_size = size;
 }
 
@@ -102,9 +103,9 @@ static void reach_of(const struct plan *plan, const struct patch *patch, uint64_
                      uint64_t *high)
 {
     enum reason excluded;
-    uint64_t at = patch->entry >= 0 ? plan->tables->table[LINUX_ALTERNATIVES]
-                                          .entries[patch->entry].address
-                                    : patch->window;
+    uint64_t at = patch->entry >= 0
+                      ? plan->tables->table[LINUX_ALTERNATIVES].entries[patch->entry].address
+                      : patch->window;
     *low = 0;
     *high = UINT64_MAX;
     if (!(context_at(plan->context, at, &excluded) & CONTEXT_KERNEL_TABLES)) {

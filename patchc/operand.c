@@ -58,6 +58,17 @@ static const char *const kind_names[PV_KINDS] = {
     [PV_KIND_MOV_SEGMENT] = "mov_segment",
     [PV_KIND_OTHER] = "other",
     [PV_KIND_VMCALL] = "vmcall",
+    [PV_KIND_XGETBV] = "xgetbv",
+    [PV_KIND_SYSCALL] = "syscall",
+    [PV_KIND_SYSENTER] = "sysenter",
+    [PV_KIND_INT] = "int",
+    [PV_KIND_JMP_FAR] = "jmp_far",
+    [PV_KIND_CALL_FAR] = "call_far",
+    [PV_KIND_RET_FAR] = "ret_far",
+    [PV_KIND_PUSH_SEGMENT] = "push_segment",
+    [PV_KIND_POP_SEGMENT] = "pop_segment",
+    [PV_KIND_LOAD_FAR] = "load_far",
+    [PV_KIND_RDPID] = "rdpid",
 };
 
 const char *kind_name(unsigned kind)
@@ -65,7 +76,8 @@ const char *kind_name(unsigned kind)
     return kind < PV_KINDS ? kind_names[kind] : "unknown";
 }
 
-/* MOV is decided by its operands. WBNOINVD is decoded as WBINVD with a prefix. */
+/* MOV, PUSH, POP and far branches are decided by their operands. WBNOINVD is decoded as WBINVD with
+ * a prefix. */
 static const struct {
     ZydisMnemonic mnemonic;
     enum pv_kind kind;
@@ -98,7 +110,11 @@ static const struct {
     {ZYDIS_MNEMONIC_CLAC, PV_KIND_CLAC},         {ZYDIS_MNEMONIC_XSAVES, PV_KIND_XSAVES},
     {ZYDIS_MNEMONIC_XSAVES64, PV_KIND_XSAVES},   {ZYDIS_MNEMONIC_XRSTORS, PV_KIND_XRSTORS},
     {ZYDIS_MNEMONIC_XRSTORS64, PV_KIND_XRSTORS}, {ZYDIS_MNEMONIC_VMCALL, PV_KIND_VMCALL},
-    {ZYDIS_MNEMONIC_VMMCALL, PV_KIND_VMCALL},
+    {ZYDIS_MNEMONIC_VMMCALL, PV_KIND_VMCALL},    {ZYDIS_MNEMONIC_XGETBV, PV_KIND_XGETBV},
+    {ZYDIS_MNEMONIC_SYSCALL, PV_KIND_SYSCALL},   {ZYDIS_MNEMONIC_SYSENTER, PV_KIND_SYSENTER},
+    {ZYDIS_MNEMONIC_INT, PV_KIND_INT},           {ZYDIS_MNEMONIC_LSS, PV_KIND_LOAD_FAR},
+    {ZYDIS_MNEMONIC_LFS, PV_KIND_LOAD_FAR},      {ZYDIS_MNEMONIC_LGS, PV_KIND_LOAD_FAR},
+    {ZYDIS_MNEMONIC_RDPID, PV_KIND_RDPID},
 };
 
 static ZydisRegisterClass operand_class(const ZydisDecodedInstruction *instruction,
@@ -109,15 +125,35 @@ static ZydisRegisterClass operand_class(const ZydisDecodedInstruction *instructi
     return ZydisRegisterGetClass(operands[i].reg.value);
 }
 
+static enum pv_kind far_branch_kind(ZydisMnemonic mnemonic)
+{
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_JMP:
+        return PV_KIND_JMP_FAR;
+    case ZYDIS_MNEMONIC_CALL:
+        return PV_KIND_CALL_FAR;
+    case ZYDIS_MNEMONIC_RET:
+        return PV_KIND_RET_FAR;
+    default:
+        return PV_KIND_OTHER;
+    }
+}
+
 enum pv_kind kind_of_instruction(const ZydisDecodedInstruction *instruction,
                                  const ZydisDecodedOperand *operands)
 {
     for (size_t i = 0; i < sizeof mnemonic_kinds / sizeof *mnemonic_kinds; i++)
         if (mnemonic_kinds[i].mnemonic == instruction->mnemonic)
             return mnemonic_kinds[i].kind;
+    if (instruction->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+        return far_branch_kind(instruction->mnemonic);
+    ZydisRegisterClass to = operand_class(instruction, operands, 0);
+    if (to == ZYDIS_REGCLASS_SEGMENT && instruction->mnemonic == ZYDIS_MNEMONIC_PUSH)
+        return PV_KIND_PUSH_SEGMENT;
+    if (to == ZYDIS_REGCLASS_SEGMENT && instruction->mnemonic == ZYDIS_MNEMONIC_POP)
+        return PV_KIND_POP_SEGMENT;
     if (instruction->mnemonic != ZYDIS_MNEMONIC_MOV)
         return PV_KIND_OTHER;
-    ZydisRegisterClass to = operand_class(instruction, operands, 0);
     ZydisRegisterClass from = operand_class(instruction, operands, 1);
     if (to == ZYDIS_REGCLASS_CONTROL)
         return PV_KIND_MOV_TO_CR;
@@ -133,6 +169,15 @@ enum pv_kind kind_of_instruction(const ZydisDecodedInstruction *instruction,
 }
 
 /* ---- the operand word ---- */
+
+/* 0 if there is none. */
+static uint32_t immediate_word(const ZydisDecodedInstruction *instruction,
+                               const ZydisDecodedOperand *operands)
+{
+    if (instruction->operand_count_visible == 0 || operands[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        return 0;
+    return (uint32_t)operands[0].imm.value.u & (operands[0].size == 8 ? 0xffu : 0xffffu);
+}
 
 static uint32_t port_word(const ZydisDecodedInstruction *instruction,
                           const ZydisDecodedOperand *operands)
@@ -152,6 +197,15 @@ static uint32_t segment_word(ZydisInstructionAttributes attributes)
     return 0;
 }
 
+static uint32_t memory_segment_word(const ZydisDecodedOperand *operand)
+{
+    if (operand->mem.segment == ZYDIS_REGISTER_FS)
+        return 4u << 28;
+    if (operand->mem.segment == ZYDIS_REGISTER_GS)
+        return 5u << 28;
+    return 0;
+}
+
 static uint32_t string_word(const ZydisDecodedInstruction *instruction)
 {
     uint32_t word = segment_word(instruction->attributes);
@@ -163,25 +217,40 @@ static uint32_t string_word(const ZydisDecodedInstruction *instruction)
     return word;
 }
 
-/* Register, GPR and memory fields of any other instruction. */
+/* What LSS, LFS and LGS load besides their destination; 0 for any other instruction. */
+static uint32_t loaded_segment(ZydisMnemonic mnemonic)
+{
+    static const struct {
+        ZydisMnemonic mnemonic;
+        uint32_t number;
+    } loads[] = {{ZYDIS_MNEMONIC_LSS, 2}, {ZYDIS_MNEMONIC_LFS, 4}, {ZYDIS_MNEMONIC_LGS, 5}};
+    for (size_t i = 0; i < sizeof loads / sizeof *loads; i++)
+        if (loads[i].mnemonic == mnemonic)
+            return loads[i].number;
+    return 0;
+}
+
+/* Register, GPR and memory fields of any other instruction. Where there are two, GPR is the memory
+ * operand's, or the source. */
 static uint32_t register_word(const ZydisDecodedInstruction *instruction,
                               const ZydisDecodedOperand *operands, enum pv_kind kind)
 {
-    bool two_gprs = kind == PV_KIND_LAR || kind == PV_KIND_LSL || kind == PV_KIND_INVPCID;
-    uint32_t word = 0;
+    bool memory = memory_operand(instruction, operands) != NULL;
+    bool two_gprs = kind == PV_KIND_LAR || kind == PV_KIND_LSL;
+    uint32_t word = loaded_segment(instruction->mnemonic) << 4;
     for (unsigned i = 0; i < instruction->operand_count_visible; i++) {
         const ZydisDecodedOperand *operand = &operands[i];
         if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY) {
             if (memory_is_register(instruction, operand))
                 word |= PV_OPERAND_BASE | (uint32_t)gpr_number(operand->mem.base) << 8;
             else
-                word |= PV_OPERAND_MEMORY;
+                word |= PV_OPERAND_MEMORY | memory_segment_word(operand);
         } else if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER) {
             int gpr = gpr_number(operand->reg.value);
             if (gpr < 0)
                 word |= (uint32_t)ZydisRegisterGetId(operand->reg.value) & 0xff;
             else
-                word |= (uint32_t)gpr << (two_gprs && i == 0 ? 0 : 8);
+                word |= (uint32_t)gpr << (memory || (two_gprs && i == 0) ? 0 : 8);
         }
     }
     if (kind == PV_KIND_MOV_SEGMENT &&
@@ -204,6 +273,10 @@ uint32_t template_operand(const ZydisDecodedInstruction *instruction,
         return width | string_word(instruction);
     case PV_KIND_MONITOR:
         return string_word(instruction);
+    case PV_KIND_INT:
+        return immediate_word(instruction, operands);
+    case PV_KIND_RET_FAR:
+        return width | immediate_word(instruction, operands);
     case PV_KIND_VMCALL:
         return instruction->mnemonic == ZYDIS_MNEMONIC_VMMCALL;
     default:

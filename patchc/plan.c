@@ -146,10 +146,6 @@ static uint64_t find_island(const struct plan *plan, uint64_t from, uint64_t fro
             continue;
         uint64_t island = atom.address + atom.length;
         uint64_t dead = atoms_dead_bytes(plan, island, 64);
-        if (island < low && dead > low - island) {
-            dead -= low - island;
-            island = low;
-        }
         if (dead >= JUMP_SIZE && island >= low && island <= high &&
             (island >= from_end || island + JUMP_SIZE <= from))
             return island;
@@ -157,7 +153,8 @@ static uint64_t find_island(const struct plan *plan, uint64_t from, uint64_t fro
     return 0;
 }
 
-/* The cheapest window of at least `bytes` around the center; with `branch`, one that has an island. */
+/* The cheapest window of at least `bytes` around the center; with `branch`, one that has an island.
+ */
 static bool choose_window(const struct plan *plan, const struct atom_run *run, unsigned bytes,
                           bool branch, struct window *best)
 {
@@ -317,8 +314,8 @@ bool plan_region_window(struct plan *plan, uint64_t address)
     return true;
 }
 
-/* Moves a neighbour of ten bytes or more within reach of a two-byte branch at `from`: its jump takes
- * five, the rest is dead and makes an island. */
+/* Moves a neighbour of ten bytes or more within reach of a two-byte branch at `from`: its jump
+ * takes five, the rest is dead and makes an island. */
 static bool evict_neighbour(struct plan *plan, uint64_t from, uint64_t from_end)
 {
     const struct code_section *section = code_section_at(plan->code, from);
@@ -337,9 +334,8 @@ static bool evict_neighbour(struct plan *plan, uint64_t from, uint64_t from_end)
                 atom->site >= 0 || (atom->flags & (ATOM_CALL | ATOM_TABLES)))
                 break;
         }
-        if (last >= run.count || end - start < 2 * JUMP_SIZE ||
-            !enterable(run.atom, first, last) || run.atom[last].site >= 0 ||
-            (start < from_end && end > from))
+        if (last >= run.count || end - start < 2 * JUMP_SIZE || !enterable(run.atom, first, last) ||
+            run.atom[last].site >= 0 || (start < from_end && end > from))
             continue;
         struct patch *patch = plan_add_patch(plan, &run.atom[first], last - first + 1);
         if (!patch)

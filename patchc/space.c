@@ -7,8 +7,8 @@
 
 #include "patchc/length.h"
 
-#define RUN_MIN      256u         /* shorter padding is left for islands */
-#define APPENDED_MAX (64u << 20)  /* bytes of an appended segment */
+#define RUN_MIN      256u        /* shorter padding is left for islands */
+#define APPENDED_MAX (64u << 20) /* bytes of an appended segment */
 #define PAGE         4096u
 
 /* Linux frees its init sections after boot: no code may stay there. */
@@ -20,8 +20,7 @@ static bool stays_mapped(const struct code *code, const struct code_section *sec
 static int add_run(struct space *space, uint64_t address, uint64_t size, struct error *err)
 {
     if (space->count % 16 == 0) {
-        struct space_run *grown =
-            realloc(space->runs, (space->count + 16) * sizeof *space->runs);
+        struct space_run *grown = realloc(space->runs, (space->count + 16) * sizeof *space->runs);
         if (!grown)
             return fail(err, EXIT_IO, "out of memory");
         space->runs = grown;
@@ -31,7 +30,8 @@ static int add_run(struct space *space, uint64_t address, uint64_t size, struct 
     return 0;
 }
 
-/* INT3 runs that nothing refers to. The first byte stays: a call that never returns may end there. */
+/* INT3 runs that nothing refers to. The first byte stays: a call that never returns may end there.
+ */
 static int find_runs(const struct code *code, const struct code_section *section,
                      struct space *space, struct error *err)
 {

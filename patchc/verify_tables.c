@@ -33,6 +33,12 @@ static bool moved_whole(const struct verify *v, uint64_t address, unsigned lengt
     return true;
 }
 
+/* Lock prefixes and bugs name one instruction, however long; the others a number of bytes. */
+static bool names_length(enum linux_table_kind kind)
+{
+    return kind != LINUX_SMP_LOCKS && kind != LINUX_BUG_TABLE;
+}
+
 /* Tables whose entries stay in their places: the first field (`size` bytes) follows the code. */
 static void check_in_place(struct verify *v, enum linux_table_kind kind, unsigned size)
 {
@@ -43,7 +49,8 @@ static void check_in_place(struct verify *v, enum linux_table_kind kind, unsigne
         uint64_t expected = verify_moved(v, was->address);
         if (now->slot != was->slot || now->address != expected || expected == 0)
             wrong(v, kind, was->slot, "does not name the code that it named, where it is now");
-        else if (!moved_whole(v, was->address, was->length, kind == LINUX_JUMP_TABLE ? 5 : 0))
+        else if (!moved_whole(v, was->address, names_length(kind) ? was->length : 0,
+                              kind == LINUX_JUMP_TABLE ? 5 : 0))
             wrong(v, kind, was->slot, "names code that was moved in part");
         if (expected != was->address)
             verify_claim(v, was->slot, size, CLAIM_WORD, linux_table_name(kind));

@@ -169,8 +169,7 @@ static int compose_file(struct file *file, const struct plan *plan, struct outpu
         (struct compose_section){".patchvisor.original", SHT_PROGBITS, NULL, 0, 8, 0};
     if (compose_begin(c, err) || find_runs(out, c, &file->runs, err))
         return -1;
-    file->original =
-        pack_original(out, &file->runs, c, &file->sections[SECTION_ORIGINAL].size);
+    file->original = pack_original(out, &file->runs, c, &file->sections[SECTION_ORIGINAL].size);
     if (!file->original)
         return fail(err, EXIT_IO, "%s: out of memory", plan->image->name);
     file->sections[SECTION_ORIGINAL].data = file->original;

@@ -3,4 +3,4 @@
 
 DOORBELL_TEMPLATES clts, clts, "clts"
 DOORBELL_TEMPLATES lmsw, lmsw, "lmsw r16", "lmsw mreg"
-DOORBELL_MEMORY_TEMPLATE lmsw, lmsw, "lmsw mlea"
+DOORBELL_MEMORY_TEMPLATES lmsw, lmsw, "lmsw mlea"

@@ -3,4 +3,4 @@
 #include "templates/template.inc"
 
 DOORBELL_TEMPLATES invlpg, invlpg, "invlpg mreg"
-DOORBELL_MEMORY_TEMPLATE invlpg, invlpg, "invlpg mlea"
+DOORBELL_MEMORY_TEMPLATES invlpg, invlpg, "invlpg mlea"

@@ -197,7 +197,8 @@ extern const uint8_t pi_original[], pi_patched[];
     X(end_jump)                                                                                    \
     X(link_jump)                                                                                   \
     X(native_jump)                                                                                 \
-    X(tail_jump) X(emulation_jump) X(emulation_end_jump) X(copy_jump) X(back_jump) X(entry_call)   \
+    X(tail_jump)                                                                                   \
+    X(emulation_jump) X(emulation_end_jump) X(copy_jump) X(back_jump) X(entry_call)                \
         X(trampoline_call) X(end_call) X(link_call) X(native_call) X(tail_call) X(emulation_call)  \
             X(emulation_end_call) X(copy_jrcxz) X(copy_je) X(copy_inc) X(island_branch) X(         \
                 trampoline_branch) X(end_branch) X(link_branch) X(native_branch) X(tail_branch)    \

@@ -40,7 +40,8 @@ static char *printed(struct inspect_options options)
 
     if (inspect(options, &text, &err) != 0)
         fail_msg("%s", err.text);
-    copy = strdup(text); /* gcc 12 takes `text` itself, which open_memstream() knows, for dangling */
+    copy =
+        strdup(text); /* gcc 12 takes `text` itself, which open_memstream() knows, for dangling */
     free(text);
     return copy;
 }

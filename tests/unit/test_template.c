@@ -189,19 +189,22 @@ static void sweep_instruction(struct sweep *sweep, const struct decoded *d)
     }
 }
 
-/* All that the prefix leads to: one- and two-byte opcodes and 0f 38 8x with every ModRM byte. */
+/* All that the prefix leads to: one- and two-byte opcodes, 0f 38 8x and 0f 38 fx with every ModRM
+ * byte. */
 static void sweep_prefix(struct sweep *sweep, const char *prefix)
 {
     uint8_t bytes[20];
     size_t length = strlen(prefix);
     memcpy(bytes, prefix, length);
-    for (unsigned opcode = 0; opcode < 256 * 2 + 16; opcode++) {
+    for (unsigned opcode = 0; opcode < 256 * 2 + 32; opcode++) {
         size_t n = length;
         if (opcode >= 256)
             bytes[n++] = 0x0f;
         if (opcode >= 512)
             bytes[n++] = 0x38;
-        bytes[n++] = (uint8_t)(opcode < 512 ? opcode : 0x80 + (opcode & 15));
+        bytes[n++] = (uint8_t)(opcode < 512   ? opcode
+                               : opcode < 528 ? opcode - 0x180
+                                              : opcode - 0x120);
         for (unsigned modrm = 0; modrm < 256; modrm++) {
             struct decoded d;
             bytes[n] = (uint8_t)modrm;
@@ -306,7 +309,8 @@ static void test_D7_template_is_retrieved_by_instruction_form(void **state)
                                            {"0f 01 d9", "vmcall_doorbell"},
                                            {"89 c8", "none"},
                                            {"48 89 c8", "none"},
-                                           {"65 0f 01 3f", "none"},
+                                           {"65 0f 01 3f", "invlpg_memory_doorbell"},
+                                           {"65 0f 01 3d 01 00 00 00", "none"},
                                            {"67 0f 01 3d 01 00 00 00", "none"}};
     struct template_available available = everything;
     available.deprivileged = false;
@@ -339,8 +343,8 @@ static void test_D7_a_known_form_whose_needs_are_not_met_is_told_apart(void **st
     struct decoded d;
     struct template_available none = {0};
     bool known = false;
-    decode_hex("0f 01 7f 08", &d); /* invlpg 8(%rdi): no bare doorbell */
-    assert_null(find(NULL, &d, &none, &known));
+    decode_hex("0f 01 7f 08", &d); /* invlpg 8(%rdi) */
+    assert_null(find("invlpg_memory_doorbell", &d, &none, &known));
     assert_true(known);
     assert_true(decode_hex("90", &d));
     known = true;
