@@ -27,7 +27,7 @@ static bool moved_whole(const struct verify *v, uint64_t address, unsigned lengt
             move->region - move->to != (label_size ? label_size : move->length))
             return false;
         at += move->length;
-        if (length > 1 && at > end) /* a lock prefix is one byte of its instruction */
+        if (length && at > end)
             return false;
     }
     return true;
