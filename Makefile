@@ -202,11 +202,12 @@ format: lint-deps
 	clang-format -i $(C_SRC)
 
 tidy: lint-deps
-	clang-tidy --quiet $(filter %.c,$(C_SRC)) -- $(filter-out -MMD -MP,$(BASE_CFLAGS)) -DDATA_DIR='"$(DATA)"'
+	@printf '%s\n' $(filter %.c,$(C_SRC)) | xargs -P $$(nproc) -I{} sh -c \
+		"clang-tidy --quiet {} -- $(filter-out -MMD -MP -D%,$(BASE_CFLAGS)) -D_GNU_SOURCE -DPATCHVISOR_VERSION='\"\"' -DDATA_DIR='\"\"' 2>/dev/null"
 
 cppcheck: lint-deps
 	cppcheck --quiet --std=c11 --error-exitcode=1 --inline-suppr --enable=warning,performance,portability \
-		--suppress=missingIncludeSystem -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='""' -DDATA_DIR='""' $(filter %.c,$(C_SRC))
+		--suppressions-list=tests/cppcheck.suppressions --suppress=missingIncludeSystem -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='""' -DDATA_DIR='""' $(filter %.c,$(C_SRC))
 
 shellcheck: lint-deps
 	shellcheck -x $(SHELL_SRC)

@@ -246,35 +246,36 @@ static int build_section_table(struct compose *c, struct error *err)
     uint8_t *at = s->section_table + s->shnum * s->section_header;
     for (size_t i = 0; i < c->section_count; i++, at += s->section_header) {
         const struct compose_section *section = &c->sections[i];
-        put_section_header(c, at,
-                           &(Elf64_Shdr){.sh_name = add_name(s, section->name),
-                                         .sh_type = section->type,
-                                         .sh_offset = section->file_offset,
-                                         .sh_size = section->size,
-                                         .sh_addralign = section->align ? section->align : 1});
+        Elf64_Shdr header = {.sh_name = add_name(s, section->name),
+                             .sh_type = section->type,
+                             .sh_offset = section->file_offset,
+                             .sh_size = section->size,
+                             .sh_addralign = section->align ? section->align : 1};
+        put_section_header(c, at, &header);
     }
     if (c->has_segment && c->segment_name) {
-        uint64_t flags = SHF_ALLOC | (c->segment_flags & PF_W ? SHF_WRITE : 0) |
-                         (c->segment_flags & PF_X ? SHF_EXECINSTR : 0);
-        put_section_header(c, at,
-                           &(Elf64_Shdr){.sh_name = add_name(s, c->segment_name),
-                                         .sh_type = SHT_PROGBITS,
-                                         .sh_flags = flags,
-                                         .sh_addr = c->segment_vaddr,
-                                         .sh_offset = c->segment_offset,
-                                         .sh_size = c->segment_size,
-                                         .sh_addralign = 1});
+        Elf64_Shdr header = {.sh_name = add_name(s, c->segment_name),
+                             .sh_type = SHT_PROGBITS,
+                             .sh_flags = SHF_ALLOC,
+                             .sh_addr = c->segment_vaddr,
+                             .sh_offset = c->segment_offset,
+                             .sh_size = c->segment_size,
+                             .sh_addralign = 1};
+        header.sh_flags |= c->segment_flags & PF_W ? SHF_WRITE : 0;
+        header.sh_flags |= c->segment_flags & PF_X ? SHF_EXECINSTR : 0;
+        put_section_header(c, at, &header);
         at += s->section_header;
     }
-    if (s->shstrndx)
+    if (s->shstrndx) {
         move_names_header(c, s->section_table + s->shstrndx * s->section_header);
-    else
-        put_section_header(c, at,
-                           &(Elf64_Shdr){.sh_name = add_name(s, ".shstrtab"),
-                                         .sh_type = SHT_STRTAB,
-                                         .sh_offset = s->names_offset,
-                                         .sh_size = s->names_size,
-                                         .sh_addralign = 1});
+    } else {
+        Elf64_Shdr header = {.sh_name = add_name(s, ".shstrtab"),
+                             .sh_type = SHT_STRTAB,
+                             .sh_offset = s->names_offset,
+                             .sh_size = s->names_size,
+                             .sh_addralign = 1};
+        put_section_header(c, at, &header);
+    }
     return 0;
 }
 
@@ -283,25 +284,25 @@ static void build_program_headers(struct compose *c)
     struct compose_state *s = c->state;
     uint8_t *at = s->grown;
     if (c->has_segment) {
-        put_program_header(c, at,
-                           &(Elf64_Phdr){.p_type = PT_LOAD,
-                                         .p_flags = c->segment_flags,
-                                         .p_offset = c->segment_offset,
-                                         .p_vaddr = c->segment_vaddr,
-                                         .p_paddr = c->segment_paddr,
-                                         .p_filesz = c->segment_size,
-                                         .p_memsz = c->segment_size,
-                                         .p_align = SEGMENT_ALIGN});
+        Elf64_Phdr header = {.p_type = PT_LOAD,
+                             .p_flags = c->segment_flags,
+                             .p_offset = c->segment_offset,
+                             .p_vaddr = c->segment_vaddr,
+                             .p_paddr = c->segment_paddr,
+                             .p_filesz = c->segment_size,
+                             .p_memsz = c->segment_size,
+                             .p_align = SEGMENT_ALIGN};
+        put_program_header(c, at, &header);
         at += s->program_header;
     }
     if (c->note_section >= 0) {
         const struct compose_section *note = &c->sections[c->note_section];
-        put_program_header(c, at,
-                           &(Elf64_Phdr){.p_type = PT_NOTE,
-                                         .p_flags = PF_R,
-                                         .p_offset = note->file_offset,
-                                         .p_filesz = note->size,
-                                         .p_align = 4});
+        Elf64_Phdr header = {.p_type = PT_NOTE,
+                             .p_flags = PF_R,
+                             .p_offset = note->file_offset,
+                             .p_filesz = note->size,
+                             .p_align = 4};
+        put_program_header(c, at, &header);
     }
 }
 

@@ -14,8 +14,8 @@ enum exit_code {
 };
 
 struct error {
-    int code;        /* enum exit_code; 0 as long as nothing failed */
-    char text[512];  /* one line, no newline: file, offset or address, what is wrong, what to do */
+    int code;       /* enum exit_code; 0 as long as nothing failed */
+    char text[512]; /* one line, no newline: file, offset or address, what is wrong, what to do */
 };
 
 /* Fills *err (the first failure wins: a set error is not overwritten) and returns -1, so that

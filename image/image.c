@@ -68,7 +68,8 @@ static int image_init(struct image *image, const char *path, struct error *err)
     if (image->name && image->private_data)
         return 0;
     image_close(image);
-    return fail(err, EXIT_IO, "%s: out of memory", path);
+    fail(err, EXIT_IO, "%s: out of memory", path);
+    return -1;
 }
 
 int image_from_memory(const char *name, const uint8_t *bytes, size_t size, struct image *image,

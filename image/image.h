@@ -27,14 +27,14 @@ struct image_segment { /* a program header */
     uint64_t align;
 };
 
-struct image_section {  /* a section header */
-    const char *name;   /* "" if none; lives as long as the image */
-    uint32_t type;      /* SHT_* */
+struct image_section { /* a section header */
+    const char *name;  /* "" if none; lives as long as the image */
+    uint32_t type;     /* SHT_* */
     uint32_t link, info;
-    uint64_t flags;     /* SHF_* */
-    uint64_t address;   /* guest-linear; 0 if not SHF_ALLOC */
-    uint64_t offset;    /* file offset; not meaningful for SHT_NOBITS */
-    uint64_t size;      /* bytes */
+    uint64_t flags;   /* SHF_* */
+    uint64_t address; /* guest-linear; 0 if not SHF_ALLOC */
+    uint64_t offset;  /* file offset; not meaningful for SHT_NOBITS */
+    uint64_t size;    /* bytes */
     uint64_t entry_size;
     uint64_t align;
 };
@@ -48,30 +48,30 @@ struct image_symbol {
 };
 
 struct image {
-    char *name;                /* base name of the file */
-    enum image_format format;  /* of the file as given */
-    uint64_t input_size;       /* bytes of the file as given */
-    uint64_t input_xxh3;       /* XXH3_64bits of the file as given */
-    mode_t mode;               /* permission bits of the file as given */
+    char *name;               /* base name of the file */
+    enum image_format format; /* of the file as given */
+    uint64_t input_size;      /* bytes of the file as given */
+    uint64_t input_xxh3;      /* XXH3_64bits of the file as given */
+    mode_t mode;              /* permission bits of the file as given */
 
-    const uint8_t *bytes;      /* the ELF (for a bzImage: its unpacked payload) */
-    size_t size;               /* bytes, trailing data included */
-    size_t elf_end;            /* end of all that the ELF headers describe; [elf_end, size) is
-                                * trailing data (Linux: the appended relocation table) */
-    int elf_class;             /* 32 or 64 */
-    uint16_t machine;          /* EM_386 or EM_X86_64 */
-    uint64_t entry;            /* e_entry */
+    const uint8_t *bytes; /* the ELF (for a bzImage: its unpacked payload) */
+    size_t size;          /* bytes, trailing data included */
+    size_t elf_end;       /* end of all that the ELF headers describe; [elf_end, size) is
+                           * trailing data (Linux: the appended relocation table) */
+    int elf_class;        /* 32 or 64 */
+    uint16_t machine;     /* EM_386 or EM_X86_64 */
+    uint64_t entry;       /* e_entry */
 
     struct image_segment *segments;
     size_t segment_count;
     struct image_section *sections; /* index = section index in the file; may be none */
     size_t section_count;
-    struct image_symbol *symbols;   /* sorted by address, then name; may be none */
+    struct image_symbol *symbols; /* sorted by address, then name; may be none */
     size_t symbol_count;
     bool symbols_from_kallsyms;
-    double unpack_seconds;     /* time spent unpacking a bzImage; 0 for an ELF */
+    double unpack_seconds; /* time spent unpacking a bzImage; 0 for an ELF */
 
-    void *private_data;        /* what the reader must release */
+    void *private_data; /* what the reader must release */
 };
 
 /* Opens and reads a file. Returns 0, or -1 with *err set: EXIT_INPUT for an unusable image,

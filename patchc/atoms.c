@@ -6,7 +6,8 @@
 #include "patchc/context.h"
 #include "patchc/length.h"
 
-#define OPCODE_STI 0xfb
+#define OPCODE_STI  0xfb
+#define OPCODE_INT3 0xcc
 
 int32_t site_at(const struct plan *plan, uint64_t address)
 {
@@ -84,6 +85,18 @@ static bool region_of(const struct plan *plan, uint64_t address, uint64_t *start
     return found;
 }
 
+/* A replacement became a call, which needs REGION_MIN bytes at the alternative's place. */
+static bool wants_room(const struct plan *plan, uint64_t start)
+{
+    const struct linux_table *table = &plan->tables->table[LINUX_ALTERNATIVES];
+    size_t first;
+    size_t n = linux_table_range(table, start, start + 1, &first);
+    for (size_t i = first; i < first + n; i++)
+        if (plan->grow[table->by_address[i]])
+            return true;
+    return false;
+}
+
 /* True if `length` bytes at `code` are one NOP (90, 66 90, 0f 1f /0 with prefixes). */
 static bool is_nop(const uint8_t *code, unsigned length)
 {
@@ -94,8 +107,8 @@ static bool is_nop(const uint8_t *code, unsigned length)
            (i + 1 < length && code[i] == 0x0f && code[i + 1] == 0x1f);
 }
 
-/* Can the region's bytes be copied with nothing but RIP-relative and rel32 fix-ups? Finds its site, if it holds
- * one and otherwise only NOPs. */
+/* Can the region's bytes be copied with nothing but RIP-relative and rel32 fix-ups? Finds its site,
+ * if it holds one and otherwise only NOPs. */
 static bool region_moves(const struct plan *plan, struct atom *atom)
 {
     uint64_t end = atom->address + atom->length;
@@ -135,8 +148,8 @@ static unsigned tables_over(const struct plan *plan, const struct atom *atom)
     unsigned kinds = 0;
     size_t first;
     for (int k = 0; k < LINUX_TABLES; k++)
-        if (linux_table_range(&plan->tables->table[k], atom->address,
-                              atom->address + atom->length, &first))
+        if (linux_table_range(&plan->tables->table[k], atom->address, atom->address + atom->length,
+                              &first))
             kinds |= 1u << k;
     return kinds;
 }
@@ -170,8 +183,8 @@ static bool sti_pair(const struct plan *plan, uint64_t address, struct atom *ato
     unsigned length = decode_at(plan, sti + 1, &info);
     if (!length)
         return false;
-    *atom = (struct atom){.address = sti, .length = 1 + length, .kind = ATOM_STI,
-                          .site = site_at(plan, sti + 1)};
+    *atom = (struct atom){
+        .address = sti, .length = 1 + length, .kind = ATOM_STI, .site = site_at(plan, sti + 1)};
     return true;
 }
 
@@ -181,12 +194,16 @@ static bool plain_atom(const struct plan *plan, uint64_t address, struct atom *a
     unsigned length = decode_at(plan, address, &info);
     if (!length)
         return false;
-    *atom = (struct atom){.address = address, .length = length, .kind = ATOM_INSTRUCTION,
+    *atom = (struct atom){.address = address,
+                          .length = length,
+                          .kind = ATOM_INSTRUCTION,
                           .site = site_at(plan, address)};
     if (atom->site >= 0 && plan->sites[atom->site].status == STATUS_EXCLUDED)
         atom->site = -1;
     if (info.flags & LENGTH_NO_FALL)
         atom->flags |= ATOM_NO_FALL;
+    if (info.opcode == OPCODE_INT3 && info.map == 0)
+        atom->flags &= (uint8_t)~ATOM_NO_FALL; /* a debugger's breakpoint: it may be resumed */
     if (info.flags & LENGTH_CALL)
         atom->flags |= ATOM_CALL;
     /* 16-bit branches and xbegin have no corrected form. */
@@ -204,12 +221,12 @@ bool atom_at(const struct plan *plan, uint64_t address, struct atom *atom, enum 
     uint64_t start, end;
     *why = REASON_UNPROVED;
     if (region_of(plan, address, &start, &end)) {
-        *atom = (struct atom){.address = start, .length = (uint32_t)(end - start),
-                              .kind = ATOM_REGION, .site = -1};
+        *atom = (struct atom){
+            .address = start, .length = (uint32_t)(end - start), .kind = ATOM_REGION, .site = -1};
         *why = REASON_TABLE;
         if (end - start > 255 || !region_moves(plan, atom))
             return false;
-        if (atom->length < REGION_MIN && alternatives_want_room(plan, start))
+        if (atom->length < REGION_MIN && wants_room(plan, start))
             atom->flags |= ATOM_GROW;
     } else if (!sti_pair(plan, address, atom) && !plain_atom(plan, address, atom)) {
         return false;
@@ -249,7 +266,7 @@ uint64_t atoms_dead_bytes(const struct plan *plan, uint64_t address, uint64_t li
         bool referred = tables_over(plan, &probe) || claimed_any(plan, address + n, length);
         for (unsigned i = 0; i < length; i++)
             referred |= code_is_target(plan->code, address + n + i) ||
-                        linux_tables_lead_to(plan, address + n + i);
+                        plan_table_leads_to(plan, address + n + i);
         uint64_t region_start, region_end;
         if (referred || region_of(plan, address + n, &region_start, &region_end))
             break;
@@ -258,8 +275,7 @@ uint64_t atoms_dead_bytes(const struct plan *plan, uint64_t address, uint64_t li
     return n < limit ? n : limit;
 }
 
-bool atoms_around(const struct plan *plan, uint64_t address, struct atom_run *run,
-                  enum reason *why)
+bool atoms_around(const struct plan *plan, uint64_t address, struct atom_run *run, enum reason *why)
 {
     struct atom backward[ATOM_REACH], center;
     enum reason ignored;

@@ -4,16 +4,17 @@
 
 #include "patchc/plan.h"
 
-#define ATOM_REACH 10                      /* atoms looked at on each side of a site */
+#define ATOM_REACH   10 /* atoms looked at on each side of a site */
 #define ATOM_RUN_MAX (2 * ATOM_REACH + 2)
 
 struct atom_run { /* consecutive atoms that may all be displaced */
     struct atom atom[ATOM_RUN_MAX];
     int count;
-    int center;   /* the one that was asked for */
+    int center; /* the one that was asked for */
 };
 
-/* Builds the atom that contains `address`. False if it cannot move; *why says which rule forbids it. */
+/* Builds the atom that contains `address`. False if it cannot move; *why says which rule forbids
+ * it. */
 bool atom_at(const struct plan *plan, uint64_t address, struct atom *atom, enum reason *why);
 
 /* Collects movable, unclaimed atoms around `address`, up to ATOM_REACH on each side, ending with

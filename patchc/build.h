@@ -14,15 +14,15 @@
 
 struct build_options {
     const char *image_path;
-    const char *list_path;    /* never NULL: the caller has found the default */
+    const char *list_path; /* never NULL: the caller has found the default */
     const char *output_path;
     const char *report_path;
-    enum pv_form form;        /* PV_FORM_NONE: auto */
-    struct list **only;       /* rules of --only: a site must match one of them, if there are any */
+    enum pv_form form;  /* PV_FORM_NONE: auto */
+    struct list **only; /* rules of --only: a site must match one of them, if there are any */
     size_t only_count;
-    struct list **skip;       /* rules of --skip */
+    struct list **skip; /* rules of --skip */
     size_t skip_count;
-    double min_coverage;      /* percent; negative: no such check */
+    double min_coverage; /* percent; negative: no such check */
     bool assume_reserved;
 };
 
@@ -35,21 +35,22 @@ struct patch_summary {
 };
 
 struct build_result {
-    struct image image;            /* the input */
+    struct image image; /* the input */
     struct list *list;
-    struct site *sites;            /* all that the list names, sorted by address */
+    struct template_set *templates; /* sites point into it */
+    struct site *sites;             /* all that the list names, sorted by address */
     size_t site_count;
     struct patch_summary *patches; /* site->patch is an index here */
     size_t patch_count;
-    const char *output_name;       /* base name */
-    uint64_t output_size;          /* bytes */
+    const char *output_name; /* base name */
+    uint64_t output_size;    /* bytes */
     uint64_t output_xxh3;
-    uint64_t header_address;       /* of struct pv_header; 0 = nothing was patched */
-    uint64_t state_address;        /* 0 = none */
+    uint64_t header_address;               /* of struct pv_header; 0 = nothing was patched */
+    uint64_t state_address;                /* 0 = none */
     uint64_t tables_updated[LINUX_TABLES]; /* entries changed, by table */
     uint64_t relocs_updated;
-    uint64_t orc_uncovered;        /* trampolines without ORC entries: backtraces stop there */
-    uint64_t padding_bytes;        /* routine space found */
+    uint64_t orc_uncovered; /* trampolines without ORC entries: backtraces stop there */
+    uint64_t padding_bytes; /* routine space found */
     uint64_t padding_used;
 };
 
@@ -65,8 +66,8 @@ double build_coverage(const struct build_counts *counts);
 /* Runs the pipeline up to the sites' contexts: what `patchc scan` prints. Nothing is written. */
 int build_scan(const struct build_options *options, struct build_result *result, struct error *err);
 
-/* Runs the whole pipeline: writes the image, then the report. -1 with *err set; EXIT_CHECK when coverage is
- * below options->min_coverage (then the report is written and the image is not). */
+/* Runs the whole pipeline: writes the image, then the report. -1 with *err set; EXIT_CHECK when
+ * coverage is below options->min_coverage (then the report is written and the image is not). */
 int build_run(const struct build_options *options, struct build_result *result, struct error *err);
 
 void build_result_free(struct build_result *result);

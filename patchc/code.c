@@ -92,7 +92,7 @@ static int lay_out(const struct image *image, struct code *code, struct error *e
 static int allocate_bits(const struct image *image, struct code *code, struct error *err)
 {
     struct code_index *index = code->index;
-    size_t words = index->bits / 64;
+    size_t words = index->bits / 64 ? index->bits / 64 : 1;
     index->block = calloc(words, 5 * sizeof *index->block);
     if (!index->block)
         return fail(err, EXIT_IO, "%s: out of memory", image->name);

@@ -281,8 +281,10 @@ static int flow_open(struct flow *flow, struct error *err)
     size_t words = code->index->bits / 64;
     flow->part = code_add_part(code);
     flow->block = calloc(words, (FLOW_MODES + 1) * sizeof(uint64_t));
-    if (!flow->part || !flow->block)
-        return fail(err, EXIT_IO, "%s: out of memory", flow->image->name);
+    if (!flow->part || !flow->block) {
+        fail(err, EXIT_IO, "%s: out of memory", flow->image->name);
+        return -1;
+    }
     for (int mode = 0; mode < FLOW_MODES; mode++)
         flow->seen[mode] = flow->block + (size_t)mode * words;
     flow->slots_left = flow->image->size / 8;

@@ -250,9 +250,9 @@ static void sweep_all(struct sweep *sweep, struct code *code)
 int code_linear(const struct image *image, struct code *code, struct error *err)
 {
     struct sweep sweep = {.code = code, .chunk_count = make_chunks(code, NULL)};
-    sweep.chunks = calloc(sweep.chunk_count, sizeof *sweep.chunks);
+    sweep.chunks = calloc(sweep.chunk_count + 1, sizeof *sweep.chunks);
     sweep.table = make_table();
-    code->index->parts = calloc(sweep.chunk_count, sizeof *code->index->parts);
+    code->index->parts = calloc(sweep.chunk_count + 1, sizeof *code->index->parts);
     bool ready = sweep.chunks && sweep.table && code->index->parts;
     if (ready) {
         code->index->part_count = sweep.chunk_count;

@@ -40,9 +40,12 @@ json_t *json_hex(uint64_t value)
 
 json_t *json_name(const char *name)
 {
-    json_t *value = name ? json_string(name) : json_null();
+    json_t *value;
     char *copy;
 
+    if (!name)
+        return json_null();
+    value = json_string(name);
     if (value || !(copy = strdup(name)))
         return value;
     for (char *p = copy; *p; p++)

@@ -189,3 +189,36 @@ const char *list_unresolved(const struct list *list, size_t index)
                 return list->rules[i].range_missing[k];
     return NULL;
 }
+
+/* True if every register that the operand's alternatives allow is a system or segment register. */
+static bool operand_is_special(const struct list *list, const struct list_rule *rule, unsigned i)
+{
+    for (uint32_t k = 0; k < rule->operands[i].count; k++) {
+        const struct operand_form *form = &list->forms[rule->operands[i].first + k];
+        bool control = form->kind == OPERAND_REGISTERS && form->low >= ZYDIS_REGISTER_CR0 &&
+                       form->high <= ZYDIS_REGISTER_CR15;
+        bool debug = form->kind == OPERAND_REGISTERS && form->low >= ZYDIS_REGISTER_DR0 &&
+                     form->high <= ZYDIS_REGISTER_DR15;
+        bool segment = form->kind == OPERAND_SEGMENT ||
+                       (form->kind == OPERAND_REGISTERS && form->low >= ZYDIS_REGISTER_ES &&
+                        form->high <= ZYDIS_REGISTER_GS);
+        if (!control && !debug && !segment)
+            return false;
+    }
+    return true;
+}
+
+bool list_names_plain(const struct list *list, ZydisMnemonic mnemonic)
+{
+    if (list->includes_all)
+        return true;
+    for (uint32_t i = list->first[mnemonic]; i < list->first[mnemonic + 1]; i++) {
+        const struct list_rule *rule = &list->rules[list->by_mnemonic[i]];
+        bool special = (rule->conditions & CONDITION_BRANCH) && rule->branch_far;
+        for (unsigned o = 0; o < rule->operand_count; o++)
+            special |= operand_is_special(list, rule, o);
+        if (rule->include && !special)
+            return true;
+    }
+    return false;
+}

@@ -265,8 +265,8 @@ int report_format_scan(const struct build_result *result, char **text, size_t *s
 
 int report_write(const struct build_result *result, const char *path, struct error *err)
 {
-    struct iovec piece;
-    char *text;
+    struct iovec piece = {0};
+    char *text = NULL;
     int status;
 
     if (report_format(result, &text, &piece.iov_len, err) < 0)

@@ -10,19 +10,19 @@
 #include "patchc/code.h"
 
 struct space_run {
-    uint64_t address;  /* guest-linear */
-    uint64_t size;     /* bytes */
-    uint64_t used;     /* bytes from the start */
+    uint64_t address; /* guest-linear */
+    uint64_t size;    /* bytes */
+    uint64_t used;    /* bytes from the start */
 };
 
 struct space {
-    struct space_run *runs; /* sorted by address */
+    struct space_run *runs; /* largest first */
     size_t count;
-    uint64_t total;         /* bytes found */
-    uint64_t used;          /* bytes handed out */
+    uint64_t total; /* bytes found */
+    uint64_t used;  /* bytes handed out */
     /* an appended segment, under --assume-reserved or where the guest provably leaves it alone */
     bool appended;
-    uint64_t appended_address, appended_physical, appended_limit;
+    uint64_t appended_address, appended_physical, appended_limit, appended_used;
 };
 
 /* Finds the providers of an image. Returns 0, or -1 with *err set (memory). */
@@ -32,6 +32,7 @@ void space_close(struct space *space);
 
 /* Takes `size` bytes aligned to `align` (power of two) within [low, high). Returns the guest-linear
  * address, or 0 if there is no room. */
-uint64_t space_take(struct space *space, uint64_t size, uint64_t align, uint64_t low, uint64_t high);
+uint64_t space_take(struct space *space, uint64_t size, uint64_t align, uint64_t low,
+                    uint64_t high);
 
 #endif

@@ -294,6 +294,8 @@ static int read_set(struct template_set *set, struct error *err)
         return fail(err, EXIT_INPUT, "the embedded templates are unreadable");
     if (read_meta(set, meta, err))
         return -1;
+    if (!set->templates)
+        return fail(err, EXIT_INPUT, "there are no embedded templates");
     qsort(set->templates, set->count, sizeof *set->templates, compare_templates);
     if (read_sections(set, false, err) || read_sections(set, true, err))
         return -1;

@@ -165,6 +165,7 @@ static void close_all(struct verify *v)
     free(v->claims.data);
     free(v->moves.data);
     free(v->branches.data);
+    free(v->dead.data);
     linux_tables_close(&v->tables_before);
     linux_tables_close(&v->tables_after);
     image_close(&v->before);

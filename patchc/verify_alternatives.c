@@ -32,11 +32,15 @@ static const struct pv_patch *patch_of(const struct verify *v, const struct linu
         else
             high = middle;
     }
-    const struct pv_patch *p = &v->patches[low];
-    bool found = low < v->header.patch_count && (p->flags & PV_PATCH_REPLACEMENT) &&
-                 verify_place(v, p->window_offset) == was->second && p->window_size == was->extra &&
-                 verify_place(v, p->island_offset) == island;
-    return found ? p : NULL;
+    for (; low < v->header.patch_count; low++) { /* several entries may name one replacement */
+        const struct pv_patch *p = &v->patches[low];
+        if (verify_place(v, p->window_offset) != was->second)
+            break;
+        if ((p->flags & PV_PATCH_REPLACEMENT) && p->window_size == was->extra &&
+            verify_place(v, p->island_offset) == island)
+            return p;
+    }
+    return NULL;
 }
 
 /* The place: where its code is now, all of it; grown only with no-ops, only by moving. */
@@ -47,7 +51,7 @@ static bool check_place(struct verify *v, const struct linux_entry *was,
         return false;
     if (!verify_in_window(v, was->address))
         return now->address == was->address && now->length == was->length &&
-               (was->length == 0 || !verify_in_window(v, was->address + was->length - 1u));
+               !verify_window_overlaps(v, was->address, was->address + was->length);
     const struct window *window = verify_window_containing(v, was->address);
     const struct move *first = verify_move_at(v, was->address), *last = first;
     if (!first || now->address != first->to || was->length > window->end - was->address)

@@ -14,6 +14,14 @@ void verify_claim_file(struct verify *v, uint64_t offset, uint64_t size, enum cl
         vector_add(v, &v->claims, &claim, sizeof claim);
 }
 
+static uint64_t int3_run(const uint8_t *bytes, uint64_t size)
+{
+    uint64_t at = 0;
+    while (at < size && bytes[at] == 0xcc)
+        at++;
+    return at;
+}
+
 bool verify_claim(struct verify *v, uint64_t address, uint64_t size, enum claim_kind kind,
                   const char *what)
 {
@@ -24,6 +32,12 @@ bool verify_claim(struct verify *v, uint64_t address, uint64_t size, enum claim_
         return false;
     }
     verify_claim_file(v, offset, size, kind, what);
+    bool padding = kind == CLAIM_PADDING || kind == CLAIM_ISLAND;
+    const uint8_t *was = padding ? image_at(&v->before, address, size) : NULL;
+    if (was && int3_run(was, size) != size) {
+        struct window dead = {.start = address, .end = address + size};
+        vector_add(v, &v->dead, &dead, sizeof dead);
+    }
     return true;
 }
 
@@ -116,22 +130,14 @@ static void judge_unclaimed(struct verify *v, uint64_t offset, uint64_t end)
     }
 }
 
-/* Padding in executable memory: INT3 all over, or no-ops only. */
-static bool is_padding(const struct verify *v, const uint8_t *bytes, uint64_t size)
+/* Padding in executable memory: INT3, or INT3 and no-ops. */
+static bool is_padding(const struct verify *v, uint64_t origin, const struct claim *claim)
 {
-    uint64_t at = 0;
-    while (at < size && bytes[at] == 0xcc)
-        at++;
-    if (at == size)
-        return true;
-    for (at = 0; at < size;) {
-        ZydisDecodedInstruction instruction;
-        if (!verify_decode(v, bytes + at, size - at, &instruction) ||
-            instruction.mnemonic != ZYDIS_MNEMONIC_NOP)
-            return false;
-        at += instruction.length;
-    }
-    return true;
+    uint64_t address;
+    bool falls_into;
+    return int3_run(v->before.bytes + origin, claim->size) == claim->size ||
+           (image_address(&v->before, origin, &address) &&
+            verify_is_padding(v, address, address + claim->size, &falls_into));
 }
 
 /* Memory that the guest gives away after boot, or never maps as text. */
@@ -163,12 +169,14 @@ static void judge_claim(struct verify *v, const struct claim *claim)
     case CLAIM_WORD:
         break;
     case CLAIM_PADDING:
+    case CLAIM_ISLAND:
         if (mixed)
             wrong = "straddles the end of the original's bytes";
-        else if (!added && !is_padding(v, v->before.bytes + origin, claim->size))
+        else if (!added && !is_padding(v, origin, claim))
             wrong = "stands where the original has no padding";
-        else if (!added && !(image_address(&v->after, claim->offset, &address) &&
-                             is_lasting_text(v, address)))
+        else if (!added && claim->kind == CLAIM_PADDING &&
+                 !(image_address(&v->after, claim->offset, &address) &&
+                   is_lasting_text(v, address)))
             wrong = "stands in memory that is not text for ever";
         break;
     }

@@ -133,7 +133,7 @@ static Elf64_Shdr section_header(const struct image *image, const struct tables 
 static bool is_our_name(const char *name)
 {
     static const char *const names[] = {".note.patchvisor", ".patchvisor.original",
-                                        ".patchvisor.io", ".patchvisor", ".shstrtab"};
+                                        ".patchvisor.io", ".patchvisor.stub", ".shstrtab"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
             return true;

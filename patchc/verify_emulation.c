@@ -7,7 +7,8 @@
 #include "patchc/template.h"
 #include "patchc/verify_internal.h"
 
-/* Flags that say where a routine is; the others are its template's. */
+/* Flags that say where a routine is; the others are its template's. (An STI before the site is the
+ * host's to emulate, together with the site: nothing may come between them.) */
 enum { PLACE_FLAGS = PV_ROUTINE_REPLACEMENT | PV_ROUTINE_STI };
 
 struct routine_check {
@@ -17,7 +18,7 @@ struct routine_check {
     ZydisDecodedInstruction instruction; /* the site, in the original */
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
     uint64_t site;
-    uint64_t address; /* of the template's code, behind an STI that belongs to the routine */
+    uint64_t address; /* of the template's code */
     const uint8_t *code;
     size_t size;
     const struct template_set *set;
@@ -109,15 +110,6 @@ static void check_routine(struct verify *v, const struct template_set *set, uint
     uint64_t to = c.address + c.size + 5 + (uint64_t)read_s32(jump + 1);
     if (jump[0] != 0xe9 || to != verify_place(v, r->tail_offset))
         wrong(&c, "it does not end with a jump to the routine's tail");
-    if (r->flags & PV_ROUTINE_STI) {
-        if (c.size == 0 || c.code[0] != 0xfb) {
-            wrong(&c, "it does not begin with the STI that belongs to the routine");
-            return;
-        }
-        c.code++;
-        c.address++;
-        c.size--;
-    }
     template_each(set, try_template, &c);
     if (!c.match)
         wrong(&c, "its code, kind and flags are of no template, filled for its instruction");
@@ -131,6 +123,7 @@ void verify_emulation(struct verify *v)
         return;
     }
     for (uint32_t i = 0; i < v->header.routine_count; i++)
-        check_routine(v, set, i);
+        if (!verify_dead_routine(v, i))
+            check_routine(v, set, i);
     template_set_close(set);
 }

@@ -26,6 +26,20 @@ static void *read_table(struct verify *v, int64_t offset, uint64_t count, size_t
     return copy;
 }
 
+/* Claims memory that the runtime fills: zero in the image. */
+static void claim_zero(struct verify *v, uint64_t address, uint64_t size, const char *what)
+{
+    if (!verify_claim(v, address, size, CLAIM_PADDING, what))
+        return;
+    const uint8_t *bytes = image_at(&v->after, address, size);
+    for (uint64_t i = 0; i < size; i++)
+        if (bytes[i]) {
+            verify_mismatch(v, "address 0x%" PRIx64 ": %s is filled before the guest starts",
+                            address + i, what);
+            return;
+        }
+}
+
 /* Tables that the runtime fills: all zero in the image, there exactly if their feature is. */
 static void check_runtime_table(struct verify *v, int64_t offset, uint64_t size, uint32_t feature,
                                 const char *what)
@@ -38,15 +52,7 @@ static void check_runtime_table(struct verify *v, int64_t offset, uint64_t size,
     uint64_t address = v->base + (uint64_t)offset;
     if (address % 64)
         verify_mismatch(v, "header: %s at 0x%" PRIx64 " is not aligned to 64 bytes", what, address);
-    if (!verify_claim(v, address, size, CLAIM_PADDING, what))
-        return;
-    const uint8_t *bytes = image_at(&v->after, address, size);
-    for (uint64_t i = 0; i < size; i++)
-        if (bytes[i]) {
-            verify_mismatch(v, "address 0x%" PRIx64 ": %s is filled before the guest starts",
-                            address + i, what);
-            return;
-        }
+    claim_zero(v, address, size, what);
 }
 
 /* The state lies in writable memory that the file leaves zero, in a page of which the stub does not
@@ -64,7 +70,8 @@ static void check_state(struct verify *v)
     }
     uint64_t address = v->base + (uint64_t)h->state_offset;
     uint64_t in_page = address & 0xfff;
-    if (in_page < 64 || in_page + h->state_size != 0x1000 ||
+    bool linux_image = v->tables_before.present;
+    if ((linux_image && in_page < 64) || in_page + h->state_size != 0x1000 ||
         h->state_size < sizeof(struct pv_state))
         verify_mismatch(v, "header: state at 0x%" PRIx64 " of %u bytes is not the rest of a page",
                         address, h->state_size);
@@ -100,22 +107,53 @@ static void check_fields(struct verify *v)
                         "MSR table");
 }
 
-/* Patches are sorted; routines belong to patches, consecutively, none left over. */
+bool verify_dead_routine(const struct verify *v, uint32_t index)
+{
+    static const struct pv_routine none;
+    return memcmp(&v->routines[index], &none, sizeof none) == 0 && v->routine_table[index] == 0;
+}
+
+/* One patch of the table: its routines come behind those of the patches before it (*next is the
+ * first of them), or it shares those of another. */
+static void check_patch_order(struct verify *v, uint32_t index, uint32_t *next)
+{
+    const struct pv_patch *p = &v->patches[index];
+    uint32_t count = v->header.routine_count;
+    bool copied = p->flags & PV_PATCH_REPLACEMENT;
+    if (index && (p[-1].window_offset > p->window_offset ||
+                  (p[-1].window_offset == p->window_offset &&
+                   !(copied && (p[-1].flags & PV_PATCH_REPLACEMENT)))))
+        verify_mismatch(v, "patch %u: the table is not sorted by window", index);
+    if (p->first_routine > count || p->routine_count > count - p->first_routine) {
+        verify_mismatch(v, "patch %u: routines %u to %u of %u", index, p->first_routine,
+                        p->first_routine + p->routine_count, count);
+        return;
+    }
+    if (p->routine_count == 0 && p->first_routine != 0)
+        verify_mismatch(v, "patch %u: has no routine, and a first routine", index);
+    if (p->routine_count == 0 || (copied && v->routines[p->first_routine].patch != index))
+        return;
+    bool in_order = p->first_routine >= *next;
+    for (; in_order && *next < p->first_routine; ++*next)
+        in_order = verify_dead_routine(v, *next);
+    if (!in_order)
+        verify_mismatch(v, "patch %u: its first routine is %u, and %u comes next", index,
+                        p->first_routine, *next);
+    *next = p->first_routine + p->routine_count;
+}
+
+/* Patches are sorted; routines belong to patches, consecutively, none left over. A routine for
+ * which there was no room is all zero. */
 static void check_order(struct verify *v)
 {
-    for (uint32_t i = 0; i < v->header.patch_count; i++) {
-        const struct pv_patch *p = &v->patches[i];
-        if (i && p[-1].window_offset >= p->window_offset)
-            verify_mismatch(v, "patch %u: the table is not sorted by window", i);
-        if (p->first_routine > v->header.routine_count ||
-            p->routine_count > v->header.routine_count - p->first_routine)
-            verify_mismatch(v, "patch %u: routines %u to %u of %u", i, p->first_routine,
-                            p->first_routine + p->routine_count, v->header.routine_count);
-    }
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < v->header.patch_count; i++)
+        check_patch_order(v, i, &next);
     for (uint32_t i = 0; i < v->header.routine_count; i++) {
         const struct pv_routine *r = &v->routines[i];
         const struct pv_patch *p = r->patch < v->header.patch_count ? &v->patches[r->patch] : NULL;
-        if (!p || i < p->first_routine || i - p->first_routine >= p->routine_count)
+        if (!verify_dead_routine(v, i) &&
+            (!p || i < p->first_routine || i - p->first_routine >= p->routine_count))
             verify_mismatch(v, "routine %u: is not one of patch %u", i, r->patch);
     }
 }
@@ -124,6 +162,8 @@ bool verify_header(struct verify *v)
 {
     const struct pv_note *note = &v->record.note;
     v->base = note->header_address;
+    if (!v->base && !note->header_file)
+        return true; /* nothing was patched */
     const uint8_t *bytes = image_at(&v->after, v->base, sizeof v->header);
     uint64_t offset;
     if (!bytes || memcmp(bytes, PV_HEADER_MAGIC, 8) != 0) {

@@ -24,7 +24,8 @@
 
 enum claim_kind {
     CLAIM_WINDOW,  /* a patch's window: original code replaced */
-    CLAIM_PADDING, /* was padding in the original, or is in the added segment */
+    CLAIM_PADDING, /* was padding in the original's lasting text, or is in the added segment */
+    CLAIM_ISLAND,  /* was padding in the original; lasts as long as the code around it */
     CLAIM_WORD,    /* a table field, relocation word, header field or displacement that follows */
     CLAIM_ADDED,   /* not in the original */
 };
@@ -67,6 +68,7 @@ struct verify {
     struct vector claims;   /* struct claim */
     struct vector moves;    /* struct move, sorted by `from` once all windows are walked */
     struct vector branches; /* struct branch_check */
+    struct vector dead;     /* struct window: no-ops that were used as padding */
     struct window *windows; /* sorted by start; replacements are not among them */
     size_t window_count;
     ZydisDecoder decoder;
@@ -106,12 +108,18 @@ void verify_elf(struct verify *v);
 /* verify_header.c: reads the header and its tables; false if nothing can be checked without them.
  */
 bool verify_header(struct verify *v);
+bool verify_dead_routine(const struct verify *v, uint32_t index); /* there was no room for it */
 
 /* verify_window.c: what each window holds and where it leads; fills windows, moves and branches. */
 void verify_patches(struct verify *v);
 
 /* verify_walk.c: the window of a patch against its trampoline, which must lead to `back`. */
 bool verify_walk(struct verify *v, uint32_t index, uint64_t back);
+
+/* Can control go on behind this instruction of the original? What the kernel rewrites always may.
+ */
+bool verify_falls_through(const struct verify *v, const ZydisDecodedInstruction *i,
+                          uint64_t address);
 
 /* The address that an offset of the header means. */
 static inline uint64_t verify_place(const struct verify *v, int64_t offset)
@@ -153,6 +161,9 @@ void verify_branches(struct verify *v);
 const struct move *verify_move_at(const struct verify *v, uint64_t address);
 const struct move *verify_move_containing(const struct verify *v, uint64_t address);
 const struct window *verify_window_containing(const struct verify *v, uint64_t address);
+bool verify_window_overlaps(const struct verify *v, uint64_t from, uint64_t to);
+enum { VERIFY_LOW_ENTRY_SIZE = 56, VERIFY_LOW_ENTRY_WORD = 48 };
+bool verify_low_entry(const struct verify *v, uint64_t address, uint32_t routine);
 bool verify_in_window(const struct verify *v, uint64_t address);     /* first byte included */
 bool verify_inside_window(const struct verify *v, uint64_t address); /* first byte not included */
 /* Where an entry that names the instruction at `address` must point now; 0 if nowhere. */
@@ -161,6 +172,9 @@ uint64_t verify_moved(const struct verify *v, uint64_t address);
 bool verify_same_target(const struct verify *v, uint64_t before, uint64_t after);
 /* Does an instruction begin at this original address? Decodes from the symbol before it. */
 bool verify_is_start(struct verify *v, uint64_t address);
+/* Is [from, to) of the original INT3 and no-ops only (the first and last may be cut)? Then
+ * *falls_into tells whether control may fall into them from the code before. */
+bool verify_is_padding(const struct verify *v, uint64_t from, uint64_t to, bool *falls_into);
 void verify_moves_sort(struct verify *v);
 
 static inline uint32_t read_u32(const uint8_t *bytes)

@@ -55,6 +55,19 @@ const struct window *verify_window_containing(const struct verify *v, uint64_t a
     return low && address < v->windows[low - 1].end ? &v->windows[low - 1] : NULL;
 }
 
+bool verify_window_overlaps(const struct verify *v, uint64_t from, uint64_t to)
+{
+    size_t low = 0, high = v->window_count;
+    while (low < high) { /* the first window that ends behind `from` */
+        size_t middle = low + (high - low) / 2;
+        if (v->windows[middle].end <= from)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < v->window_count && v->windows[low].start < to;
+}
+
 bool verify_in_window(const struct verify *v, uint64_t address)
 {
     return verify_window_containing(v, address) != NULL;
@@ -112,29 +125,76 @@ static uint64_t known_start(const struct verify *v, uint64_t address)
     return address;
 }
 
+/* The original's code from `at` on: at least `size` bytes and up to 15 more, as an instruction may
+ * read them. NULL if they are not there. */
+static const uint8_t *code_at(const struct verify *v, uint64_t at, uint64_t size, uint64_t *room)
+{
+    *room = size + 15;
+    const uint8_t *bytes = image_at(&v->before, at, *room);
+    if (bytes)
+        return bytes;
+    *room = size;
+    return image_at(&v->before, at, size);
+}
+
+/* Bytes of the next thing in the code: an instruction, the Xen signature, the far jump by which
+ * 32-bit code enters long mode (SDM 2A, JMP ptr16:32), or one undecodable byte; instruction->length
+ * is 0 for the latter three. */
+static unsigned next_length(const struct verify *v, const uint8_t *bytes, uint64_t room,
+                            ZydisDecodedInstruction *instruction)
+{
+    unsigned length = xen_prefix(bytes, room);
+    if (!length && verify_decode(v, bytes, room, instruction))
+        return instruction->length;
+    instruction->length = 0;
+    if (!length && room >= 7 && bytes[0] == 0xea)
+        return 7;
+    return length ? length : 1;
+}
+
 bool verify_is_start(struct verify *v, uint64_t address)
 {
-    uint64_t from = known_start(v, address), at = from;
+    uint64_t from = known_start(v, address), at = from, room;
     if (v->memo.from == from && v->memo.at <= address && v->memo.at >= from)
         at = v->memo.at; /* questions come in order of address: go on from the last one */
-    const uint8_t *bytes = image_at(&v->before, at, address - at + 1);
+    const uint8_t *bytes = code_at(v, at, address - at + 1, &room);
     if (!bytes)
         return false;
-    /* An instruction may read up to 15 bytes, the last ones of them beyond `address`. */
-    uint64_t size =
-        image_at(&v->before, at, address - at + 16) ? address - at + 16 : address - at + 1;
-    uint64_t done = 0;
-    while (at + done < address) {
-        ZydisDecodedInstruction instruction;
-        unsigned length = xen_prefix(bytes + done, size - done);
-        if (!length)
-            length =
-                verify_decode(v, bytes + done, size - done, &instruction) ? instruction.length : 1;
-        if (at + done + length > address)
+    uint64_t done = 0, end = address - at;
+    while (done < end) {
+        ZydisDecodedInstruction i;
+        unsigned length = next_length(v, bytes + done, room - done, &i);
+        if (done + length > end)
             break;
         done += length;
     }
     v->memo.from = from;
     v->memo.at = at + done;
-    return at + done == address;
+    return done == end;
+}
+
+bool verify_is_padding(const struct verify *v, uint64_t from, uint64_t to, bool *falls_into)
+{
+    uint64_t start = known_start(v, from), room, last_at = start;
+    const uint8_t *bytes = code_at(v, start, to - start, &room);
+    ZydisDecodedInstruction i, last = {0};
+    *falls_into = true;
+    if (!bytes)
+        return false;
+    for (uint64_t at = start; at < to;) {
+        unsigned length = next_length(v, bytes + (at - start), room - (at - start), &i);
+        bool int3 = i.length && i.mnemonic == ZYDIS_MNEMONIC_INT3;
+        bool nop = i.length && i.mnemonic == ZYDIS_MNEMONIC_NOP;
+        if (at + length > from) {
+            if (!int3 && !nop)
+                return false;
+        } else if (!nop) {
+            last = i;
+            last_at = at;
+        }
+        at += length;
+    }
+    *falls_into = !last.length ||
+                  (last.mnemonic != ZYDIS_MNEMONIC_INT3 && verify_falls_through(v, &last, last_at));
+    return true;
 }

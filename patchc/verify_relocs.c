@@ -55,11 +55,25 @@ static void compare(struct verify *v, int kind, uint32_t *expected, uint32_t *fo
     }
 }
 
+/* Call entries that hold their own linked address: those words are relocated too. */
+static size_t low_entry_words(const struct verify *v, uint32_t *words)
+{
+    size_t n = 0;
+    for (uint32_t i = 0; i < v->header.patch_count; i++) {
+        const struct pv_patch *p = &v->patches[i];
+        uint64_t island = verify_place(v, p->island_offset);
+        if (p->form == PV_FORM_CALL && !(p->flags & PV_PATCH_REPLACEMENT) &&
+            verify_low_entry(v, island, p->first_routine))
+            words[n++] = (uint32_t)(island + VERIFY_LOW_ENTRY_WORD);
+    }
+    return n;
+}
+
 static void check_list(struct verify *v, int kind)
 {
     size_t count = v->relocs_before.count[kind];
     size_t added = kind == RELOC_64 ? v->header.routine_count : 0;
-    uint32_t *expected = calloc(count + added + 1, sizeof *expected);
+    uint32_t *expected = calloc(count + added + v->header.patch_count + 1, sizeof *expected);
     uint32_t *found = calloc(v->relocs_after.count[kind] + 1, sizeof *found);
     if (!expected || !found) {
         v->out_of_memory = true;
@@ -71,10 +85,13 @@ static void check_list(struct verify *v, int kind)
                 verify_mismatch(v, "relocation table: the %s place 0x%" PRIx64 " was patched away",
                                 kind_name[kind], relocs_address(word));
         }
-        for (size_t i = 0; i < added; i++)
-            expected[count + i] =
-                (uint32_t)(verify_place(v, v->header.routine_table_offset) + 8 * i);
-        compare(v, kind, expected, found, count + added);
+        uint64_t table = verify_place(v, v->header.routine_table_offset);
+        for (uint32_t i = 0; i < added; i++)
+            if (!verify_dead_routine(v, i))
+                expected[count++] = (uint32_t)(table + 8 * (uint64_t)i);
+        if (kind == RELOC_64)
+            count += low_entry_words(v, expected + count);
+        compare(v, kind, expected, found, count);
     }
     free(expected);
     free(found);

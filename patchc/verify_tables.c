@@ -11,25 +11,32 @@ static void wrong(struct verify *v, enum linux_table_kind kind, uint64_t slot, c
 }
 
 /* A region that the kernel rewrites as a whole moves as a whole: the copies of its instructions
- * follow each other as the instructions do. */
-static bool moved_whole(const struct verify *v, uint64_t address, unsigned length)
+ * follow each other as the instructions do, and none of them changed its size (but a jump label,
+ * whose copy is always `label_size` bytes). */
+static bool moved_whole(const struct verify *v, uint64_t address, unsigned length,
+                        unsigned label_size)
 {
-    const struct window *window = verify_window_containing(v, address);
-    if (!window || length == 0)
-        return !verify_in_window(v, address + (length ? length - 1 : 0));
-    if (length > window->end - address)
-        return false;
+    uint64_t end = address + (length ? length : 1);
     const struct move *first = verify_move_at(v, address);
-    for (uint64_t at = address; first && at < address + length;) {
+    if (!first || !verify_in_window(v, address))
+        return !verify_window_overlaps(v, address, end);
+    for (uint64_t at = address; at < end;) {
         const struct move *move = verify_move_at(v, at);
-        if (!move || move->to - first->to != move->from - first->from ||
-            (at != address && !move->verbatim))
+        if (!move || move->patch != first->patch ||
+            move->to - first->to != move->from - first->from ||
+            move->region - move->to != (label_size ? label_size : move->length))
             return false;
         at += move->length;
-        if (at > address + length)
+        if (length && at > end)
             return false;
     }
-    return first != NULL;
+    return true;
+}
+
+/* Lock prefixes and bugs name one instruction, however long; the others a number of bytes. */
+static bool names_length(enum linux_table_kind kind)
+{
+    return kind != LINUX_SMP_LOCKS && kind != LINUX_BUG_TABLE;
 }
 
 /* Tables whose entries stay in their places: the first field (`size` bytes) follows the code. */
@@ -42,7 +49,8 @@ static void check_in_place(struct verify *v, enum linux_table_kind kind, unsigne
         uint64_t expected = verify_moved(v, was->address);
         if (now->slot != was->slot || now->address != expected || expected == 0)
             wrong(v, kind, was->slot, "does not name the code that it named, where it is now");
-        else if (!moved_whole(v, was->address, was->length))
+        else if (!moved_whole(v, was->address, names_length(kind) ? was->length : 0,
+                              kind == LINUX_JUMP_TABLE ? 5 : 0))
             wrong(v, kind, was->slot, "names code that was moved in part");
         if (expected != was->address)
             verify_claim(v, was->slot, size, CLAIM_WORD, linux_table_name(kind));
@@ -111,7 +119,7 @@ static void check_pinned(struct verify *v)
 {
     const struct linux_table *before = &v->tables_before.table[LINUX_PINNED];
     for (size_t i = 0; i < before->count; i++)
-        if (verify_in_window(v, before->entries[i].address))
+        if (verify_window_overlaps(v, before->entries[i].address, before->entries[i].address + 1))
             wrong(v, LINUX_PINNED, before->entries[i].slot, "names code that was patched");
 }
 

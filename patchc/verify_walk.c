@@ -85,7 +85,7 @@ static bool may_accompany(struct walk *w, const struct pv_routine *r,
         address + i->length == site)
         return true;
     const struct linux_entry *e = alternative_over(w->v, site);
-    return e && e == alternative_over(w->v, address) && i->mnemonic == ZYDIS_MNEMONIC_NOP;
+    return e && address - e->address < e->length && i->mnemonic == ZYDIS_MNEMONIC_NOP;
 }
 
 /* At the tail of the open routine: it stands for its site, all of it and nothing else. */
@@ -130,7 +130,7 @@ static void skip_growth(struct walk *w)
 }
 
 /* Can control fall out of this instruction? What the kernel rewrites at boot always may. */
-static bool falls_through(const struct verify *v, const ZydisDecodedInstruction *i,
+bool verify_falls_through(const struct verify *v, const ZydisDecodedInstruction *i,
                           uint64_t address)
 {
     const struct linux_entry *bug;
@@ -149,6 +149,7 @@ static bool falls_through(const struct verify *v, const ZydisDecodedInstruction 
     case ZYDIS_MNEMONIC_UD2: /* BUG() does not return, WARN() does (BUGFLAG_WARNING) */
         bug = entry_at(&v->tables_before.table[LINUX_BUG_TABLE], address);
         return bug && (bug->data & 1);
+    case ZYDIS_MNEMONIC_INT3: /* a stop behind code that does not return */
     case ZYDIS_MNEMONIC_IRET:
     case ZYDIS_MNEMONIC_IRETD:
     case ZYDIS_MNEMONIC_IRETQ:
@@ -217,7 +218,7 @@ static bool step(struct walk *w)
         w->site_t = w->t;
     w->o += i.length;
     w->t += length;
-    w->ends = !falls_through(v, &i, d.address);
+    w->ends = !verify_falls_through(v, &i, d.address);
     if (w->o == w->size && i.meta.category == ZYDIS_CATEGORY_CALL && w->now[w->t - 5] == 0xe9)
         w->ends = true; /* the pushed return address leads back */
     skip_growth(w);
@@ -227,15 +228,26 @@ static bool step(struct walk *w)
     return true;
 }
 
-/* Behind an instruction that never falls through, a window may take in padding: it stands nowhere
- * now, and verify_branches() sees to it that nothing leads there. */
+/* The native path of the open routine ends here: its tail is here, or it has none, because the site
+ * never falls through; then the native path stands for it. */
+static bool at_tail(const struct walk *w)
+{
+    const struct pv_routine *r = &w->v->routines[w->routine - 1];
+    uint64_t tail = verify_place(w->v, r->tail_offset);
+    return tail == w->to + w->t || (w->ends && tail == w->to + w->open_t);
+}
+
+/* Behind an instruction that never falls through, a window may take in padding (and cut its last
+ * no-op short): it stands nowhere now, and verify_branches() sees to it that nothing leads there.
+ */
 static bool only_padding_left(const struct walk *w)
 {
     if (!w->ends)
         return false;
+    uint64_t room = image_at(&w->v->before, w->from, w->size + 15) ? w->size + 15 : w->size;
     for (uint64_t at = w->o; at < w->size;) {
         ZydisDecodedInstruction i;
-        if (!verify_decode(w->v, w->was + at, w->size - at, &i) ||
+        if (!verify_decode(w->v, w->was + at, room - at, &i) ||
             (i.mnemonic != ZYDIS_MNEMONIC_INT3 && i.mnemonic != ZYDIS_MNEMONIC_NOP))
             return false;
         at += i.length;
@@ -254,9 +266,7 @@ static bool walk_window(struct walk *w)
     while (w->o < w->size && !only_padding_left(w)) {
         if (!meet_link(w) || !step(w))
             return false;
-        if (w->open &&
-            verify_place(w->v, w->v->routines[w->routine - 1].tail_offset) == w->to + w->t &&
-            !close_routine(w))
+        if (w->open && at_tail(w) && !close_routine(w))
             return false;
     }
     if (w->open)

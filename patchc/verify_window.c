@@ -32,6 +32,33 @@ static bool is_call_entry(const struct verify *v, uint64_t address, uint32_t rou
            address + CALL_ENTRY_SIZE + (uint64_t)read_s32(at + sizeof drop) == slot;
 }
 
+/* The call entry of code that also runs at a low identity address: it adds to the table's address
+ * its own distance from where it was linked, which stands behind it. */
+bool verify_low_entry(const struct verify *v, uint64_t address, uint32_t routine)
+{
+    static const uint8_t code[] = {0x50, 0x51, 0x48, 0x8b, 0x05, 0,    0,    0,    0,    0x48,
+                                   0xf7, 0xd0, 0x48, 0x8d, 0x0d, 0,    0,    0,    0,    0x48,
+                                   0x8d, 0x44, 0x08, 0x01, 0x48, 0x8b, 0x0d, 0,    0,    0,
+                                   0,    0x48, 0x8d, 0x04, 0x08, 0x48, 0x89, 0x44, 0x24, 0x10,
+                                   0x59, 0x58, 0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc};
+    static const unsigned fields[] = {5, 15, 27}; /* displacements: linked address, entry, slot */
+    const uint8_t *at = image_at(&v->after, address, VERIFY_LOW_ENTRY_SIZE);
+    uint64_t slot = verify_place(v, v->header.routine_table_offset) + 8 * (uint64_t)routine;
+    const uint64_t targets[] = {address + sizeof code, address, slot};
+    if (!at || address % 8 != 0)
+        return false;
+    for (unsigned i = 0, field = 0; i < sizeof code; i++) {
+        if (field < 3 && i == fields[field]) {
+            if (address + i + 4 + (uint64_t)read_s32(at + i) != targets[field++])
+                return false;
+            i += 3;
+        } else if (at[i] != code[i]) {
+            return false;
+        }
+    }
+    return read_u64(at + sizeof code) == address;
+}
+
 /* Bytes of the break instruction for this routine (D3), 0 if it is not there. */
 static unsigned break_size(const uint8_t *at, uint64_t size, uint32_t routine)
 {
@@ -69,7 +96,8 @@ static unsigned check_form(struct verify *v, uint32_t index)
         break;
     case PV_FORM_CALL:
         length = p->window_size >= 5 && leads(v, window, 0xe8, island) &&
-                         is_call_entry(v, island, p->first_routine)
+                         (is_call_entry(v, island, p->first_routine) ||
+                          verify_low_entry(v, island, p->first_routine))
                      ? 5
                      : 0;
         break;
@@ -133,8 +161,7 @@ static void check_flags(struct verify *v, uint32_t index)
 {
     const struct pv_patch *p = &v->patches[index];
     if (p->flags & ~(PV_PATCH_REPLACEMENT | PV_PATCH_EVICTED) ||
-        ((p->flags & PV_PATCH_EVICTED) != 0) != (p->routine_count == 0) ||
-        (p->routine_count == 0 && p->first_routine != 0))
+        ((p->flags & PV_PATCH_EVICTED) != 0) != (p->routine_count == 0))
         wrong(v, index, "its flags and its number of routines disagree");
     for (uint32_t i = 0; i < p->routine_count; i++) {
         const struct pv_routine *r = &v->routines[p->first_routine + i];
@@ -198,6 +225,25 @@ static void check_replacement(struct verify *v, uint32_t index)
     }
 }
 
+static void claim_island(struct verify *v, uint32_t index)
+{
+    const struct pv_patch *p = &v->patches[index];
+    uint64_t island = verify_place(v, p->island_offset);
+    if (p->form == PV_FORM_CALL)
+        verify_claim(v, island,
+                     verify_low_entry(v, island, p->first_routine) ? VERIFY_LOW_ENTRY_SIZE
+                                                                   : CALL_ENTRY_SIZE,
+                     CLAIM_PADDING, "call entry");
+    else if (verify_in_window(v, island))
+        verify_claim(v, island, ISLAND_SIZE, CLAIM_WINDOW, "island");
+    else
+        verify_claim(v, island, ISLAND_SIZE, CLAIM_ISLAND, "island");
+    if (p->form == PV_FORM_BRANCH &&
+        image_section_at(&v->before, island) !=
+            image_section_at(&v->before, verify_place(v, p->window_offset)))
+        wrong(v, index, "its island is in another section");
+}
+
 static void check_patch(struct verify *v, uint32_t index, const uint64_t *islands, size_t count)
 {
     const struct pv_patch *p = &v->patches[index];
@@ -214,11 +260,8 @@ static void check_patch(struct verify *v, uint32_t index, const uint64_t *island
     check_rest(v, index, length, islands, count);
     if (!verify_is_start(v, window))
         wrong(v, index, "does not begin where an instruction of the original begins");
-    if (p->island_offset) {
-        uint64_t island = verify_place(v, p->island_offset);
-        verify_claim(v, island, p->form == PV_FORM_CALL ? CALL_ENTRY_SIZE : ISLAND_SIZE,
-                     verify_in_window(v, island) ? CLAIM_WINDOW : CLAIM_PADDING, "island");
-    }
+    if (p->island_offset)
+        claim_island(v, index);
     if (verify_walk(v, index, window + p->window_size))
         verify_claim(v, verify_place(v, p->trampoline_offset), p->trampoline_size, CLAIM_PADDING,
                      "trampoline");

@@ -80,9 +80,10 @@ static struct sweep sweep_all(Elf *elf, int elf_class, bool full)
             header.sh_type == SHT_NOBITS)
             continue;
         data = elf_rawdata(section, NULL);
-        if (!data)
+        if (data)
+            sweep_section(&decoder, full, data->d_buf, data->d_size, &sweep);
+        else
             errx(1, "%s", elf_errmsg(-1));
-        sweep_section(&decoder, full, data->d_buf, data->d_size, &sweep);
     }
     sweep.seconds = now() - start;
     return sweep;

@@ -1,5 +1,5 @@
-/* Fuzz target: the readers of patched images, restore's record and the whole of verify. The input is a
- * patched image; its original is what its own record gives back. */
+/* Fuzz target: the readers of patched images, restore's record and the whole of verify. The input
+ * is a patched image; its original is what its own record gives back. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -40,6 +40,8 @@ enum {
 
 /* Builds both images and writes both files. */
 void patched_image_make(struct patched_image *image);
+/* Writes the original as a test has changed it, and patches it anew. */
+void patched_image_remake(struct patched_image *image);
 void patched_image_free(struct patched_image *image);
 
 /* Recomputes the checksum (if `seal`), and writes the patched file again. */

@@ -160,6 +160,12 @@ LABEL(long_apart), long_inside[], long_overlapped[], long_label[];
 LABEL(both), both_end[], both_64[], both_shared[], both_loop[];
 LABEL(pvh), pvh_end[], pvh_start[], pvh_bytes[], pvh_64[], pvh_loop[];
 
+/* The bytes between two labels of a guest. */
+static uint64_t span(const uint8_t *from, const uint8_t *to)
+{
+    return (uintptr_t)to - (uintptr_t)from;
+}
+
 struct mapped {
     uint8_t *bytes;
     const uint8_t *guest; /* its first byte here */
@@ -201,7 +207,7 @@ static uint64_t address(const struct mapped *mapped, const uint8_t *label)
 
 static uint64_t boot_offset(const uint8_t *label)
 {
-    return (uint64_t)(label - boot);
+    return span(boot, label);
 }
 
 static void test_elf32_guest_is_followed_into_64_bit_code(void **state)
@@ -211,7 +217,7 @@ static void test_elf32_guest_is_followed_into_64_bit_code(void **state)
                                GUEST_TEXT + boot_offset(boot_unused) + 1};
     struct guest guest = {.elf_class = 32,
                           .text = boot,
-                          .text_size = (size_t)(boot_end - boot),
+                          .text_size = span(boot, boot_end),
                           .data = stored,
                           .data_size = sizeof stored,
                           .symbols = {{"boot_taken", boot_offset(boot_taken), 3},
@@ -246,9 +252,9 @@ static void test_multiboot_elf64_begins_in_32_bit_mode(void **state)
     (void)state;
     struct guest guest = {.elf_class = 64,
                           .text = multi,
-                          .text_size = (size_t)(multi_end - multi),
-                          .entry = (uint64_t)(multi_start - multi),
-                          .symbols = {{"multi_other", (uint64_t)(multi_other - multi), 1}}};
+                          .text_size = span(multi, multi_end),
+                          .entry = span(multi, multi_start),
+                          .symbols = {{"multi_other", span(multi, multi_other), 1}}};
     struct mapped mapped;
     map_guest(&guest, &mapped);
     assert_other(&mapped, multi_start);
@@ -261,7 +267,7 @@ static void test_multiboot_elf64_begins_in_32_bit_mode(void **state)
 static void test_unresolved_selector_proves_nothing(void **state)
 {
     (void)state;
-    struct guest guest = {.elf_class = 32, .text = lost, .text_size = (size_t)(lost_end - lost)};
+    struct guest guest = {.elf_class = 32, .text = lost, .text_size = span(lost, lost_end)};
     struct mapped mapped;
     map_guest(&guest, &mapped);
     assert_other(&mapped, lost);
@@ -273,14 +279,13 @@ static void test_unresolved_selector_proves_nothing(void **state)
 static void test_elf64_functions_and_jump_tables_are_followed(void **state)
 {
     (void)state;
-    struct guest guest = {
-        .elf_class = 64,
-        .text = long_mode,
-        .text_size = (size_t)(long_mode_end - long_mode),
-        .symbols = {{"long_start", 0, (uint64_t)(long_start_end - long_start)},
-                    {"long_apart", (uint64_t)(long_apart - long_mode), 8},
-                    {"long_overlapped", (uint64_t)(long_overlapped - long_mode), 2},
-                    {"long_label", (uint64_t)(long_label - long_mode), 0}}};
+    struct guest guest = {.elf_class = 64,
+                          .text = long_mode,
+                          .text_size = span(long_mode, long_mode_end),
+                          .symbols = {{"long_start", 0, span(long_start, long_start_end)},
+                                      {"long_apart", span(long_mode, long_apart), 8},
+                                      {"long_overlapped", span(long_mode, long_overlapped), 2},
+                                      {"long_label", span(long_mode, long_label), 0}}};
     struct mapped mapped;
     map_guest(&guest, &mapped);
     assert_start(&mapped, long_start);
@@ -298,7 +303,7 @@ static void test_elf64_functions_and_jump_tables_are_followed(void **state)
 static void test_bytes_reached_in_two_modes_are_not_proved(void **state)
 {
     (void)state;
-    struct guest guest = {.elf_class = 32, .text = both, .text_size = (size_t)(both_end - both)};
+    struct guest guest = {.elf_class = 32, .text = both, .text_size = span(both, both_end)};
     struct mapped mapped;
     map_guest(&guest, &mapped);
     assert_start(&mapped, both_64);
@@ -314,14 +319,14 @@ static void test_linux_pvh_entry_is_other_mode_until_the_far_jump(void **state)
     struct guest guest = {.elf_class = 64,
                           .linux_banner = true,
                           .text = pvh,
-                          .text_size = (size_t)(pvh_end - pvh),
-                          .pvh_entry = (uint64_t)(pvh_start - pvh)};
+                          .text_size = span(pvh, pvh_end),
+                          .pvh_entry = span(pvh, pvh_start)};
     struct mapped mapped;
     map_guest(&guest, &mapped);
     assert_start(&mapped, pvh);
-    for (const uint8_t *at = pvh_start; at < pvh_bytes; at++) {
-        assert_other(&mapped, at);
-        assert_no_start(&mapped, at);
+    for (uint64_t at = 0; at < span(pvh_start, pvh_bytes); at++) {
+        assert_other(&mapped, pvh_start + at);
+        assert_no_start(&mapped, pvh_start + at);
     }
     assert_start(&mapped, pvh_64); /* although linear decoding steps over it */
     assert_start(&mapped, pvh_64 + 2);
@@ -334,7 +339,7 @@ static void test_without_section_headers_segments_are_followed(void **state)
 {
     (void)state;
     struct guest guest = {
-        .elf_class = 32, .no_sections = true, .text = boot, .text_size = (size_t)(boot_end - boot)};
+        .elf_class = 32, .no_sections = true, .text = boot, .text_size = span(boot, boot_end)};
     struct mapped mapped;
     map_guest(&guest, &mapped);
     assert_int_equal(mapped.code.sections[0].section, UINT32_MAX);

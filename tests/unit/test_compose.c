@@ -51,7 +51,7 @@ static void setup(struct subject *s, const struct tiny_options *options)
 static void run(struct subject *s)
 {
     const struct iovec *pieces;
-    size_t count, at = 0;
+    size_t count = 0, at = 0;
     if (compose_begin(&s->compose, &s->err) || compose_layout(&s->compose, &s->err) ||
         compose_pieces(&s->compose, &pieces, &count, &s->err))
         fail_msg("%s", s->err.text);

@@ -186,6 +186,21 @@ static void test_symbols_of_elf32_are_found(void **state)
     symbols_are_found(32);
 }
 
+static void test_symbol_of_another_section_is_not_taken(void **state)
+{
+    (void)state;
+    static const uint8_t text[33] = {0x90};
+    struct tiny t;
+    struct image image;
+    tiny_build(&(struct tiny_options){.elf_class = 64, .text = text, .text_size = sizeof text}, &t);
+    open_tiny(&t, &image);
+    assert_null(image_symbol_at(&image, t.base + t.rodata, NULL)); /* text_end is before it */
+    assert_null(image_symbol_at(&image, t.base + t.text + sizeof text, NULL)); /* in no section */
+    symbol_is(&image, t.base + t.text + sizeof text - 1, "second", 16);
+    image_close(&image);
+    tiny_free(&t);
+}
+
 static void test_image_without_sections_is_read(void **state)
 {
     (void)state;
@@ -583,6 +598,7 @@ int main(void)
         cmocka_unit_test(test_sections_are_found_by_address),
         cmocka_unit_test(test_symbols_of_elf64_are_found),
         cmocka_unit_test(test_symbols_of_elf32_are_found),
+        cmocka_unit_test(test_symbol_of_another_section_is_not_taken),
         cmocka_unit_test(test_image_without_sections_is_read),
         cmocka_unit_test(test_trailing_data_are_seen),
         cmocka_unit_test(test_linux_is_recognised_by_its_banner),

@@ -36,11 +36,14 @@ static int inspect(struct inspect_options options, char **text, struct error *er
 static char *printed(struct inspect_options options)
 {
     struct error err;
-    char *text;
+    char *text, *copy;
 
     if (inspect(options, &text, &err) != 0)
         fail_msg("%s", err.text);
-    return text;
+    copy =
+        strdup(text); /* gcc 12 takes `text` itself, which open_memstream() knows, for dangling */
+    free(text);
+    return copy;
 }
 
 static void write_file(const char *path, const char *text)

@@ -18,8 +18,43 @@
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
+
+/* The test's own open, fsync and rename stand before the C library's: they fail when told to. */
+static bool no_nameless_files, no_fsync, no_rename;
+
+int open(const char *path, int flags, ...)
+{
+    if (no_nameless_files && (flags & O_TMPFILE) == O_TMPFILE) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    va_list arguments;
+    va_start(arguments, flags);
+    mode_t mode = va_arg(arguments, unsigned);
+    va_end(arguments);
+    return syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+int fsync(int fd)
+{
+    if (no_fsync) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_fsync, fd);
+}
+
+int rename(const char *from, const char *to)
+{
+    if (no_rename) {
+        errno = EROFS;
+        return -1;
+    }
+    return syscall(SYS_rename, from, to);
+}
 
 static char folder[] = "/tmp/test_output.XXXXXX";
 
@@ -153,6 +188,39 @@ static void test_file_size_limit_leaves_nothing_behind(void **state)
     assert_non_null(strstr(err.text, "File too large"));
     holds(path, "as it was");
     assert_int_equal(names_in(folder), 1);
+    unlink(path);
+}
+
+static void test_file_system_without_nameless_files_is_written_to(void **state)
+{
+    (void)state;
+    struct stat st;
+    const char *path = in_folder("named");
+    no_nameless_files = true;
+    written(path, "one");
+    written(path, "two");
+    no_nameless_files = false;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0644);
+    assert_int_equal(names_in(folder), 1);
+    unlink(path);
+}
+
+static void test_disk_error_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    const char *path = in_folder("kept"), *fresh = in_folder("new");
+    written(path, "as it was");
+    for (int i = 0; i < 4; i++) {
+        no_nameless_files = i & 1;
+        no_fsync = i < 2;
+        no_rename = !no_fsync;
+        not_written(path, no_fsync ? "Input/output error" : "Read-only file system");
+        not_written(fresh, "cannot write it");
+        no_nameless_files = no_fsync = no_rename = false;
+        holds(path, "as it was");
+        assert_int_equal(names_in(folder), 1);
+    }
     unlink(path);
 }
 
@@ -318,6 +386,8 @@ int main(void)
         cmocka_unit_test(test_many_pieces_are_written),
         cmocka_unit_test(test_full_disk_is_reported),
         cmocka_unit_test(test_file_size_limit_leaves_nothing_behind),
+        cmocka_unit_test(test_file_system_without_nameless_files_is_written_to),
+        cmocka_unit_test(test_disk_error_leaves_nothing_behind),
         cmocka_unit_test(test_missing_folder_is_reported),
         cmocka_unit_test(test_folder_is_not_replaced),
         cmocka_unit_test(test_unwritable_folder_is_reported),

@@ -51,7 +51,8 @@ static void teardown(struct subject *s)
           sizeof((const uint32_t[]){__VA_ARGS__}) / 4)
 
 /* Words that name places in the tiny 64-bit image: by physical address. */
-enum { TEXT = 0x81000200, NEXT = 0x81000204, DATA = 0x81001250 };
+#define TEXT 0x81000200u
+#define NEXT 0x81000204u
 
 static void test_lists_are_read_from_the_end(void **state)
 {

@@ -270,16 +270,44 @@ static void test_an_unpatched_image_is_refused(void **state)
     assert_non_null(strstr(err.text, "not a patched image"));
 }
 
-static void test_code_in_the_place_of_code_is_refused(void **state)
+/* The byte of the original's text at this offset. */
+static uint8_t *was(size_t offset)
+{
+    return image.original + 0x1000 + offset;
+}
+
+static void test_only_padding_is_overwritten(void **state)
 {
     (void)state;
-    /* the same patch, with its trampoline's bytes counted as code of the original */
-    memset(image.original + 0x1000 + patched_image_label("trampoline_near"), 0x90, 4);
-    FILE *file = fopen(image.original_path, "wb");
-    fwrite(image.original, 1, image.original_size, file);
-    fclose(file);
-    char text[512];
-    assert_int_equal(verify(text, sizeof text), EXIT_CHECK);
+    memset(was(patched_image_label("trampoline_near")), 0x90, 16);
+    patched_image_remake(&image);
+    accept_image(); /* dead no-ops are padding too */
+    *was(patched_image_label("trampoline_near") + 3) = 0xc3;
+    patched_image_remake(&image);
+    refuse("has no padding");
+}
+
+static void test_padding_must_be_dead(void **state)
+{
+    (void)state;
+    memset(was(0x47), 0x90, 0x19 + 5); /* from the RET of the code before to the island's end */
+    patched_image_remake(&image);
+    memset(image.text + 0x47, 0x90, 0x19);
+    accept_image();
+    *was(0x46) = 0x90; /* that RET */
+    patched_image_remake(&image);
+    memset(image.text + 0x46, 0x90, 0x1a);
+    refuse("code runs into");
+}
+
+static void test_nothing_leads_to_used_padding(void **state)
+{
+    (void)state;
+    memset(was(0x60), 0x90, 5);
+    int32_t displacement = 0x60 - 0x105;
+    memcpy(was(0x101), &displacement, sizeof displacement);
+    patched_image_remake(&image);
+    refuse("used as padding");
 }
 
 static void test_the_sti_shadow_is_kept(void **state)
@@ -316,7 +344,9 @@ int main(void)
         TEST(test_the_checksum_is_checked),
         TEST(test_another_original_is_refused),
         TEST(test_an_unpatched_image_is_refused),
-        TEST(test_code_in_the_place_of_code_is_refused),
+        TEST(test_only_padding_is_overwritten),
+        TEST(test_padding_must_be_dead),
+        TEST(test_nothing_leads_to_used_padding),
         TEST(test_the_sti_shadow_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

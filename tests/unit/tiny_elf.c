@@ -77,6 +77,8 @@ static uint32_t symbol_name(const char *name)
     return at;
 }
 
+enum { FIRST_GLOBAL = 5 }; /* local symbols come first */
+
 static size_t put_symbols(const struct tiny_options *o, const struct tiny *t, uint8_t *at)
 {
     uint64_t text = t->base + t->text, bss = t->data_address + t->data_size;
@@ -87,11 +89,11 @@ static size_t put_symbols(const struct tiny_options *o, const struct tiny *t, ui
     } symbols[] = {
         {"tiny.c", 0, 0, STB_LOCAL, STT_FILE, SHN_ABS},
         {"second", text + 16, 8, STB_LOCAL, STT_FUNC, S_TEXT},
+        {"twice", bss + 8, 8, STB_LOCAL, STT_OBJECT, S_BSS},
+        {"twice", t->data_address + 8, 8, STB_LOCAL, STT_OBJECT, S_DATA},
         {"_start", text, 16, STB_GLOBAL, STT_FUNC, S_TEXT},
         {"start_alias", text, 16, STB_WEAK, STT_NOTYPE, S_TEXT},
         {"text_end", text + t->text_size, 0, STB_GLOBAL, STT_NOTYPE, S_TEXT},
-        {"twice", bss + 8, 8, STB_LOCAL, STT_OBJECT, S_BSS},
-        {"twice", t->data_address + 8, 8, STB_LOCAL, STT_OBJECT, S_DATA},
         {"word", t->data_address, 8, STB_GLOBAL, STT_OBJECT, S_DATA},
         {"room", bss, 8, STB_GLOBAL, STT_OBJECT, S_BSS},
         {"constant", 42, 0, STB_GLOBAL, STT_NOTYPE, SHN_ABS},
@@ -138,7 +140,7 @@ static void put_sections(const struct tiny_options *o, struct tiny *t, uint64_t 
     SECTION(S_SHSTRTAB, SHT_STRTAB, 0, 0, names, sizeof section_names, 0, 0, 1, 0);
     if (t->section_count < S_COUNT)
         return;
-    SECTION(S_SYMTAB, SHT_SYMTAB, 0, 0, symbols, symbols_size, S_STRTAB, 2, 8,
+    SECTION(S_SYMTAB, SHT_SYMTAB, 0, 0, symbols, symbols_size, S_STRTAB, FIRST_GLOBAL, 8,
             wide ? sizeof(Elf64_Sym) : sizeof(Elf32_Sym));
     SECTION(S_STRTAB, SHT_STRTAB, 0, 0, strings, sizeof symbol_names, 0, 0, 1, 0);
 #undef SECTION
