@@ -206,11 +206,12 @@ enum pv_form { PV_FORM_NONE, PV_FORM_JUMP, PV_FORM_CALL, PV_FORM_BRANCH, PV_FORM
  * (interrupt_pending) MOV_FROM_DR         DR7.GD is set: #DB before the access XGETBV ECX is not 0
  */
 
-/* The bare doorbell: the break encoding above inside a routine, for sites that have no stack (entry
- * code) and on engines that own UD1. All registers are the guest's own. Always the 7-byte form.
- * With PV_OPERAND_MEMORY it rings twice, and between the two only RAX changes: `bare; lea <memory
- * operand>, %rax; bare`. At the first ring the host keeps RAX, at the second RAX is the address and
- * the host gives RAX back; no interrupt or NMI may be delivered between them. */
+/* The bare doorbell: UD1 like the break, but with (%rcx) as base, inside a routine, for sites that
+ * have no stack (entry code) and on engines that own UD1. All registers are the guest's own. 0f b9
+ * 81 imm32(index): never the bytes of a break. With PV_OPERAND_MEMORY it rings twice, and between
+ * the two only RAX changes: `bare; lea <memory operand>, %rax; bare`. At the first ring the host
+ * keeps RAX, at the second RAX is the address and the host gives RAX back; no interrupt or NMI may
+ * be delivered between them. */
 
 /* struct pv_routine.operand, as far as the kind needs it. Register numbers are the processor's
  * (RAX 0 … R15 15; ES 0, CS 1, SS 2, DS 3, FS 4, GS 5).

@@ -177,8 +177,8 @@ static bool plan_entry(struct plan *plan, size_t index, size_t first_replacement
     if (!decode_replacement(plan, entry, &r))
         return false;
     enum pv_form forced = plan->options->form;
-    bool call = r.call_safe && (context & CONTEXT_STACK) && plan->return_thunk &&
-                forced != PV_FORM_JUMP;
+    bool call =
+        r.call_safe && (context & CONTEXT_STACK) && plan->return_thunk && forced != PV_FORM_JUMP;
     if (forced && forced != (call ? PV_FORM_CALL : PV_FORM_JUMP)) {
         *why = REASON_FORM;
         return false;

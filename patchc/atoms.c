@@ -6,7 +6,8 @@
 #include "patchc/context.h"
 #include "patchc/length.h"
 
-#define OPCODE_STI 0xfb
+#define OPCODE_STI  0xfb
+#define OPCODE_INT3 0xcc
 
 int32_t site_at(const struct plan *plan, uint64_t address)
 {
@@ -201,6 +202,8 @@ static bool plain_atom(const struct plan *plan, uint64_t address, struct atom *a
         atom->site = -1;
     if (info.flags & LENGTH_NO_FALL)
         atom->flags |= ATOM_NO_FALL;
+    if (info.opcode == OPCODE_INT3 && info.map == 0)
+        atom->flags &= (uint8_t)~ATOM_NO_FALL; /* a debugger's breakpoint: it may be resumed */
     if (info.flags & LENGTH_CALL)
         atom->flags |= ATOM_CALL;
     /* 16-bit branches and xbegin have no corrected form. */

@@ -10,8 +10,8 @@ enum {
     EMIT_ENDBR_SIZE = 4,
     EMIT_CALL_ENTRY_SIZE = 11, /* lea 8(%rsp),%rsp; jmp *table(%rip) */
     EMIT_PUSHED_CALL_SIZE = 24,
-    EMIT_LOW_ENTRY_SIZE = 56,  /* call entry that works at any address; see emit_call.c */
-    EMIT_LOW_ENTRY_WORD = 48,  /* offset of its linked address */
+    EMIT_LOW_ENTRY_SIZE = 56, /* call entry that works at any address; see emit_call.c */
+    EMIT_LOW_ENTRY_WORD = 48, /* offset of its linked address */
 };
 
 /* The output image under construction: the input's bytes with edits, and an appended segment. */

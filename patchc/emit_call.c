@@ -2,26 +2,26 @@
  *
  * The usual one drops the return address and jumps through the table, which holds linked addresses.
  * Code that Linux runs at a low identity address before its page tables are up needs another: it
- * adds to the table's address how far the entry itself is from where it was linked. Neither touches a
- * flag; NOT and LEA do the subtraction. */
+ * adds to the table's address how far the entry itself is from where it was linked. Neither touches
+ * a flag; NOT and LEA do the subtraction. */
 #include <string.h>
 
 #include "patchc/emit.h"
 
 static const uint8_t entry_code[EMIT_CALL_ENTRY_SIZE] = {
-    0x48, 0x8d, 0x64, 0x24, 0x08,       /* lea 8(%rsp),%rsp */
-    0xff, 0x25, 0,    0,    0,    0,    /* jmp *table(%rip) */
+    0x48, 0x8d, 0x64, 0x24, 0x08,    /* lea 8(%rsp),%rsp */
+    0xff, 0x25, 0,    0,    0,    0, /* jmp *table(%rip) */
 };
 enum { ENTRY_TABLE = 7, ENTRY_END = 11 };
 
 static const uint8_t low_entry_code[EMIT_LOW_ENTRY_SIZE] = {
     0x50,                               /* entry: push %rax */
     0x51,                               /* push %rcx */
-    0x48, 0x8b, 0x05, 0,    0, 0, 0,    /* mov linked(%rip),%rax */
+    0x48, 0x8b, 0x05, 0,    0,    0, 0, /* mov linked(%rip),%rax */
     0x48, 0xf7, 0xd0,                   /* not %rax */
-    0x48, 0x8d, 0x0d, 0,    0, 0, 0,    /* lea entry(%rip),%rcx */
+    0x48, 0x8d, 0x0d, 0,    0,    0, 0, /* lea entry(%rip),%rcx */
     0x48, 0x8d, 0x44, 0x08, 0x01,       /* lea 1(%rax,%rcx),%rax: distance */
-    0x48, 0x8b, 0x0d, 0,    0, 0, 0,    /* mov table(%rip),%rcx */
+    0x48, 0x8b, 0x0d, 0,    0,    0, 0, /* mov table(%rip),%rcx */
     0x48, 0x8d, 0x04, 0x08,             /* lea (%rax,%rcx),%rax */
     0x48, 0x89, 0x44, 0x24, 0x10,       /* mov %rax,16(%rsp): instead of the return address */
     0x59,                               /* pop %rcx */

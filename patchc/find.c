@@ -232,6 +232,36 @@ static void visit(void *context, const struct code_section *section, uint64_t ad
     judge(f, site);
 }
 
+/* A site in 16- or 32-bit code: listed, and excluded. Its instructions are decoded one after the
+ * other in 32-bit mode from where such code begins. */
+static void visit_other_mode(struct finder *f, const struct code_section *section)
+{
+    ZydisDecoder decoder64 = f->decoder;
+    ZydisDecoderInit(&f->decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+    for (uint64_t i = 0; i < section->size && !f->failed;) {
+        if (section->other_mode[i / 64] == 0) {
+            i = (i | 63) + 1;
+            continue;
+        }
+        ZydisDecodedInstruction instruction;
+        if (!(section->other_mode[i / 64] >> (i % 64) & 1) ||
+            !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&f->decoder, NULL, section->bytes + i,
+                                                        section->size - i, &instruction))) {
+            i++;
+            continue;
+        }
+        visit(f, section, section->address + i, instruction.length);
+        i += instruction.length;
+    }
+    f->decoder = decoder64;
+}
+
+static int compare_sites(const void *a, const void *b)
+{
+    const struct site *x = a, *y = b;
+    return x->address < y->address ? -1 : x->address > y->address;
+}
+
 int find_sites(const struct build_options *options, const struct code *code,
                const struct context *context, struct build_result *result, struct error *err)
 {
@@ -239,7 +269,16 @@ int find_sites(const struct build_options *options, const struct code *code,
     wanted_set wanted;
     wanted_opcodes(wanted, result->list);
     ZydisDecoderInit(&f.decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    if (code_each_opcode(code, wanted, visit, &f) || f.failed)
+    bool ordered = true;
+    if (code_each_opcode(code, wanted, visit, &f))
+        f.failed = true;
+    for (size_t i = 0; i < code->section_count && !f.failed; i++)
+        visit_other_mode(&f, &code->sections[i]);
+    if (f.failed)
         return fail(err, EXIT_IO, "%s: out of memory", result->image.name);
+    for (size_t i = 1; i < result->site_count; i++)
+        ordered &= result->sites[i - 1].address < result->sites[i].address;
+    if (!ordered)
+        qsort(result->sites, result->site_count, sizeof *result->sites, compare_sites);
     return 0;
 }

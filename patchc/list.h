@@ -55,8 +55,8 @@ const struct list_rule *list_match(const struct list *list, const struct list_ca
 /* True if some include rule names this mnemonic (cheap pre-filter). */
 bool list_names_mnemonic(const struct list *list, ZydisMnemonic mnemonic);
 
-/* True if some include rule may match a form of the mnemonic that names no control, debug or segment
- * register and is no far branch: then all its opcodes are worth a look. */
+/* True if some include rule may match a form of the mnemonic that names no control, debug or
+ * segment register and is no far branch: then all its opcodes are worth a look. */
 bool list_names_plain(const struct list *list, ZydisMnemonic mnemonic);
 
 /* What a rule asks for. */

@@ -19,24 +19,25 @@ enum context_flag {
     CONTEXT_STACK = 1,         /* RSP is a usable kernel stack */
     CONTEXT_KERNEL_TABLES = 2, /* kernel page tables: data pages are mapped */
     CONTEXT_HIGH = 4,          /* runs only at its linked address (not at a low identity address) */
-    CONTEXT_NMI_SAFE = 8,      /* not reachable from NMI, #MC or #DB entry: a shared spill slot is safe */
-    CONTEXT_FREE_LABELS = 16,  /* no code compares saved RIPs with this region */
+    CONTEXT_NMI_SAFE =
+        8, /* not reachable from NMI, #MC or #DB entry: a shared spill slot is safe */
+    CONTEXT_FREE_LABELS = 16, /* no code compares saved RIPs with this region */
 };
 
 struct site {
     /* found */
-    uint64_t address;                /* guest-linear */
-    uint32_t section;                /* index in image->sections */
-    uint8_t length;                  /* bytes of the instruction */
+    uint64_t address; /* guest-linear */
+    uint32_t section; /* index in image->sections */
+    uint8_t length;   /* bytes of the instruction */
     uint8_t bytes[15];
     ZydisMnemonic mnemonic;
-    const struct list_rule *rule;    /* the rule that listed it */
-    bool in_replacement;             /* stands in .altinstr_replacement */
+    const struct list_rule *rule; /* the rule that listed it */
+    bool in_replacement;          /* stands in .altinstr_replacement */
     /* proved */
-    unsigned context;                /* enum context_flag bits */
+    unsigned context; /* enum context_flag bits */
     /* planned */
     enum site_status status;
-    enum reason reason;              /* for left and excluded */
+    enum reason reason; /* for left and excluded */
     enum pv_form form;
     enum form_reason form_reason;
     enum tactic tactic;
@@ -46,8 +47,8 @@ struct site {
     uint32_t window_size;            /* bytes */
     uint32_t patch;                  /* index into plan->patches */
     /* generated */
-    int32_t index;                   /* routine index (D5); -1 = none */
-    uint64_t routine;                /* guest-linear address of the routine's link */
+    int32_t index;    /* routine index (D5); -1 = none */
+    uint64_t routine; /* guest-linear address of the routine's link */
 };
 
 #endif

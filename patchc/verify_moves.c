@@ -137,8 +137,9 @@ static const uint8_t *code_at(const struct verify *v, uint64_t at, uint64_t size
     return image_at(&v->before, at, size);
 }
 
-/* Bytes of the next thing in the code: an instruction, the Xen signature, or one undecodable byte;
- * instruction->length is 0 for the latter two. */
+/* Bytes of the next thing in the code: an instruction, the Xen signature, the far jump by which
+ * 32-bit code enters long mode (SDM 2A, JMP ptr16:32), or one undecodable byte; instruction->length
+ * is 0 for the latter three. */
 static unsigned next_length(const struct verify *v, const uint8_t *bytes, uint64_t room,
                             ZydisDecodedInstruction *instruction)
 {
@@ -146,6 +147,8 @@ static unsigned next_length(const struct verify *v, const uint8_t *bytes, uint64
     if (!length && verify_decode(v, bytes, room, instruction))
         return instruction->length;
     instruction->length = 0;
+    if (!length && room >= 7 && bytes[0] == 0xea)
+        return 7;
     return length ? length : 1;
 }
 

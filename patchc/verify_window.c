@@ -32,8 +32,8 @@ static bool is_call_entry(const struct verify *v, uint64_t address, uint32_t rou
            address + CALL_ENTRY_SIZE + (uint64_t)read_s32(at + sizeof drop) == slot;
 }
 
-/* The call entry of code that also runs at a low identity address: it adds to the table's address its
- * own distance from where it was linked, which stands behind it. */
+/* The call entry of code that also runs at a low identity address: it adds to the table's address
+ * its own distance from where it was linked, which stands behind it. */
 bool verify_low_entry(const struct verify *v, uint64_t address, uint32_t routine)
 {
     static const uint8_t code[] = {0x50, 0x51, 0x48, 0x8b, 0x05, 0,    0,    0,    0,    0x48,

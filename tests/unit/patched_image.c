@@ -332,6 +332,7 @@ static void fill_patch(struct pv_patch *patch, struct pv_routine *routine, uint6
         patch->island_offset = from_header(patched_image_label(facts[i].island));
     if (i == PATCH_EVICTED) {
         patch->flags = PV_PATCH_EVICTED;
+        patch->first_routine = 0;
         return;
     }
     patch->routine_count = 1;
