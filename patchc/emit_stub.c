@@ -106,7 +106,7 @@ static int emit_patch_info(const struct plan *plan, struct output_bytes *out, ui
             .island_offset = from_header(plan, patch->island),
             .window_size = patch->window_size,
             .trampoline_size = patch->trampoline_size,
-            .first_routine = patch->first_routine,
+            .first_routine = patch->routine_count ? patch->first_routine : 0,
             .routine_count = (uint16_t)patch->routine_count,
             .form = patch->form,
             .flags = patch->flags,
