@@ -55,6 +55,7 @@ struct template_set {
     struct template *templates;
     size_t count;
     size_t *by_name; /* indices of templates, which are sorted by rank and name */
+    bool named[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* some form has this mnemonic */
 };
 
 /* ---- reading: metadata ---- */
@@ -303,6 +304,8 @@ static int read_set(struct template_set *set, struct error *err)
         if (!set->templates[i].code || set->templates[i].form_count == 0)
             return fail(err, EXIT_INPUT, "template %s: no code or no form", set->templates[i].name);
         derive_needs(&set->templates[i]);
+        for (size_t f = 0; f < set->templates[i].form_count; f++)
+            set->named[set->templates[i].forms[f].mnemonic] = true;
         set->by_name[i] = i;
     }
     qsort_r(set->by_name, set->count, sizeof *set->by_name, compare_names, set);
@@ -368,6 +371,23 @@ static bool needs_met(const struct template *t, const struct template_available 
            (!(t->flags & PV_ROUTINE_DEPRIVILEGED) || available->deprivileged);
 }
 
+/* Index of the template, or set->count. */
+static size_t index_named(const struct template_set *set, const char *name)
+{
+    size_t low = 0, high = set->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = strcmp(name, set->templates[set->by_name[middle]].name);
+        if (order == 0)
+            return set->by_name[middle];
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return set->count;
+}
+
 const struct template *template_find(const struct template_set *set, const char *name,
                                      const ZydisDecodedInstruction *instruction,
                                      const ZydisDecodedOperand *operands,
@@ -375,9 +395,14 @@ const struct template *template_find(const struct template_set *set, const char 
 {
     if (form_known)
         *form_known = false;
-    for (size_t i = 0; i < set->count; i++) {
+    size_t first = 0, end = set->named[instruction->mnemonic] ? set->count : 0;
+    if (name && end) {
+        first = index_named(set, name);
+        end = first < set->count ? first + 1 : first;
+    }
+    for (size_t i = first; i < end; i++) {
         const struct template *t = &set->templates[i];
-        if ((name && strcmp(name, t->name) != 0) || !fits(t, instruction, operands))
+        if (!fits(t, instruction, operands))
             continue;
         if (form_known)
             *form_known = true;

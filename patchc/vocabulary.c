@@ -29,7 +29,6 @@ static const char *const tactics[TACTICS] = {
     [TACTIC_BACKWARD] = "backward",
     [TACTIC_REGION] = "region",
     [TACTIC_ISLAND] = "island",
-    [TACTIC_RETARGET] = "retarget",
     [TACTIC_EVICT] = "evict",
     [TACTIC_REPLACEMENT] = "replacement",
     [TACTIC_BREAK] = "break",

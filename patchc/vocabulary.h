@@ -26,7 +26,6 @@ enum tactic {
     TACTIC_BACKWARD,    /* window grown backwards */
     TACTIC_REGION,      /* window grown to whole alternative or call-site regions */
     TACTIC_ISLAND,      /* short branch to an island in padding */
-    TACTIC_RETARGET,    /* branches into the window were retargeted */
     TACTIC_EVICT,       /* a neighbour was moved to make room for an island */
     TACTIC_REPLACEMENT, /* alternative replacement became a call */
     TACTIC_BREAK,       /* trapping instruction with an immediate */

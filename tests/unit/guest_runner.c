@@ -228,7 +228,7 @@ int64_t guest_break_index(const uint8_t *code, unsigned *length)
         *length = 4;
         return (int64_t)(code[2] >> 3 & 7) << 8 | code[3];
     }
-    if (code[2] != 0x80)
+    if (code[2] != 0x80 && code[2] != 0x81) /* break, bare doorbell */
         return -1;
     uint32_t index;
     memcpy(&index, code + 3, 4);

@@ -354,7 +354,7 @@ static bool on_doorbell(void *context, int number, struct code_registers *regist
         host->address = host->memory ? frame[1] : 0;
         frame[0] = host->new_rax;
         *rip += 2;
-    } else if (number == SIGILL && memcmp(code, "\x0f\xb9\x80", 3) == 0) {
+    } else if (number == SIGILL && memcmp(code, "\x0f\xb9\x81", 3) == 0) {
         uint32_t index;
         memcpy(&index, code + 3, 4);
         if (index != INDEX)
