@@ -10,8 +10,7 @@
 #ifndef HVSTUB_HVSTUB_H
 #define HVSTUB_HVSTUB_H
 
-/* Also read by the templates' assembler: constants it needs have no suffix, C stands under this
- * guard. */
+/* Also read by the templates' assembler: constants it needs have no suffix, C stands under this guard. */
 #define PV_DOORBELL_PORT 0xe4
 
 /* Offsets in struct pv_cpuid_entry and struct pv_msr_entry, and the scale of their tables. */
@@ -51,10 +50,10 @@ struct pv_note {
     uint64_t output_xxh3;    /* XXH3_64bits of the whole patched file with this field zero */
 };
 
-/* What `patchc restore` needs. Followed by `run_count` struct pv_original_run, then the runs'
- * bytes, concatenated in the same order. Runs are sorted by offset and do not overlap. The patched
- * file is: the original's [0, tail_offset) with runs replaced, then what patchc added (added_size
- * bytes), then the original's [tail_offset, original size) with runs replaced and with
+/* What `patchc restore` needs. Followed by `run_count` struct pv_original_run, then the runs' bytes,
+ * concatenated in the same order. Runs are sorted by offset and do not overlap.
+ * The patched file is: the original's [0, tail_offset) with runs replaced, then what patchc added
+ * (added_size bytes), then the original's [tail_offset, original size) with runs replaced and with
  * `tail_insert_size` new bytes inserted at the original's offset `tail_insert_at`. */
 struct pv_original {
     uint64_t size;             /* bytes of the original ELF */
@@ -75,13 +74,13 @@ struct pv_original_run {
 struct pv_header {
     char magic[8]; /* PV_HEADER_MAGIC */
     uint32_t abi_version;
-    uint32_t header_size;         /* bytes of this struct */
-    uint32_t features;            /* PV_FEATURE_* */
-    uint32_t routine_count;       /* entries of both tables below */
-    int64_t routine_table_offset; /* uint64_t[routine_count]: guest-linear addresses (relocated with
-                                     the guest) */
-    int64_t routine_info_offset;  /* struct pv_routine[routine_count] */
-    int64_t patch_info_offset;    /* struct pv_patch[patch_count], sorted by window address */
+    uint32_t header_size;   /* bytes of this struct */
+    uint32_t features;      /* PV_FEATURE_* */
+    uint32_t routine_count; /* entries of both tables below */
+    int64_t
+        routine_table_offset; /* uint64_t[routine_count]: guest-linear addresses (relocated with the guest) */
+    int64_t routine_info_offset; /* struct pv_routine[routine_count] */
+    int64_t patch_info_offset;   /* struct pv_patch[patch_count], sorted by window address */
     uint32_t patch_count;
     uint32_t doorbell_port;     /* PV_DOORBELL_PORT */
     int64_t cpuid_table_offset; /* struct pv_cpuid_table; 0 = none */
@@ -105,13 +104,12 @@ struct pv_header {
  *   ...
  *   emulation: the filled template, then jmp rel32 to tail
  *
- * A runtime links a routine before the first guest instruction, and only where that is profitable.
- */
+ * A runtime links a routine before the first guest instruction, and only where that is profitable. */
 struct pv_routine {
     int64_t site_offset; /* the instruction's original place */
     int64_t link_offset;
-    int64_t native_offset; /* the original instruction in the routine (carries its exception-table
-                              entry) */
+    int64_t
+        native_offset; /* the original instruction in the routine (carries its exception-table entry) */
     int64_t emulation_offset; /* 0 = the routine has no emulation path */
     int64_t tail_offset;
     uint32_t emulation_size; /* bytes, up to but without the closing jmp to tail */
@@ -129,18 +127,18 @@ struct pv_routine {
 #define PV_ROUTINE_DEPRIVILEGED                                                                    \
     16u /* emulation is right only for a deprivileged guest, with a state page per vCPU */
 #define PV_ROUTINE_BARE 64u  /* rings the bare doorbell: only for engines that own UD1 */
-#define PV_ROUTINE_STI  128u /* preceded by STI: native path: both; else the host does both */
+#define PV_ROUTINE_STI  128u /* preceded by STI: the native path is both; else the host does both */
 #define PV_ROUTINE_REPLACEMENT                                                                     \
     32u /* stands for an instruction in .altinstr_replacement, which the guest copies */
 
 /* One patch: a window of original code that was replaced, and the trampoline that stands for it. */
 struct pv_patch {
-    int64_t window_offset;     /* first replaced byte */
-    int64_t trampoline_offset; /* where the patch leads; ends with a jump to window end unless its
-                                  last instruction never falls through */
-    int64_t island_offset; /* form branch: the jmp rel32 in padding; form call: the call entry; else
-                              0 */
-    uint32_t window_size;  /* bytes */
+    int64_t window_offset; /* first replaced byte */
+    int64_t
+        trampoline_offset; /* where the patch leads; ends with a jump to window end unless its last instruction never falls through */
+    int64_t
+        island_offset; /* form branch: the jmp rel32 in padding; form call: the call entry; else 0 */
+    uint32_t window_size;     /* bytes */
     uint32_t trampoline_size; /* bytes up to the emulation paths */
     uint32_t first_routine;   /* routines of one patch are consecutive, in window order */
     uint16_t routine_count;
@@ -152,32 +150,32 @@ struct pv_patch {
  * untouched. Instead the alternatives' entries that named it name island_offset, a five-byte
  * `call T` (the kernel fixes its displacement when it copies it; T = trampoline, ends with
  * jmp __x86_return_thunk) or, for a site without a stack, `jmp T` (T ends with a jump back to the
- * end of the alternative's place). Several windows with equal bytes share one trampoline and its
- * routines. */
+ * end of the alternative's place). Several windows with equal bytes share one trampoline and its routines. */
 #define PV_PATCH_REPLACEMENT 1u
 /* No site in it: moved to make room for a neighbour's island (routine_count 0). */
 #define PV_PATCH_EVICTED 2u
 
 enum pv_form { PV_FORM_NONE, PV_FORM_JUMP, PV_FORM_CALL, PV_FORM_BRANCH, PV_FORM_BREAK, PV_FORMS };
 
-/* Displaced code in a trampoline. An instruction is its original bytes with RIP-relative
- * displacements and rel32 corrected; short branches are widened (loop and jrcxz: `e3 02 eb 05 e9
- * rel32`); a jump label is always five bytes. A direct call that ends the window is `lea
- * -8(%rsp),%rsp; push %rax; lea END(%rip),%rax; mov %rax,8(%rsp); pop %rax; jmp TARGET`, END =
- * window end, so that the stack holds the original return address; other calls are calls. An
- * alternatives' region moves whole, grown to five bytes with NOPs where its replacement became a
- * call. `sti` moves with the instruction that follows when that is a site (sti; hlt): one routine
- * whose native path is both, nothing between them. A branch to an instruction inside a window goes
- * to that instruction's displaced copy. */
+/* Displaced code in a trampoline. An instruction is its original bytes with RIP-relative displacements
+ * and rel32 corrected; short branches are widened (loop and jrcxz: `e3 02 eb 05 e9 rel32`); a jump label
+ * is always five bytes. A direct call that ends the window is `lea -8(%rsp),%rsp; push %rax;
+ * lea END(%rip),%rax; mov %rax,8(%rsp); pop %rax; jmp TARGET`, END = window end, so that the stack holds
+ * the original return address; other calls are calls. An alternatives' region moves whole, grown
+ * to five bytes with NOPs where its replacement became a call. `sti` moves with the instruction that follows when
+ * that is a site (sti; hlt): one routine whose native path is both, nothing between them.
+ * A branch to an instruction inside a window goes to that instruction's displaced copy. */
 
 /* What a site holds, by form (the rest of the window is filled with INT3, 0xCC):
  *   jump    e9 rel32           to the trampoline
- *   call    e8 rel32           to its call entry: lea 8(%rsp),%rsp; jmp
- * *routine_table[index](%rip); the trampoline then begins with ENDBR64 branch  eb rel8 to its
- * island: e9 rel32 to the trampoline break   PV_BREAK_*         the runtime takes the routine from
- * routine_table[index] routine_table[index] of a patch's first routine is the trampoline; of its
- * further routines, their link. A runtime activates nothing to make a form work: only break needs a
- * runtime. */
+ *   call    e8 rel32           to its call entry: lea 8(%rsp),%rsp; jmp *routine_table[index](%rip);
+ *                              the trampoline then begins with ENDBR64. Where the code also runs
+ *                              at a low identity address, an entry of 56 bytes instead, which adds
+ *                              its own distance from where it was linked to the table's address
+ *   branch  eb rel8            to its island: e9 rel32 to the trampoline
+ *   break   PV_BREAK_*         the runtime takes the routine from routine_table[index]
+ * routine_table[index] of a patch's first routine is the trampoline; of its further routines, their
+ * link. A runtime activates nothing to make a form work: only break needs a runtime. */
 
 /* Break on the soft engine: UD1 with the index in displacement and ModRM.reg.
  *   index < 2048: 0f b9 (40 | (index >> 8) << 3) (index & 0xff)                 4 bytes
@@ -188,30 +186,29 @@ enum pv_form { PV_FORM_NONE, PV_FORM_JUMP, PV_FORM_CALL, PV_FORM_BRANCH, PV_FORM
 
 /* The doorbell: push %rax; mov $index, %eax; out %eax, $PV_DOORBELL_PORT; pop %rax. The host finds
  * its handler by index: routine_info[index].kind; what the handler must know of the instruction's
- * operands is in routine_info[index].operand. When the doorbell rings, the guest's RAX is at
- * (%rsp); a handler that changes RAX writes it there. The guest's RSP is the present one + 8. All
- * other registers are the guest's own. With PV_OPERAND_MEMORY the frame is 16 bytes: RAX at (%rsp),
- * the linear address of the memory operand at 8(%rsp); the guest's RSP is the present one + 16. To
- * inject a fault of the emulated instruction, a handler restores RAX and RSP and sets RIP to
+ * operands is in routine_info[index].operand. When the doorbell rings, the guest's RAX is at (%rsp);
+ * a handler that changes RAX writes it there. The guest's RSP is the present one + 8. All other
+ * registers are the guest's own.
+ * With PV_OPERAND_MEMORY the frame is 16 bytes: RAX at (%rsp), the linear address of the memory
+ * operand at 8(%rsp); the guest's RSP is the present one + 16.
+ * To inject a fault of the emulated instruction, a handler restores RAX and RSP and sets RIP to
  * native_offset: that address carries the exception-table entry.
  *
- * A routine with PV_ROUTINE_STATE and a memory operand that it writes itself (SGDT, SIDT, SLDT,
- * STR, SMSW, MOV from a segment register) may fault on that operand. Then RCX is at (%rsp), RAX at
- * 8(%rsp), and the guest's RSP is the present one + 16: a host that sees a fault with RIP in the
- * emulation path, at an instruction that is no doorbell, restores them and delivers the fault with
- * RIP = native_offset, as above.
+ * A routine with PV_ROUTINE_STATE and a memory operand that it writes itself (SGDT, SIDT, SLDT, STR, SMSW, MOV
+ * from a segment register) may fault on that operand. Then RCX is at (%rsp), RAX at 8(%rsp), and the guest's RSP is
+ * the present one + 16: a host that sees a fault with RIP in the emulation path, at an instruction that is no
+ * doorbell, restores them and delivers the fault with RIP = native_offset, as above.
  *
- * PV_ROUTINE_STATE with PV_ROUTINE_DOORBELL: the routine rings only for what it could not do on
- * struct pv_state. STI, POPF           all is done; an interrupt that waited can be delivered
- * (interrupt_pending) MOV_FROM_DR         DR7.GD is set: #DB before the access XGETBV ECX is not 0
- */
+ * PV_ROUTINE_STATE with PV_ROUTINE_DOORBELL: the routine rings only for what it could not do on struct pv_state.
+ *   STI, POPF           all is done; an interrupt that waited can be delivered (interrupt_pending)
+ *   MOV_FROM_DR         DR7.GD is set: #DB before the access
+ *   XGETBV              ECX is not 0 */
 
-/* The bare doorbell: UD1 like the break, but with (%rcx) as base, inside a routine, for sites that
- * have no stack (entry code) and on engines that own UD1. All registers are the guest's own. 0f b9
- * 81 imm32(index): never the bytes of a break. With PV_OPERAND_MEMORY it rings twice, and between
- * the two only RAX changes: `bare; lea <memory operand>, %rax; bare`. At the first ring the host
- * keeps RAX, at the second RAX is the address and the host gives RAX back; no interrupt or NMI may
- * be delivered between them. */
+/* The bare doorbell: 0f b9 81 imm32(index), UD1 with (%rcx) as base so that it is never taken for a
+ * break. For sites that have no stack (entry code), and on engines that own UD1. All registers are
+ * the guest's own. With PV_OPERAND_MEMORY it rings twice, and between the two only RAX changes:
+ * `bare; lea <memory operand>, %rax; bare`. At the first ring the host keeps RAX, at the second RAX
+ * is the address and the host gives RAX back; no interrupt or NMI may be delivered between them. */
 
 /* struct pv_routine.operand, as far as the kind needs it. Register numbers are the processor's
  * (RAX 0 … R15 15; ES 0, CS 1, SS 2, DS 3, FS 4, GS 5).
@@ -230,10 +227,11 @@ enum pv_form { PV_FORM_NONE, PV_FORM_JUMP, PV_FORM_CALL, PV_FORM_BRANCH, PV_FORM
  *   JMP_FAR CALL_FAR    memory; WIDTH of the offset
  *   RET_FAR             PORT: bytes to release; WIDTH
  *   PUSH_SEGMENT POP_SEGMENT   REGISTER: number of the segment register; WIDTH
- *   LOAD_FAR            REGISTER: destination + 16 * number of the segment register; memory; WIDTH
- * of the destination RDPID               GPR A memory operand that is one register alone has BASE
- * and the register's number as GPR; any other has MEMORY and its address is in the doorbell's
- * frame; with SEGMENT, the base of FS or GS is to be added to that. */
+ *   LOAD_FAR            REGISTER: destination + 16 * number of the segment register; memory; WIDTH of the destination
+ *   RDPID               GPR
+ * A memory operand that is one register alone has BASE and the register's number as GPR; any other
+ * has MEMORY and its address is in the doorbell's frame; with SEGMENT, the base of FS or GS is to be
+ * added to that. */
 #define PV_OPERAND_REGISTER(operand) ((operand)&0xffu)
 #define PV_OPERAND_GPR(operand)      ((operand) >> 8 & 0xffu)
 #define PV_OPERAND_PORT(operand)     ((operand)&0xffffu)
@@ -299,8 +297,7 @@ enum pv_kind {
     PV_KIND_XSAVES,
     PV_KIND_XRSTORS,
     PV_KIND_MOV_SEGMENT,
-    PV_KIND_OTHER, /* of a feature that CPUID need not offer (VMX, SVM, SGX, shadow stacks …): #UD
-                    */
+    PV_KIND_OTHER, /* of a feature that CPUID need not offer (VMX, SVM, SGX, shadow stacks …): #UD */
     PV_KIND_VMCALL,
     PV_KIND_XGETBV,
     PV_KIND_SYSCALL,
@@ -350,20 +347,19 @@ struct pv_msr_table { /* 64-byte aligned */
     struct pv_msr_entry entry[PV_MSR_ENTRIES];
 };
 
-/* State in guest memory. Per vCPU where PV_ROUTINE_DEPRIVILEGED routines are active: the runtime
- * maps a page of its own there for each vCPU. Offset 0..63 of the page that holds it is never used
- * by the stub (Linux' .data_nosave keeps in_suspend there).
+/* State in guest memory. Per vCPU where PV_ROUTINE_DEPRIVILEGED routines are active: the runtime maps a
+ * page of its own there for each vCPU. Offset 0..63 of the page that holds it is never used by the stub
+ * (Linux' .data_nosave keeps in_suspend there).
  *
- * A deprivileged guest kernel runs with the real IF set, the real IOPL and AC clear, and CR4.TSD
- * clear. What the host changes for the guest (doorbells, events it delivers, IRET and its kind) it
- * also changes here; when it enters the guest's kernel it stores the selectors that user code left.
- */
+ * A deprivileged guest kernel runs with the real IF set, the real IOPL and AC clear, and CR4.TSD clear. What the
+ * host changes for the guest (doorbells, events it delivers, IRET and its kind) it also changes here; when it
+ * enters the guest's kernel it stores the selectors that user code left. */
 struct pv_state {
-    uint8_t virtual_if;        /* deprivileged: RFLAGS.IF as the guest sees it, 0 or 1 */
-    uint8_t interrupt_pending; /* deprivileged: STI must ring the doorbell; not 0: an interrupt
-                                  waits for IF */
-    uint8_t virtual_iopl;      /* deprivileged: RFLAGS.IOPL as the guest sees it, 0 to 3 */
-    uint8_t virtual_ac;        /* deprivileged: RFLAGS.AC as the guest's kernel sees it, 0 or 1 */
+    uint8_t virtual_if; /* deprivileged: RFLAGS.IF as the guest sees it, 0 or 1 */
+    uint8_t
+        interrupt_pending; /* deprivileged: STI must ring the doorbell; not 0: an interrupt waits for IF */
+    uint8_t virtual_iopl; /* deprivileged: RFLAGS.IOPL as the guest sees it, 0 to 3 */
+    uint8_t virtual_ac;   /* deprivileged: RFLAGS.AC as the guest's kernel sees it, 0 or 1 */
     uint8_t reserved0[4];
     uint64_t cr[16]; /* deprivileged: virtual control registers, by number */
     uint64_t dr[8];
