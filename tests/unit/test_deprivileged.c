@@ -82,7 +82,8 @@ static void host_answers(struct code_registers *registers)
 
 static bool on_doorbell(struct run *run, struct code_registers *registers)
 {
-    uint64_t *frame = (uint64_t *)(uintptr_t)registers->r[RSP];
+    uint64_t frame[2];
+    memcpy(frame, (const void *)(uintptr_t)registers->r[RSP], sizeof frame);
     struct code_registers *guest = &run->trial.seen.registers;
     unsigned size = run->memory_frame ? 16 : 8;
     if ((uint32_t)registers->r[RAX] != INDEX)
@@ -95,7 +96,7 @@ static bool on_doorbell(struct run *run, struct code_registers *registers)
     memcpy(&run->trial.seen.memory, &area->memory, sizeof area->memory);
     struct code_registers answer = *guest;
     host_answers(&answer);
-    frame[0] = answer.r[RAX];
+    memcpy((void *)(uintptr_t)registers->r[RSP], &answer.r[RAX], 8);
     answer.r[RAX] = registers->r[RAX];
     answer.r[RSP] = registers->r[RSP];
     *registers = answer;
@@ -129,7 +130,8 @@ static bool on_bare_doorbell(struct run *run, struct code_registers *registers, 
 /* A store of the template met an unmapped operand: what hvstub.h says of such a fault. */
 static bool on_fault(struct run *run, struct code_registers *registers, uint64_t *rip)
 {
-    const uint64_t *frame = (const uint64_t *)(uintptr_t)registers->r[RSP];
+    uint64_t frame[2];
+    memcpy(frame, (const void *)(uintptr_t)registers->r[RSP], sizeof frame);
     registers->r[RCX] = frame[0];
     registers->r[RAX] = frame[1];
     registers->r[RSP] += 16;
@@ -289,7 +291,7 @@ static void assert_same(const struct run *run, const struct guest *got, const ch
     uint64_t moved = want->registers.r[RSP] - run->first_rsp + 16;
     size_t rsp = (moved <= 32 ? want->registers.r[RSP] : run->first_rsp) - (uintptr_t)&area->memory;
     for (size_t i = 0; i < sizeof want->memory; i++)
-        if (a[i] != b[i] && (i < stack || i >= rsp))
+        if ((i < stack || i >= rsp) && a[i] != b[i])
             fail_msg("%s: %s: memory byte %+d from RSP, %zu of all, is %#x, not %#x", shown(run),
                      when, (int)(i - rsp), i, a[i], b[i]);
 }
