@@ -258,7 +258,7 @@ static bool try_form(struct plan *plan, uint32_t index, enum pv_form form, enum 
     if (run.atom[run.center].site < 0) {
         /* Its region holds more than the site, or it is an STI whose HLT the list leaves alone. */
         bool region = run.atom[run.center].kind == ATOM_REGION;
-        site->reason = region ? REASON_ALTERNATIVE : REASON_NO_ROOM;
+        site->reason = region ? REASON_ALTERNATIVE : REASON_SHADOW;
         return false;
     }
     site->reason = REASON_NO_ROOM;
