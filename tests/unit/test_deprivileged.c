@@ -465,8 +465,7 @@ static void test_D7_the_state_is_preferred_then_the_stack(void **state)
         {"fa", "cli_state", "cli_doorbell", "cli_doorbell", "cli_bare"},
         {"fb", "sti_state", "sti_doorbell", "sti_doorbell", "sti_bare"},
         {"9c", "pushf_state", "pushf_doorbell", "pushf_doorbell", "pushf_bare"},
-        {"0f a2", "cpuid_table_or_host", "cpuid_table", "cpuid_table_or_host",
-         "cpuid_table_or_bare_host"},
+        {"0f a2", "cpuid_table_or_host", "cpuid_table", "cpuid_doorbell", "cpuid_bare"},
         {"0f 31", "rdtsc_offset", "rdtsc_doorbell", "rdtsc_doorbell", "rdtsc_bare"},
         {"0f 20 d8", "mov_from_cr_state", "mov_from_cr_doorbell", "mov_from_cr_doorbell",
          "mov_from_cr_bare"},
@@ -490,6 +489,8 @@ static void test_D7_the_state_is_preferred_then_the_stack(void **state)
         assert_found(cases[i].hex, &no_tables, cases[i].no_tables);
         assert_found(cases[i].hex, &nothing, cases[i].nothing);
     }
+    nothing.context = CONTEXT_KERNEL_TABLES;
+    assert_found("0f a2", &nothing, "cpuid_table_or_bare_host"); /* never native */
 }
 
 /* ---- faults ---- */
