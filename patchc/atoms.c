@@ -154,17 +154,22 @@ static unsigned tables_over(const struct plan *plan, const struct atom *atom)
     return kinds;
 }
 
-static bool sti_waits_for(const struct plan *plan, uint64_t next)
+/* HLT or MWAIT at `address`, which nothing but the STI before it leads to: its length, else 0. */
+static unsigned sti_waits_for(const struct plan *plan, uint64_t address)
 {
-    int32_t site = site_at(plan, next);
-    if (site < 0 || code_is_target(plan->code, next))
-        return false;
-    ZydisMnemonic m = plan->sites[site].mnemonic;
-    return plan->sites[site].status != STATUS_EXCLUDED &&
-           (m == ZYDIS_MNEMONIC_HLT || m == ZYDIS_MNEMONIC_MWAIT);
+    static const uint8_t hlt[] = {0xf4}, mwait[] = {0x0f, 0x01, 0xc9};
+    struct length_info info;
+    unsigned length = decode_at(plan, address, &info);
+    const uint8_t *bytes = length ? image_at(plan->image, address, length) : NULL;
+    if (!bytes || code_is_target(plan->code, address))
+        return 0;
+    return (length == sizeof hlt && !memcmp(bytes, hlt, length)) ||
+                   (length == sizeof mwait && !memcmp(bytes, mwait, length))
+               ? length
+               : 0;
 }
 
-/* sti; hlt and sti; mwait: the interrupt shadow spans both, so they are one atom. */
+/* sti; hlt and sti; mwait: the interrupt shadow spans both, so they are one atom, sites or not. */
 static bool sti_pair(const struct plan *plan, uint64_t address, struct atom *atom)
 {
     struct length_info info;
@@ -178,13 +183,13 @@ static bool sti_pair(const struct plan *plan, uint64_t address, struct atom *ato
         if (!byte || *byte != OPCODE_STI || code_previous(plan->code, address) != sti)
             return false;
     }
-    if (!decode_at(plan, sti, &info) || !sti_waits_for(plan, sti + 1))
+    unsigned length = sti_waits_for(plan, sti + 1);
+    if (!length || !decode_at(plan, sti, &info))
         return false;
-    unsigned length = decode_at(plan, sti + 1, &info);
-    if (!length)
-        return false;
-    *atom = (struct atom){
-        .address = sti, .length = 1 + length, .kind = ATOM_STI, .site = site_at(plan, sti + 1)};
+    int32_t site = site_at(plan, sti + 1);
+    if (site >= 0 && plan->sites[site].status == STATUS_EXCLUDED)
+        site = -1;
+    *atom = (struct atom){.address = sti, .length = 1 + length, .kind = ATOM_STI, .site = site};
     return true;
 }
 

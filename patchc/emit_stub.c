@@ -64,8 +64,13 @@ static int emit_routines(const struct plan *plan, const uint32_t *patch_number,
     for (size_t i = 0; i < plan->routine_count; i++) {
         const struct routine *r = &plan->routines[i];
         const struct patch *patch = &plan->patches[r->patch];
-        if (!r->link)
-            continue; /* its patch found no room: an all-zero entry */
+        if (!r->link) { /* its patch found no room: all-zero entries */
+            static const struct pv_routine none;
+            if (output_put(out, plan->routine_table + 8 * i, &none, 8, err) ||
+                output_put(out, plan->routine_info + sizeof none * i, &none, sizeof none, err))
+                return -1;
+            continue;
+        }
         bool first = i == patch->first_routine;
         uint64_t entry =
             first && !(patch->flags & PV_PATCH_REPLACEMENT) ? patch->trampoline : r->link;
@@ -106,7 +111,7 @@ static int emit_patch_info(const struct plan *plan, struct output_bytes *out, ui
             .island_offset = from_header(plan, patch->island),
             .window_size = patch->window_size,
             .trampoline_size = patch->trampoline_size,
-            .first_routine = patch->first_routine,
+            .first_routine = patch->routine_count ? patch->first_routine : 0,
             .routine_count = (uint16_t)patch->routine_count,
             .form = patch->form,
             .flags = patch->flags,

@@ -68,8 +68,8 @@ bool plan_choose_template(struct plan *plan, struct site *site, enum reason *why
             ZydisDecoderDecodeFull(&decoder, site->bytes, site->length, &instruction, operands)))
         return false;
     available.context = site->context;
-    if (!(site->context & CONTEXT_KERNEL_TABLES))
-        available.state = false;
+    if (!(site->context & CONTEXT_KERNEL_TABLES)) /* neither the state nor the tables are mapped */
+        available.state = available.cpuid = available.msr = false;
     site->template = template_find(plan->templates, list_rule_template(site->rule), &instruction,
                                    operands, &available, &form_known);
     if (site->template && template_copies_displacement(site->template) &&
@@ -231,12 +231,13 @@ static void assign_sites(struct plan *plan, uint32_t patch, uint32_t leader,
         claim(plan, p->island, JUMP_SIZE);
 }
 
-static unsigned form_bytes(const struct plan *plan, enum pv_form form)
+/* Routines stand in the order of their sites: no routine's index is larger than its site's. */
+static unsigned form_bytes(enum pv_form form, uint32_t site)
 {
     if (form == PV_FORM_BRANCH)
         return BRANCH_SIZE;
     if (form == PV_FORM_BREAK)
-        return plan->patch_count < PV_BREAK_SHORT_LIMIT ? 4 : 7;
+        return site < PV_BREAK_SHORT_LIMIT ? 4 : 7;
     return JUMP_SIZE;
 }
 
@@ -255,11 +256,13 @@ static bool try_form(struct plan *plan, uint32_t index, enum pv_form form, enum 
         return false;
     }
     if (run.atom[run.center].site < 0) {
-        site->reason = REASON_ALTERNATIVE;
+        /* Its region holds more than the site, or it is an STI whose HLT the list leaves alone. */
+        bool region = run.atom[run.center].kind == ATOM_REGION;
+        site->reason = region ? REASON_ALTERNATIVE : REASON_SHADOW;
         return false;
     }
     site->reason = REASON_NO_ROOM;
-    if (!choose_window(plan, &run, form_bytes(plan, form), form == PV_FORM_BRANCH, &window))
+    if (!choose_window(plan, &run, form_bytes(form, index), form == PV_FORM_BRANCH, &window))
         return false;
     struct patch *patch =
         plan_add_patch(plan, &run.atom[window.first], window.last - window.first + 1);
@@ -427,6 +430,10 @@ int plan_open(struct plan *plan, struct error *err)
                 plan_evicting(plan, i);
     if (alternatives_plan(plan, err))
         return -1;
+    /* Another form might have found room: that this one did not is all that is known. */
+    for (uint32_t i = 0; plan->options->form && i < plan->site_count; i++)
+        if (plan->sites[i].status == STATUS_LEFT && plan->sites[i].reason == REASON_NO_ROOM)
+            plan->sites[i].reason = REASON_FORM;
     if (plan->failed)
         return fail(err, EXIT_IO, "%s: out of memory", plan->image->name);
     return plan_layout(plan, err);

@@ -8,6 +8,7 @@
 #include "patchc/length.h"
 
 #define RUN_MIN      256u        /* shorter padding is left for islands */
+#define RUN_MARGIN   16u         /* the start of a run is left to windows and islands before it */
 #define APPENDED_MAX (64u << 20) /* bytes of an appended segment */
 #define PAGE         4096u
 
@@ -30,8 +31,8 @@ static int add_run(struct space *space, uint64_t address, uint64_t size, struct 
     return 0;
 }
 
-/* INT3 runs that nothing refers to. The first byte stays: a call that never returns may end there.
- */
+/* INT3 runs that nothing refers to. The first bytes stay: a call that never returns may end there,
+ * or a window reach into them. */
 static int find_runs(const struct code *code, const struct code_section *section,
                      struct space *space, struct error *err)
 {
@@ -40,7 +41,7 @@ static int find_runs(const struct code *code, const struct code_section *section
         const uint8_t *q = p;
         while (q < end && *q == 0xcc)
             q++;
-        uint64_t from = (uint64_t)(p - bytes) + 1, to = (uint64_t)(q - bytes);
+        uint64_t from = (uint64_t)(p - bytes) + RUN_MARGIN, to = (uint64_t)(q - bytes);
         p = q;
         for (uint64_t i = from; i < to; i++) {
             /* A target splits the run. */
