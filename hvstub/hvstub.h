@@ -202,7 +202,9 @@ enum pv_form { PV_FORM_NONE, PV_FORM_JUMP, PV_FORM_CALL, PV_FORM_BRANCH, PV_FORM
  * PV_ROUTINE_STATE with PV_ROUTINE_DOORBELL: the routine rings only for what it could not do on struct pv_state.
  *   STI, POPF           all is done; an interrupt that waited can be delivered (interrupt_pending)
  *   MOV_FROM_DR         DR7.GD is set: #DB before the access
- *   XGETBV              ECX is not 0 */
+ *   XGETBV              ECX is not 0
+ * With PV_ROUTINE_TABLE and PV_ROUTINE_DOORBELL, CPUID rings for a leaf that the table does not have; RBX and
+ * RDX, which are results, are then no longer the guest's. */
 
 /* The bare doorbell: 0f b9 81 imm32(index), UD1 with (%rcx) as base so that it is never taken for a
  * break. For sites that have no stack (entry code), and on engines that own UD1. All registers are
