@@ -146,13 +146,14 @@ static int make_plan(struct plan *plan, const struct build_options *options,
         .site_count = result->site_count,
         .return_thunk = thunk ? thunk->address : 0,
         /* A list that names CLI is for a guest whose interrupt flag is virtual. */
-        .facilities = {.cpuid = true,
-                       .msr = true,
-                       .deprivileged = list_names_mnemonic(result->list, ZYDIS_MNEMONIC_CLI)},
+        .facilities = {.deprivileged = list_names_mnemonic(result->list, ZYDIS_MNEMONIC_CLI)},
     };
     if (sort_relocs(plan, err) ||
         space_open(&result->image, &reading->code, options->assume_reserved, &plan->space, err))
         return -1;
+    /* Small guests do without the big tables: their CPUID and RDMSR go to the host. */
+    plan->facilities.cpuid = plan->facilities.msr =
+        plan->space.total >= 4 * sizeof(struct pv_cpuid_table);
     find_state(plan);
     plan->facilities.state = plan->state != 0;
     return plan_open(plan, err);
@@ -213,8 +214,7 @@ static int generate_and_write(const struct plan *plan, const struct build_option
     size_t added_count = 0;
     int status = -1;
     if (!open_output(&out, plan, err) && !emit_patches(plan, &out, err) &&
-        (!plan->patch_count || !emit_stub(plan, &out, err)) &&
-        !follow_tables(plan, &out, result, err) &&
+        (!plan->header || !emit_stub(plan, &out, err)) && !follow_tables(plan, &out, result, err) &&
         !follow_relocs(plan, &out, result, &added, &added_count, err))
         status = write_image(plan, &out, added, added_count, options->output_path, result, err);
     free(added);

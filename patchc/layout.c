@@ -158,17 +158,26 @@ static void address_routines(struct plan *plan, const struct patch *patch)
     }
 }
 
+static void leave_site(struct plan *plan, int32_t site)
+{
+    if (site < 0 || plan->sites[site].status != STATUS_PATCHED)
+        return;
+    plan->sites[site].status = STATUS_LEFT;
+    plan->sites[site].reason = REASON_NO_SPACE;
+}
+
 static void leave_patch(struct plan *plan, struct patch *patch)
 {
-    for (uint32_t i = 0; i < patch->atom_count; i++)
-        if (patch->atoms[i].site >= 0) {
-            plan->sites[patch->atoms[i].site].status = STATUS_LEFT;
-            plan->sites[patch->atoms[i].site].reason = REASON_NO_SPACE;
-        }
+    for (uint32_t i = 0; i < patch->atom_count; i++) {
+        leave_site(plan, patch->atoms[i].site);
+        if (patch->atoms[i].kind == ATOM_STI)
+            leave_site(plan, site_at(plan, patch->atoms[i].address));
+    }
     patch->trampoline = 0;
 }
 
-static int place_tables(struct plan *plan, struct error *err)
+/* Finds room for header and tables. False: there is none. */
+static bool place_tables(struct plan *plan)
 {
     bool cpuid = false, msr = false;
     for (size_t i = 0; i < plan->routine_count; i++) {
@@ -181,13 +190,16 @@ static int place_tables(struct plan *plan, struct error *err)
     plan->patch_info = take(plan, sizeof(struct pv_patch) * plan->patch_count + 8, 8);
     plan->cpuid_table = cpuid ? take(plan, sizeof(struct pv_cpuid_table), 64) : 0;
     plan->msr_table = msr ? take(plan, sizeof(struct pv_msr_table), 64) : 0;
-    if (!plan->header || !plan->routine_table || !plan->routine_info || !plan->patch_info ||
-        (cpuid && !plan->cpuid_table) || (msr && !plan->msr_table))
-        return fail(err, EXIT_INPUT,
-                    "%s: no room for the routine tables: %llu bytes of padding in its text; "
-                    "--assume-reserved appends a segment",
-                    plan->image->name, (unsigned long long)plan->space.total);
-    return 0;
+    return plan->header && plan->routine_table && plan->routine_info && plan->patch_info &&
+           (!cpuid || plan->cpuid_table) && (!msr || plan->msr_table);
+}
+
+/* Without room for the stub nothing is patched: every site is left, for that reason. */
+static void leave_all(struct plan *plan)
+{
+    plan->header = 0;
+    for (size_t i = 0; i < plan->patch_count; i++)
+        leave_patch(plan, &plan->patches[i]);
 }
 
 /* Shared replacement trampolines take the address of the patch that has the code. */
@@ -240,8 +252,10 @@ int plan_layout(struct plan *plan, struct error *err)
             return fail(err, EXIT_IO, "%s: out of memory", plan->image->name);
     if (!plan->patch_count)
         return 0;
-    if (place_tables(plan, err))
-        return -1;
+    if (!place_tables(plan)) {
+        leave_all(plan);
+        return 0;
+    }
     for (size_t i = 0; i < plan->patch_count; i++) {
         struct patch *patch = &plan->patches[i];
         if (patch->shares >= 0)

@@ -68,8 +68,8 @@ bool plan_choose_template(struct plan *plan, struct site *site, enum reason *why
             ZydisDecoderDecodeFull(&decoder, site->bytes, site->length, &instruction, operands)))
         return false;
     available.context = site->context;
-    if (!(site->context & CONTEXT_KERNEL_TABLES))
-        available.state = false;
+    if (!(site->context & CONTEXT_KERNEL_TABLES)) /* neither the state nor the tables are mapped */
+        available.state = available.cpuid = available.msr = false;
     site->template = template_find(plan->templates, list_rule_template(site->rule), &instruction,
                                    operands, &available, &form_known);
     if (site->template && template_copies_displacement(site->template) &&

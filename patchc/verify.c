@@ -134,6 +134,7 @@ static void check_code(struct verify *v)
     verify_alternatives(v);
     verify_relocs(v);
     verify_branches(v);
+    verify_entry_text(v);
 }
 
 /* Opens what both images have. Whatever makes the patched image unreadable is a failed check. */

@@ -21,8 +21,8 @@ static void wrong(struct verify *v, uint64_t slot, const char *what)
 }
 
 /* The patch of the replacement that `was` names, reached through `island`. */
-static const struct pv_patch *patch_of(const struct verify *v, const struct linux_entry *was,
-                                       uint64_t island)
+const struct pv_patch *verify_replacement(const struct verify *v, const struct linux_entry *was,
+                                          uint64_t island)
 {
     uint32_t low = 0, high = v->header.patch_count;
     while (low < high) { /* the table is sorted by window */
@@ -84,7 +84,7 @@ void verify_alternatives(struct verify *v)
         if (was->second == now->second && was->extra == now->extra)
             continue;
         if (now->extra != COPIED_SIZE || now->length < COPIED_SIZE ||
-            !patch_of(v, was, now->second))
+            !verify_replacement(v, was, now->second))
             wrong(v, was->slot,
                   "its replacement is neither the original's nor leads to its routine");
         verify_claim(v, was->slot + FIELD_REPLACEMENT, 4, CLAIM_WORD, "alternative's replacement");

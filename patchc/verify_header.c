@@ -129,9 +129,8 @@ static void check_patch_order(struct verify *v, uint32_t index, uint32_t *next)
                         p->first_routine + p->routine_count, count);
         return;
     }
-    if (p->routine_count == 0 && p->first_routine != 0)
-        verify_mismatch(v, "patch %u: has no routine, and a first routine", index);
-    if (p->routine_count == 0 || (copied && v->routines[p->first_routine].patch != index))
+    if (p->routine_count == 0 ? p->first_routine == 0
+                              : copied && v->routines[p->first_routine].patch != index)
         return;
     bool in_order = p->first_routine >= *next;
     for (; in_order && *next < p->first_routine; ++*next)

@@ -151,11 +151,17 @@ bool verify_relative(const ZydisDecodedInstruction *instruction, const uint8_t *
 /* verify_emulation.c */
 void verify_emulation(struct verify *v);
 
-/* verify_tables.c, verify_alternatives.c, verify_relocs.c, verify_branches.c */
+/* verify_tables.c, verify_alternatives.c, verify_relocs.c, verify_branches.c,
+ * verify_entry.c */
 void verify_tables(struct verify *v);
 void verify_alternatives(struct verify *v);
+/* The patch of the replacement that this entry of the original names, if the kernel now copies what
+ * stands at `island` in its place; NULL if there is none. */
+const struct pv_patch *verify_replacement(const struct verify *v, const struct linux_entry *was,
+                                          uint64_t island);
 void verify_relocs(struct verify *v);
 void verify_branches(struct verify *v);
+void verify_entry_text(struct verify *v);
 
 /* verify_moves.c. The move of the instruction that begins at / contains an original address. */
 const struct move *verify_move_at(const struct verify *v, uint64_t address);

@@ -115,12 +115,14 @@ static void check_exceptions(struct verify *v)
     free(expected);
 }
 
-static void check_pinned(struct verify *v)
+/* Code that is found by more than its table (ftrace looks its places up by function and expects
+ * them sorted), or by tables that no entry of ours could follow. */
+static void check_pinned(struct verify *v, enum linux_table_kind kind)
 {
-    const struct linux_table *before = &v->tables_before.table[LINUX_PINNED];
+    const struct linux_table *before = &v->tables_before.table[kind];
     for (size_t i = 0; i < before->count; i++)
         if (verify_window_overlaps(v, before->entries[i].address, before->entries[i].address + 1))
-            wrong(v, LINUX_PINNED, before->entries[i].slot, "names code that was patched");
+            wrong(v, kind, before->entries[i].slot, "names code that was patched");
 }
 
 void verify_tables(struct verify *v)
@@ -146,12 +148,12 @@ void verify_tables(struct verify *v)
             check_exceptions(v);
             break;
         case LINUX_PINNED:
-            check_pinned(v);
+        case LINUX_MCOUNT:
+            check_pinned(v, kind);
             break;
         case LINUX_ALTERNATIVES: /* verify_alternatives() */
             break;
         case LINUX_PARAVIRT:
-        case LINUX_MCOUNT:
             check_in_place(v, kind, 8);
             break;
         case LINUX_JUMP_TABLE:

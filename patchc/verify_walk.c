@@ -149,7 +149,6 @@ bool verify_falls_through(const struct verify *v, const ZydisDecodedInstruction 
     case ZYDIS_MNEMONIC_UD2: /* BUG() does not return, WARN() does (BUGFLAG_WARNING) */
         bug = entry_at(&v->tables_before.table[LINUX_BUG_TABLE], address);
         return bug && (bug->data & 1);
-    case ZYDIS_MNEMONIC_INT3: /* a stop behind code that does not return */
     case ZYDIS_MNEMONIC_IRET:
     case ZYDIS_MNEMONIC_IRETD:
     case ZYDIS_MNEMONIC_IRETQ:

@@ -20,6 +20,7 @@ END_TEMPLATE
 /* The doorbell's handler tells stores, loads and operands apart by the operand word. */
 DOORBELL_TEMPLATES mov_segment, mov_segment, "mov sreg, r", "mov sreg, mreg", "mov r!rsp, sreg", "mov mreg, sreg"
 DOORBELL_MEMORY_TEMPLATES mov_segment, mov_segment, "mov sreg, mlea", "mov mlea, sreg"
+BARE_RSP_TEMPLATE mov_segment, mov_segment, "mov sp, sreg", "mov esp, sreg", "mov rsp, sreg"
 
 TEMPLATE push_segment_state, push_segment, 10, stack, deprivileged
 FORM "push sreg w64"
@@ -44,12 +45,5 @@ DOORBELL_TEMPLATES pop_segment, pop_segment, "pop sreg"
 
 DOORBELL_TEMPLATES load_far, load_far, "lss r!rsp, mreg", "lfs r!rsp, mreg", "lgs r!rsp, mreg"
 DOORBELL_MEMORY_TEMPLATES load_far, load_far, "lss r!rsp, mlea", "lfs r!rsp, mlea", "lgs r!rsp, mlea"
-/* LSS may load RSP itself, which no spill survives. */
-TEMPLATE load_far_rsp_bare, load_far, 90, bare
-FORM "lss r, mreg"
-    BARE_DOORBELL
-END_TEMPLATE
-TEMPLATE load_far_rsp_memory_bare, load_far, 90, bare
-FORM "lss r, mlea"
-    BARE_DOORBELL_MEMORY
-END_TEMPLATE
+BARE_RSP_TEMPLATE load_far, load_far, "lss sp, mreg", "lss esp, mreg", "lss rsp, mreg", "lfs sp, mreg", "lfs esp, mreg", "lfs rsp, mreg", "lgs sp, mreg", "lgs esp, mreg", "lgs rsp, mreg"
+BARE_RSP_MEMORY_TEMPLATE load_far, load_far, "lss sp, mlea", "lss esp, mlea", "lss rsp, mlea", "lfs sp, mlea", "lfs esp, mlea", "lfs rsp, mlea", "lgs sp, mlea", "lgs esp, mlea", "lgs rsp, mlea"

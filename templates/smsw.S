@@ -23,3 +23,4 @@ END_TEMPLATE
 
 DOORBELL_TEMPLATES smsw, smsw, "smsw r!rsp", "smsw mreg"
 DOORBELL_MEMORY_TEMPLATES smsw, smsw, "smsw mlea"
+BARE_RSP_TEMPLATE smsw, smsw, "smsw sp", "smsw esp", "smsw rsp"

@@ -34,3 +34,4 @@ FORM "rdpid r64"
 END_TEMPLATE
 
 DOORBELL_TEMPLATES rdpid, rdpid, "rdpid r64!rsp"
+BARE_RSP_TEMPLATE rdpid, rdpid, "rdpid rsp"

@@ -130,6 +130,21 @@ static void test_D8_address_holes_are_relative_to_their_place(void **state)
     }
 }
 
+static void test_D8_the_selector_hole_is_that_of_the_segment_register(void **state)
+{
+    (void)state;
+    struct decoded d;
+    int32_t distance;
+    uint8_t out[16];
+    assert_true(decode_hex("8c e8", &d)); /* mov %gs, %eax */
+    assert_int_equal(fill_one("PV_STATE_SELECTOR", R_X86_64_PC32, -4, &d, ROUTINE, out), 0);
+    memcpy(&distance, out, 4);
+    assert_true(ROUTINE + 4 + (uint64_t)(int64_t)distance ==
+                STATE + offsetof(struct pv_state, selector[5]));
+    assert_true(decode_hex("0f 22 e0", &d));
+    assert_int_equal(fill_one("PV_STATE_SELECTOR", R_X86_64_PC32, -4, &d, ROUTINE, out), -1);
+}
+
 static void test_holes_without_a_value_or_too_small_for_it_are_errors(void **state)
 {
     (void)state;
@@ -227,6 +242,7 @@ int main(void)
         cmocka_unit_test(test_D8_register_holes_are_parts_of_the_register_number),
         cmocka_unit_test(test_D8_value_holes_hold_immediates_widths_and_the_index),
         cmocka_unit_test(test_D8_address_holes_are_relative_to_their_place),
+        cmocka_unit_test(test_D8_the_selector_hole_is_that_of_the_segment_register),
         cmocka_unit_test(test_holes_without_a_value_or_too_small_for_it_are_errors),
         cmocka_unit_test(test_holes_of_the_wrong_relocation_type_or_place_are_refused),
         cmocka_unit_test(test_D8_memory_operands_are_recomputed_by_lea),

@@ -47,6 +47,26 @@ static void test_operand_words_tell_the_host_what_it_must_know(void **state)
         {"48 cf", PV_KIND_IRET, 0x08000000},
         {"0f 01 c8", PV_KIND_MONITOR, 0},
         {"67 0f 01 c8", PV_KIND_MONITOR, PV_OPERAND_ADDRESS32},
+        {"65 0f 01 3f", PV_KIND_INVLPG, 0x51000000 | PV_OPERAND_MEMORY},
+        {"64 0f 00 2c 25 00 00 00 00", PV_KIND_VERW, 0x44000000 | PV_OPERAND_MEMORY},
+        {"0f 02 01", PV_KIND_LAR, 0x04000100 | PV_OPERAND_BASE},
+        {"66 44 0f 38 82 0c 24", PV_KIND_INVPCID, 0x08000409 | PV_OPERAND_BASE},
+        {"cd 80", PV_KIND_INT, 0x80},
+        {"ff 2f", PV_KIND_JMP_FAR, 0x04000700 | PV_OPERAND_BASE},
+        {"48 ff 58 24", PV_KIND_CALL_FAR, 0x08000000 | PV_OPERAND_MEMORY},
+        {"48 cb", PV_KIND_RET_FAR, 0x08000000},
+        {"ca 08 01", PV_KIND_RET_FAR, 0x04000108},
+        {"0f a0", PV_KIND_PUSH_SEGMENT, 0x08000004},
+        {"66 0f a9", PV_KIND_POP_SEGMENT, 0x02000005},
+        {"48 0f b4 0f", PV_KIND_LOAD_FAR, 0x08000741 | PV_OPERAND_BASE},
+        {"0f b2 46 08", PV_KIND_LOAD_FAR, 0x04000020 | PV_OPERAND_MEMORY},
+        {"f3 0f c7 f9", PV_KIND_RDPID, 0x04000100},
+        {"0f 01 d0", PV_KIND_XGETBV, 0x04000000},
+        {"0f 05", PV_KIND_SYSCALL, 0x08000000},
+        {"0f 34", PV_KIND_SYSENTER, 0x04000000},
+        {"c3", PV_KIND_OTHER, 0},
+        {"ff 27", PV_KIND_OTHER, 0},
+        {"50", PV_KIND_OTHER, 0},
         {"48 89 c8", PV_KIND_OTHER, 0x08000100},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -70,6 +90,7 @@ static void test_form_patterns_that_make_no_sense_are_refused(void **state)
                                       "mov r8x, cr",
                                       "mov a, b, c, d, e",
                                       "mov r7, cr",
+                                      "push sreg w7",
                                       ""};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct form form;
@@ -82,6 +103,21 @@ static void test_form_patterns_that_make_no_sense_are_refused(void **state)
     assert_true(decode_hex("0f 20 c1", &d));
     assert_true(form_matches(&form, &d.instruction, d.operands));
     assert_true(decode_hex("0f 20 c0", &d));
+    assert_false(form_matches(&form, &d.instruction, d.operands));
+    assert_int_equal(form_parse("ret far", &form, NULL), 0);
+    assert_true(decode_hex("cb", &d));
+    assert_true(form_matches(&form, &d.instruction, d.operands));
+    assert_true(decode_hex("c3", &d));
+    assert_false(form_matches(&form, &d.instruction, d.operands));
+    assert_int_equal(form_parse("jmp mreg", &form, NULL), 0);
+    assert_true(decode_hex("ff 27", &d));
+    assert_true(form_matches(&form, &d.instruction, d.operands));
+    assert_true(decode_hex("ff 2f", &d)); /* far */
+    assert_false(form_matches(&form, &d.instruction, d.operands));
+    assert_int_equal(form_parse("push sreg w16", &form, NULL), 0);
+    assert_true(decode_hex("66 0f a0", &d));
+    assert_true(form_matches(&form, &d.instruction, d.operands));
+    assert_true(decode_hex("0f a0", &d));
     assert_false(form_matches(&form, &d.instruction, d.operands));
     assert_int_equal(form_parse("invlpg m!rdi", &form, NULL), 0);
     assert_true(decode_hex("0f 01 3e", &d));
