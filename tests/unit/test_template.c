@@ -329,9 +329,7 @@ static void test_D7_preference_goes_by_rank_among_those_whose_needs_are_met(void
     assert_true(decode_hex("0f a2", &d));
     assert_string_equal(found_name(&d, &stack), "cpuid_doorbell");
     assert_string_equal(found_name(&d, &none), "cpuid_bare");
-    none.cpuid = true; /* but not mapped there */
-    assert_string_equal(found_name(&d, &none), "cpuid_bare");
-    none.context = CONTEXT_KERNEL_TABLES;
+    none.cpuid = true;
     assert_string_equal(found_name(&d, &none), "cpuid_table");
     assert_true(decode_hex("0f 32", &d));
     assert_string_equal(found_name(&d, &stack), "rdmsr_doorbell");
@@ -374,7 +372,7 @@ static void test_templates_say_what_they_need(void **state)
     const struct template *t = find("cpuid_table", &d, &everything, NULL);
     assert_int_equal(template_kind(t), PV_KIND_CPUID);
     assert_int_equal(template_flags(t), PV_ROUTINE_TABLE);
-    assert_int_equal(template_context(t), CONTEXT_KERNEL_TABLES);
+    assert_int_equal(template_context(t), 0);
     assert_true(template_needs_cpuid(t) && !template_needs_msr(t) && !template_needs_state(t));
     t = find("cpuid_doorbell", &d, &everything, NULL);
     assert_int_equal(template_flags(t), PV_ROUTINE_STACK | PV_ROUTINE_DOORBELL);
