@@ -483,6 +483,7 @@ static void test_D7_the_state_is_preferred_then_the_stack(void **state)
     ordinary.deprivileged = false;
     no_tables.context = CONTEXT_STACK;
     nothing.context = 0;
+    no_tables.cpuid = nothing.cpuid = false;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         assert_found(cases[i].hex, &everything, cases[i].all);
         assert_found(cases[i].hex, &ordinary, cases[i].ordinary);
@@ -490,6 +491,7 @@ static void test_D7_the_state_is_preferred_then_the_stack(void **state)
         assert_found(cases[i].hex, &nothing, cases[i].nothing);
     }
     nothing.context = CONTEXT_KERNEL_TABLES;
+    nothing.cpuid = true;
     assert_found("0f a2", &nothing, "cpuid_table_or_bare_host"); /* never native */
 }
 
