@@ -23,16 +23,11 @@ static const char *const form_reasons[FORM_REASONS] = {
 };
 
 static const char *const tactics[TACTICS] = {
-    [TACTIC_NONE] = "none",
-    [TACTIC_EXACT] = "exact",
-    [TACTIC_FORWARD] = "forward",
-    [TACTIC_BACKWARD] = "backward",
-    [TACTIC_REGION] = "region",
-    [TACTIC_ISLAND] = "island",
-    [TACTIC_EVICT] = "evict",
-    [TACTIC_REPLACEMENT] = "replacement",
-    [TACTIC_BREAK] = "break",
-    [TACTIC_SHARED] = "shared",
+    [TACTIC_NONE] = "none",       [TACTIC_EXACT] = "exact",
+    [TACTIC_FORWARD] = "forward", [TACTIC_BACKWARD] = "backward",
+    [TACTIC_REGION] = "region",   [TACTIC_ISLAND] = "island",
+    [TACTIC_EVICT] = "evict",     [TACTIC_REPLACEMENT] = "replacement",
+    [TACTIC_BREAK] = "break",     [TACTIC_SHARED] = "shared",
 };
 
 static const struct {
@@ -56,7 +51,7 @@ static const struct {
     [REASON_FORM] = {"form", "the form that --form asks for cannot be used here"},
     [REASON_UNPROVED] = {"unproved", "not proved to be 64-bit code that control reaches"},
     [REASON_ALTERNATIVE] = {"alternative",
-                            "an alternative too short for a call, whose place has no window"},
+                            "the kernel rewrites its place at boot, and its routine does not fit"},
 };
 
 /* A value outside its vocabulary is a defect; it shows as such and does not crash. */
