@@ -187,10 +187,18 @@ static bool sti_pair(const struct plan *plan, uint64_t address, struct atom *ato
     if (!length || !decode_at(plan, sti, &info))
         return false;
     int32_t site = site_at(plan, sti + 1);
+    if (site < 0 || plan->sites[site].status == STATUS_EXCLUDED)
+        site = site_at(plan, sti); /* STI alone is emulated, what waits for it is its tail */
     if (site >= 0 && plan->sites[site].status == STATUS_EXCLUDED)
         site = -1;
     *atom = (struct atom){.address = sti, .length = 1 + length, .kind = ATOM_STI, .site = site};
     return true;
+}
+
+bool atom_pairs_sti(const struct plan *plan, const struct atom *atom)
+{
+    return atom->kind == ATOM_STI && atom->site >= 0 &&
+           plan->sites[atom->site].address != atom->address;
 }
 
 static bool plain_atom(const struct plan *plan, uint64_t address, struct atom *atom)

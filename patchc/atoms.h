@@ -26,6 +26,9 @@ bool atoms_around(const struct plan *plan, uint64_t address, struct atom_run *ru
  * nothing refers to) at `address`, at most `limit`. */
 uint64_t atoms_dead_bytes(const struct plan *plan, uint64_t address, uint64_t limit);
 
+/* True if the atom is STI and a site that waits for it: one routine stands for both. */
+bool atom_pairs_sti(const struct plan *plan, const struct atom *atom);
+
 /* The site that begins at `address`, or -1. */
 int32_t site_at(const struct plan *plan, uint64_t address);
 

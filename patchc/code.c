@@ -152,6 +152,8 @@ int code_open(const struct image *image, const struct relocs *relocs, struct cod
         result = code_settle(image, code, err);
     if (result == 0)
         drop_data(code);
+    if (result == 0 && !linear)
+        code_unproved_targets(code);
     if (result != 0)
         code_close(code);
     return result;

@@ -133,4 +133,7 @@ int code_follow(const struct image *image, struct code *code, bool other_mode_on
 /* code_settle.c: when all starts are known: targets from references, overlaps. */
 int code_settle(const struct image *image, struct code *code, struct error *err);
 
+/* code_unproved.c: makes targets of all that code which is not proved might refer to. */
+void code_unproved_targets(struct code *code);
+
 #endif

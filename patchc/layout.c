@@ -69,7 +69,7 @@ static int number_routines(struct plan *plan, uint32_t index)
                               .template = plan->sites[site].template};
         r->flags = template_flags(r->template);
         r->kind = template_kind(r->template);
-        if (patch->atoms[i].kind == ATOM_STI)
+        if (atom_pairs_sti(plan, &patch->atoms[i]))
             r->flags |= PV_ROUTINE_STI;
         if (patch->flags & PV_PATCH_REPLACEMENT)
             r->flags |= PV_ROUTINE_REPLACEMENT;
@@ -148,6 +148,8 @@ static void address_routines(struct plan *plan, const struct patch *patch)
         r->link = patch->trampoline + atom->offset;
         r->native = r->link + EMIT_LINK_SIZE;
         r->tail = r->native + emit_size(plan, patch, r->atom);
+        if (atom->kind == ATOM_STI && !atom_pairs_sti(plan, atom))
+            r->tail = r->native + 1; /* STI alone: what waits for it follows */
         if (atom->flags & ATOM_NO_FALL)
             r->tail = r->native; /* nothing behind it: the emulation path never gets there */
         r->emulation = at;
@@ -232,7 +234,7 @@ static void index_sites(struct plan *plan)
             struct site *site = &plan->sites[atom->site];
             site->index = (int32_t)next;
             site->routine = plan->routines[next++].link;
-            int32_t sti = atom->kind == ATOM_STI ? site_at(plan, atom->address) : -1;
+            int32_t sti = atom_pairs_sti(plan, atom) ? site_at(plan, atom->address) : -1;
             if (sti >= 0) {
                 plan->sites[sti].index = site->index;
                 plan->sites[sti].routine = site->routine;

@@ -219,7 +219,7 @@ static void assign_sites(struct plan *plan, uint32_t patch, uint32_t leader,
         }
         plan_assign_site(plan, (uint32_t)atom->site, patch, i, (uint32_t)atom->site == leader);
         site->form_reason = reason;
-        int32_t sti = atom->kind == ATOM_STI ? site_at(plan, atom->address) : -1;
+        int32_t sti = atom_pairs_sti(plan, atom) ? site_at(plan, atom->address) : -1;
         if (sti >= 0 && plan->sites[sti].status != STATUS_EXCLUDED) {
             plan->sites[sti].template = site->template;
             plan_assign_site(plan, (uint32_t)sti, patch, i, (uint32_t)sti == leader);
@@ -256,9 +256,7 @@ static bool try_form(struct plan *plan, uint32_t index, enum pv_form form, enum 
         return false;
     }
     if (run.atom[run.center].site < 0) {
-        /* Its region holds more than the site, or it is an STI whose HLT the list leaves alone. */
-        bool region = run.atom[run.center].kind == ATOM_REGION;
-        site->reason = region ? REASON_ALTERNATIVE : REASON_SHADOW;
+        site->reason = REASON_ALTERNATIVE;
         return false;
     }
     site->reason = REASON_NO_ROOM;

@@ -52,7 +52,6 @@ static const struct {
     [REASON_UNPROVED] = {"unproved", "not proved to be 64-bit code that control reaches"},
     [REASON_ALTERNATIVE] = {"alternative",
                             "the kernel rewrites its place at boot, and its routine does not fit"},
-    [REASON_SHADOW] = {"shadow", "an STI whose shadow covers an instruction that is no site"},
 };
 
 /* A value outside its vocabulary is a defect; it shows as such and does not crash. */

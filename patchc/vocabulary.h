@@ -50,7 +50,6 @@ enum reason {
     REASON_FORM,           /* the forced form cannot be used here */
     REASON_UNPROVED,       /* not proved to be code reached in 64-bit mode */
     REASON_ALTERNATIVE,    /* an alternative's place or replacement cannot take the site's routine */
-    REASON_SHADOW,         /* STI whose shadow covers an instruction that is no site */
     REASONS
 };
 

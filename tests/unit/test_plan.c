@@ -309,6 +309,19 @@ static void test_sti_and_hlt_are_one_routine_when_both_are_listed(void **state)
     assert_int_equal(lab_site(&lab, 2)->index, lab_site(&lab, 3)->index);
 }
 
+/* The list leaves HLT alone: STI has a routine, HLT is its tail, and nothing is between them. */
+static void test_sti_alone_keeps_its_hlt_behind_it(void **state)
+{
+    (void)state;
+    LINUX(sti_hlt);
+    lab_must_build(&lab, "include sti\ninclude cli\n");
+    const struct pv_routine *routine = lab_routine(&lab, 2);
+    assert_non_null(routine);
+    assert_false(routine->flags & PV_ROUTINE_STI);
+    assert_memory_equal(lab_at(&lab, lab_address(&lab, routine->native_offset), 2), "\xfb\xf4", 2);
+    assert_int_equal(routine->tail_offset, routine->native_offset + 1);
+}
+
 LAB_CODE(sti_end, "1: cpuid\n inc %ecx\n sti\n hlt\n 2: inc %edx\n jnz 2b\n jmp 1b");
 
 /* HLT is no site here: the pair must stay together all the same. */
@@ -419,6 +432,7 @@ int main(void)
         TEST(test_D9_sites_that_share_a_window_have_routines_and_slots_of_their_own),
         TEST(test_sti_and_hlt_move_as_one_with_nothing_between),
         TEST(test_sti_and_hlt_are_one_routine_when_both_are_listed),
+        TEST(test_sti_alone_keeps_its_hlt_behind_it),
         TEST(test_a_window_does_not_end_between_sti_and_hlt),
         TEST(test_D11_each_form_can_be_forced),
         TEST(test_D11_a_forced_call_needs_a_stack),
