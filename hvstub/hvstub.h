@@ -35,8 +35,8 @@
 #define PV_HEADER_MAGIC "PVSTUB\r\n" /* 8 bytes, no NUL */
 
 /* pv_note.flags */
-#define PV_IMAGE_NEEDS_RUNTIME                                                                     \
-    1u /* the image contains break patches: it does not boot without one */
+/* the image contains break patches: it does not boot without one */
+#define PV_IMAGE_NEEDS_RUNTIME 1u
 
 struct pv_note {
     uint32_t abi_version;
@@ -77,8 +77,8 @@ struct pv_header {
     uint32_t header_size;   /* bytes of this struct */
     uint32_t features;      /* PV_FEATURE_* */
     uint32_t routine_count; /* entries of both tables below */
-    int64_t
-        routine_table_offset; /* uint64_t[routine_count]: guest-linear addresses (relocated with the guest) */
+    /* uint64_t[routine_count]: guest-linear addresses (relocated with the guest) */
+    int64_t routine_table_offset;
     int64_t routine_info_offset; /* struct pv_routine[routine_count] */
     int64_t patch_info_offset;   /* struct pv_patch[patch_count], sorted by window address */
     uint32_t patch_count;
@@ -108,8 +108,8 @@ struct pv_header {
 struct pv_routine {
     int64_t site_offset; /* the instruction's original place */
     int64_t link_offset;
-    int64_t
-        native_offset; /* the original instruction in the routine (carries its exception-table entry) */
+    /* the original instruction in the routine (carries its exception-table entry) */
+    int64_t native_offset;
     int64_t emulation_offset; /* 0 = the routine has no emulation path */
     int64_t tail_offset;
     uint32_t emulation_size; /* bytes, up to but without the closing jmp to tail */
@@ -124,20 +124,21 @@ struct pv_routine {
 #define PV_ROUTINE_STATE    2u /* it reads or writes struct pv_state */
 #define PV_ROUTINE_DOORBELL 4u /* it may ring the doorbell: a host handler is needed */
 #define PV_ROUTINE_TABLE    8u /* answered from the CPUID or MSR table */
-#define PV_ROUTINE_DEPRIVILEGED                                                                    \
-    16u /* emulation is right only for a deprivileged guest, with a state page per vCPU */
-#define PV_ROUTINE_BARE 64u  /* rings the bare doorbell: only for engines that own UD1 */
-#define PV_ROUTINE_STI  128u /* preceded by STI: the native path is both; else the host does both */
-#define PV_ROUTINE_REPLACEMENT                                                                     \
-    32u /* stands for an instruction in .altinstr_replacement, which the guest copies */
+/* emulation is right only for a deprivileged guest, with a state page per vCPU */
+#define PV_ROUTINE_DEPRIVILEGED 16u
+#define PV_ROUTINE_BARE         64u /* rings the bare doorbell: only for engines that own UD1 */
+#define PV_ROUTINE_STI          128u /* preceded by STI: the native path is both; else the host does both */
+/* stands for an instruction in .altinstr_replacement, which the guest copies */
+#define PV_ROUTINE_REPLACEMENT 32u
 
 /* One patch: a window of original code that was replaced, and the trampoline that stands for it. */
 struct pv_patch {
     int64_t window_offset; /* first replaced byte */
-    int64_t
-        trampoline_offset; /* where the patch leads; ends with a jump to window end unless its last instruction never falls through */
-    int64_t
-        island_offset; /* form branch: the jmp rel32 in padding; form call: the call entry; else 0 */
+    /* where the patch leads; ends with a jump to window end unless its last instruction never
+     * falls through */
+    int64_t trampoline_offset;
+    /* form branch: the jmp rel32 in padding; form call: the call entry; else 0 */
+    int64_t island_offset;
     uint32_t window_size;     /* bytes */
     uint32_t trampoline_size; /* bytes up to the emulation paths */
     uint32_t first_routine;   /* routines of one patch are consecutive, in window order */
@@ -202,7 +203,9 @@ enum pv_form { PV_FORM_NONE, PV_FORM_JUMP, PV_FORM_CALL, PV_FORM_BRANCH, PV_FORM
  * PV_ROUTINE_STATE with PV_ROUTINE_DOORBELL: the routine rings only for what it could not do on struct pv_state.
  *   STI, POPF           all is done; an interrupt that waited can be delivered (interrupt_pending)
  *   MOV_FROM_DR         DR7.GD is set: #DB before the access
- *   XGETBV              ECX is not 0 */
+ *   XGETBV              ECX is not 0
+ * With PV_ROUTINE_TABLE and PV_ROUTINE_DOORBELL, CPUID rings for a leaf that the table does not have; RBX and
+ * RDX, which are results, are then no longer the guest's. */
 
 /* The bare doorbell: 0f b9 81 imm32(index), UD1 with (%rcx) as base so that it is never taken for a
  * break. For sites that have no stack (entry code), and on engines that own UD1. All registers are
@@ -356,8 +359,8 @@ struct pv_msr_table { /* 64-byte aligned */
  * enters the guest's kernel it stores the selectors that user code left. */
 struct pv_state {
     uint8_t virtual_if; /* deprivileged: RFLAGS.IF as the guest sees it, 0 or 1 */
-    uint8_t
-        interrupt_pending; /* deprivileged: STI must ring the doorbell; not 0: an interrupt waits for IF */
+    /* deprivileged: STI must ring the doorbell; not 0: an interrupt waits for IF */
+    uint8_t interrupt_pending;
     uint8_t virtual_iopl; /* deprivileged: RFLAGS.IOPL as the guest sees it, 0 to 3 */
     uint8_t virtual_ac;   /* deprivileged: RFLAGS.AC as the guest's kernel sees it, 0 or 1 */
     uint8_t reserved0[4];

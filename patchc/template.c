@@ -235,10 +235,8 @@ static void derive_needs(struct template *t)
         t->flags |= PV_ROUTINE_STATE;
         t->context |= CONTEXT_KERNEL_TABLES;
     }
-    if (t->uses & (HOLE_USES_CPUID | HOLE_USES_MSR)) {
+    if (t->uses & (HOLE_USES_CPUID | HOLE_USES_MSR))
         t->flags |= PV_ROUTINE_TABLE;
-        t->context |= CONTEXT_KERNEL_TABLES; /* the tables need not be in the entry text's page */
-    }
     if (t->uses & HOLE_RINGS_DOORBELL)
         t->flags |= PV_ROUTINE_DOORBELL;
 }

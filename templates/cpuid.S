@@ -4,8 +4,8 @@
  * and are kept until the answer is certain. No instruction here changes a flag. */
 #include "templates/template.inc"
 
-TEMPLATE cpuid_table, cpuid, 10
-FORM "cpuid"
+/* Goes to `unknown` with RAX and RCX as they were, or falls out of its end with the answer. */
+.macro CPUID_LOOK_UP unknown
     mov   %eax, %edx
     bswap %edx                      /* DL: the leaf's top byte */
     movzbl %al, %ebx
@@ -19,7 +19,7 @@ FORM "cpuid"
     lea   (%rcx,%rax), %ecx         /* 0 if the entry is the leaf's */
     jrcxz 2f
 1:  mov   %rbx, %rcx
-    jmp   PV_NATIVE
+    jmp   \unknown
 
 2:  mov   PV_CPUID_SUBLEAVES(%rdx), %ecx
     jrcxz 4f
@@ -42,6 +42,27 @@ FORM "cpuid"
     mov   PV_CPUID_EBX(%rdx), %ebx
     mov   PV_CPUID_ECX(%rdx), %ecx
     mov   PV_CPUID_EDX(%rdx), %edx
+.endm
+
+TEMPLATE cpuid_table, cpuid, 10
+FORM "cpuid"
+    CPUID_LOOK_UP PV_NATIVE
+END_TEMPLATE
+
+/* For a deprivileged guest the native instruction is no way out: it does not trap, and shows the host's
+ * processor. The host is asked; it finds RAX and RCX as they were. */
+TEMPLATE cpuid_table_or_host, cpuid, 5, stack, deprivileged
+FORM "cpuid"
+    CPUID_LOOK_UP 5f
+    jmp   PV_TAIL
+5:  DOORBELL
+END_TEMPLATE
+
+TEMPLATE cpuid_table_or_bare_host, cpuid, 6, bare, deprivileged
+FORM "cpuid"
+    CPUID_LOOK_UP 5f
+    jmp   PV_TAIL
+5:  BARE_DOORBELL
 END_TEMPLATE
 
 DOORBELL_TEMPLATES cpuid, cpuid, "cpuid"

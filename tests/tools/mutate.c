@@ -54,6 +54,16 @@ static void seal(struct mutation *m)
     memcpy(field, &hash, sizeof hash);
 }
 
+/* Without a change verify must be content, or it would refuse everything. */
+static void check_unchanged(struct mutation *m)
+{
+    struct error err = {0};
+    if (verify_run(m->original, m->work, stderr, &err)) {
+        printf("Bail out! the image is refused before it is changed: %s\n", err.text);
+        exit(EXIT_CHECK);
+    }
+}
+
 /* Is the change of this byte found? */
 static bool flip(struct mutation *m, uint64_t offset, bool sealed, char *text, size_t size)
 {
@@ -359,6 +369,7 @@ int main(int argc, char **argv)
     }
     memcpy(&m.header, header, sizeof m.header);
     map_copy(&m);
+    check_unchanged(&m);
     test_stub(&m);
     test_code(&m);
     test_kernel_tables(&m);

@@ -179,6 +179,32 @@ void model_push_segment(struct trial *t)
     push(t, state_of(t)->selector[number], t->d->instruction.operand_width / 8);
 }
 
+/* ---- CPUID ---- */
+
+struct pv_cpuid_answer known_cpuid(uint32_t leaf, uint32_t subleaf)
+{
+    uint32_t seed = leaf * 7 + subleaf * 1000003 + 12345;
+    return (struct pv_cpuid_answer){seed, ~seed, seed * 3, seed * 5};
+}
+
+void model_cpuid(struct trial *t)
+{
+    uint64_t *r = t->want.registers.r;
+    uint32_t leaf = (uint32_t)r[RAX], subleaf = (uint32_t)r[RCX];
+    bool known = leaf == 0 || leaf == 1 || leaf == 0x80000000 || (leaf == 4 && subleaf < 3);
+    if (!known) { /* RBX and RDX are lost, as they are results */
+        t->rings = true;
+        r[RBX] = t->seen.registers.r[RBX];
+        r[RDX] = t->seen.registers.r[RDX];
+        return;
+    }
+    struct pv_cpuid_answer answer = known_cpuid(leaf, leaf == 4 ? subleaf : 0);
+    r[RAX] = answer.eax;
+    r[RBX] = answer.ebx;
+    r[RCX] = answer.ecx;
+    r[RDX] = answer.edx;
+}
+
 /* ---- time, extended state ---- */
 
 /* The counter moves on: what was got must lie between two looks at it, and is then taken. */

@@ -3,7 +3,7 @@
 #ifndef TESTS_UNIT_DEPRIVILEGED_MODEL_H
 #define TESTS_UNIT_DEPRIVILEGED_MODEL_H
 
-#include "hvstub/hvstub.h"
+#include "hvstub/cpuid_table.h"
 #include "tests/unit/code_runner.h"
 #include "tests/unit/decoded.h"
 
@@ -34,6 +34,7 @@ struct trial {
     uint64_t operand;     /* linear address of the memory operand */
     struct guest want;    /* before the instruction; a model changes it to what is to be after it */
     bool rings;           /* set by a model: the host is to be called when want is reached */
+    struct guest seen;    /* when the host was called */
     struct guest got;     /* after the template */
     uint64_t tsc[2];      /* the real counter before and after */
 };
@@ -46,6 +47,9 @@ model model_cli, model_sti, model_clac, model_stac, model_pushf, model_popf;
 model model_mov_from_cr, model_mov_to_cr2, model_mov_from_dr;
 model model_sgdt, model_sidt, model_sldt, model_str, model_smsw;
 model model_mov_from_segment, model_push_segment;
+model model_cpuid; /* leaves 0, 1, 4 and 0x80000000 are known; of 4 the subleaves 0 to 2 */
 model model_rdtsc, model_rdtscp, model_rdpid, model_xgetbv;
+
+struct pv_cpuid_answer known_cpuid(uint32_t leaf, uint32_t subleaf);
 
 #endif

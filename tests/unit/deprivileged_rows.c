@@ -148,7 +148,7 @@ const struct instruction_row instruction_rows[] = {
     {"hlt", {"", "f4", 0, SHAPE_PLAIN}, NULL},
     {"monitor", {"", "0f 01 c8", 0, SHAPE_PLAIN}, NULL},
     {"mwait", {"", "0f 01 c9", 0, SHAPE_PLAIN}, NULL},
-    {"cpuid", {"", "0f a2", 0, SHAPE_PLAIN}, NULL},
+    {"cpuid", {"", "0f a2", 0, SHAPE_PLAIN}, model_cpuid},
     {"rdmsr", {"", "0f 32", 0, SHAPE_PLAIN}, NULL},
     {"wrmsr", {"", "0f 30", 0, SHAPE_PLAIN}, NULL},
     {"in", {"", "e4 60", 0, SHAPE_PLAIN}, NULL},

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "patchc/form.h"
+#include "patchc/site.h"
 #include "patchc/template.h"
 #include "tests/unit/code_runner.h"
 #include "tests/unit/deprivileged_model.h"
@@ -26,7 +27,7 @@
 
 #define INDEX       0x00abcdefu
 #define GS_BASE     0x28u
-#define TRIALS      8
+#define TRIALS      24
 #define HOST_TRIALS 2 /* of doorbells, which are all alike */
 
 /* Tested with the tables that they need: test_template_run.c. */
@@ -42,6 +43,7 @@ static struct area {
     uint8_t emulation[1024];
     uint8_t native[64];
     uint8_t tail[64];
+    _Alignas(64) struct pv_cpuid_table cpuid;
     _Alignas(64) struct guest_memory memory;
     _Alignas(4096) uint8_t unmapped[4096];
 } * area;
@@ -66,7 +68,6 @@ struct run {
     bool stepping; /* when the run ended */
     unsigned rings, fault_count;
     uint64_t kept_rax, first_rsp;
-    struct guest seen; /* when the host was called */
     const char *problem;
 };
 
@@ -81,8 +82,9 @@ static void host_answers(struct code_registers *registers)
 
 static bool on_doorbell(struct run *run, struct code_registers *registers)
 {
-    uint64_t *frame = (uint64_t *)(uintptr_t)registers->r[RSP];
-    struct code_registers *guest = &run->seen.registers;
+    uint64_t frame[2];
+    memcpy(frame, (const void *)(uintptr_t)registers->r[RSP], sizeof frame);
+    struct code_registers *guest = &run->trial.seen.registers;
     unsigned size = run->memory_frame ? 16 : 8;
     if ((uint32_t)registers->r[RAX] != INDEX)
         run->problem = "doorbell with a wrong index";
@@ -91,10 +93,10 @@ static bool on_doorbell(struct run *run, struct code_registers *registers)
     *guest = *registers;
     guest->r[RAX] = frame[0];
     guest->r[RSP] += size;
-    memcpy(&run->seen.memory, &area->memory, sizeof area->memory);
+    memcpy(&run->trial.seen.memory, &area->memory, sizeof area->memory);
     struct code_registers answer = *guest;
     host_answers(&answer);
-    frame[0] = answer.r[RAX];
+    memcpy((void *)(uintptr_t)registers->r[RSP], &answer.r[RAX], 8);
     answer.r[RAX] = registers->r[RAX];
     answer.r[RSP] = registers->r[RSP];
     *registers = answer;
@@ -118,8 +120,8 @@ static bool on_bare_doorbell(struct run *run, struct code_registers *registers, 
             run->problem = "bare doorbell with a wrong operand address";
         registers->r[RAX] = run->kept_rax;
     }
-    run->seen.registers = *registers;
-    memcpy(&run->seen.memory, &area->memory, sizeof area->memory);
+    run->trial.seen.registers = *registers;
+    memcpy(&run->trial.seen.memory, &area->memory, sizeof area->memory);
     host_answers(registers);
     run->rings++;
     return true;
@@ -128,7 +130,8 @@ static bool on_bare_doorbell(struct run *run, struct code_registers *registers, 
 /* A store of the template met an unmapped operand: what hvstub.h says of such a fault. */
 static bool on_fault(struct run *run, struct code_registers *registers, uint64_t *rip)
 {
-    const uint64_t *frame = (const uint64_t *)(uintptr_t)registers->r[RSP];
+    uint64_t frame[2];
+    memcpy(frame, (const void *)(uintptr_t)registers->r[RSP], sizeof frame);
     registers->r[RCX] = frame[0];
     registers->r[RAX] = frame[1];
     registers->r[RSP] += 16;
@@ -165,7 +168,7 @@ static bool on_trap(void *context, int number, struct code_registers *registers,
         *rip += 2;
         return on_doorbell(run, registers);
     }
-    if (inside && number == SIGILL && memcmp(code, "\x0f\xb9\x80", 3) == 0) {
+    if (inside && number == SIGILL && memcmp(code, "\x0f\xb9\x81", 3) == 0) {
         *rip += 7;
         return on_bare_doorbell(run, registers, code);
     }
@@ -183,6 +186,7 @@ static void build(const struct run *run)
         .tail = (uintptr_t)area->tail,
         .next = (uintptr_t)area->site + run->d.instruction.length,
         .state = (uintptr_t)&area->memory.state,
+        .cpuid_table = (uintptr_t)&area->cpuid,
     };
     struct error err = {0};
     assert_true(run->size + 5 <= sizeof area->emulation);
@@ -248,6 +252,10 @@ static void randomize(struct run *run, unsigned number)
         guest->registers.flags |= FLAG_TRAP; /* stepped */
     if (number & 2)
         guest->registers.r[RCX] &= ~0xffffffffull;
+    if (number & 4) { /* leaves and subleaves of CPUID that may be known */
+        guest->registers.r[RAX] &= 0xffffffff80000005ull;
+        guest->registers.r[RCX] &= 0xffffffff00000003ull;
+    }
     const ZydisDecodedOperand *operand = memory_operand(&run->d.instruction, run->d.operands);
     if (operand)
         place_operand(run, &operand->mem,
@@ -283,7 +291,7 @@ static void assert_same(const struct run *run, const struct guest *got, const ch
     uint64_t moved = want->registers.r[RSP] - run->first_rsp + 16;
     size_t rsp = (moved <= 32 ? want->registers.r[RSP] : run->first_rsp) - (uintptr_t)&area->memory;
     for (size_t i = 0; i < sizeof want->memory; i++)
-        if (a[i] != b[i] && (i < stack || i >= rsp))
+        if ((i < stack || i >= rsp) && a[i] != b[i])
             fail_msg("%s: %s: memory byte %+d from RSP, %zu of all, is %#x, not %#x", shown(run),
                      when, (int)(i - rsp), i, a[i], b[i]);
 }
@@ -327,7 +335,7 @@ static void check(struct run *run, model *expected, unsigned number)
     if (run->rings != trial->rings)
         fail_msg("%s: the host was called %u times, not %d", shown(run), run->rings, trial->rings);
     if (trial->rings) {
-        assert_same(run, &run->seen, "when the host is called");
+        assert_same(run, &run->trial.seen, "when the host is called");
         host_answers(&trial->want.registers);
     }
     assert_same(run, &trial->got, "at the end");
@@ -437,6 +445,56 @@ static void test_D7_every_form_has_a_template_with_and_without_a_stack(void **st
     each_row(find_for_shape);
 }
 
+static void assert_found(const char *hex, const struct template_available *available,
+                         const char *name)
+{
+    struct decoded d;
+    assert_true(decode_hex(hex, &d));
+    const struct template *t =
+        template_find(set, NULL, &d.instruction, d.operands, available, NULL);
+    assert_string_equal(t ? template_name(t) : "none", name);
+}
+
+/* What a site offers decides: the state where its page is mapped, then the stack, then neither. */
+static void test_D7_the_state_is_preferred_then_the_stack(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *hex, *all, *ordinary, *no_tables, *nothing;
+    } cases[] = {
+        {"fa", "cli_state", "cli_doorbell", "cli_doorbell", "cli_bare"},
+        {"fb", "sti_state", "sti_doorbell", "sti_doorbell", "sti_bare"},
+        {"9c", "pushf_state", "pushf_doorbell", "pushf_doorbell", "pushf_bare"},
+        {"0f a2", "cpuid_table_or_host", "cpuid_table", "cpuid_doorbell", "cpuid_bare"},
+        {"0f 31", "rdtsc_offset", "rdtsc_doorbell", "rdtsc_doorbell", "rdtsc_bare"},
+        {"0f 20 d8", "mov_from_cr_state", "mov_from_cr_doorbell", "mov_from_cr_doorbell",
+         "mov_from_cr_bare"},
+        {"0f 20 dc", "mov_from_cr_state", "mov_from_cr_rsp_bare", "mov_from_cr_rsp_bare",
+         "mov_from_cr_rsp_bare"},
+        {"0f 22 d8", "mov_to_cr_doorbell", "mov_to_cr_doorbell", "mov_to_cr_doorbell",
+         "mov_to_cr_bare"},
+        {"0f 01 44 24 06", "sgdt_state", "sgdt_memory_doorbell", "sgdt_memory_doorbell",
+         "sgdt_memory_bare"},
+        {"8c c8", "mov_segment_state", "mov_segment_doorbell", "mov_segment_doorbell",
+         "mov_segment_bare"},
+        {"48 0f 07", "sysret_bare", "sysret_bare", "sysret_bare", "sysret_bare"},
+    };
+    struct template_available ordinary = everything, no_tables = everything, nothing = everything;
+    ordinary.deprivileged = false;
+    no_tables.context = CONTEXT_STACK;
+    nothing.context = 0;
+    no_tables.cpuid = nothing.cpuid = false;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_found(cases[i].hex, &everything, cases[i].all);
+        assert_found(cases[i].hex, &ordinary, cases[i].ordinary);
+        assert_found(cases[i].hex, &no_tables, cases[i].no_tables);
+        assert_found(cases[i].hex, &nothing, cases[i].nothing);
+    }
+    nothing.context = CONTEXT_KERNEL_TABLES;
+    nothing.cpuid = true;
+    assert_found("0f a2", &nothing, "cpuid_table_or_bare_host"); /* never native */
+}
+
 /* ---- faults ---- */
 
 /* The operand begins 8, 4 or 0 bytes before an unmapped page. */
@@ -494,6 +552,17 @@ static void test_templates_of_the_state_are_marked_deprivileged(void **state)
     }
 }
 
+static bool fill_cpuid(void)
+{
+    struct pv_cpuid_answer plain[3] = {known_cpuid(0, 0), known_cpuid(1, 0),
+                                       known_cpuid(0x80000000, 0)};
+    struct pv_cpuid_answer four[3] = {known_cpuid(4, 0), known_cpuid(4, 1), known_cpuid(4, 2)};
+    pv_cpuid_clear(&area->cpuid);
+    return pv_cpuid_put(&area->cpuid, 0, &plain[0]) && pv_cpuid_put(&area->cpuid, 1, &plain[1]) &&
+           pv_cpuid_put(&area->cpuid, 0x80000000, &plain[2]) &&
+           pv_cpuid_put_subleaves(&area->cpuid, 4, four, NULL, 3);
+}
+
 static void collect(const struct template *t, void *context)
 {
     (void)context;
@@ -509,6 +578,8 @@ static int set_up(void **state)
     area = code_map(AREA, sizeof *area);
     if (!set || !area || mprotect(area->unmapped, sizeof area->unmapped, PROT_NONE) ||
         syscall(SYS_arch_prctl, ARCH_SET_GS, (unsigned long)GS_BASE))
+        return -1;
+    if (!fill_cpuid())
         return -1;
     template_each(set, collect, NULL);
     return 0;
@@ -527,6 +598,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_D8_every_template_does_what_its_instruction_does),
         cmocka_unit_test(test_D7_every_form_has_a_template_with_and_without_a_stack),
+        cmocka_unit_test(test_D7_the_state_is_preferred_then_the_stack),
         cmocka_unit_test(test_a_fault_of_the_operand_finds_the_guest_as_before_the_instruction),
         cmocka_unit_test(test_templates_of_the_state_are_marked_deprivileged),
     };
