@@ -131,6 +131,54 @@ static bool region_moves(const struct plan *plan, struct atom *atom)
     return true;
 }
 
+/* A place that paravirt calls are patched into may be longer than the atom: it would move in part. */
+static bool splits_place(const struct plan *plan, const struct atom *atom)
+{
+    const struct linux_table *table = &plan->tables->table[LINUX_PARAVIRT];
+    uint64_t end = atom->address + atom->length;
+    size_t first;
+    size_t n = linux_table_range(table, atom->address - 255, end, &first);
+    for (size_t i = first; i < first + n; i++) {
+        const struct linux_entry *e = &table->entries[table->by_address[i]];
+        uint64_t e_end = e->address + e->length;
+        if (e_end > atom->address && (e->address < atom->address || e_end > end))
+            return true;
+    }
+    return false;
+}
+
+/* A table that nothing leads to may name this instruction, and would not follow. */
+static bool may_be_named(const struct plan *plan, const uint8_t *code, unsigned length)
+{
+    const struct linux_table *table = plan->tables->table;
+    uint8_t opcode = code[0];
+    bool nop = is_nop(code, length), call = opcode == 0xe8, jump = opcode == 0xe9;
+    if (table[LINUX_EX_TABLE].unknown || table[LINUX_ALTERNATIVES].unknown ||
+        table[LINUX_PARAVIRT].unknown)
+        return true;
+    return ((nop || jump || opcode == 0xeb) && table[LINUX_JUMP_TABLE].unknown) ||
+           ((call || jump) && table[LINUX_STATIC_CALLS].unknown) ||
+           ((call || nop) && table[LINUX_MCOUNT].unknown) ||
+           (jump && table[LINUX_RETURN_SITES].unknown) ||
+           ((call || jump || opcode == 0x2e || opcode == 0x0f) &&
+            table[LINUX_RETPOLINE_SITES].unknown) ||
+           (opcode == 0x0f && table[LINUX_BUG_TABLE].unknown) ||
+           ((opcode == 0xf0 || opcode == 0x3e) && table[LINUX_SMP_LOCKS].unknown);
+}
+
+static bool names_may_be_unknown(const struct plan *plan, const struct atom *atom)
+{
+    for (uint32_t at = 0; plan->tables->present && at < atom->length;) {
+        struct length_info info;
+        const uint8_t *code = image_at(plan->image, atom->address + at, atom->length - at);
+        unsigned length = code ? length_decode(code, atom->length - at, &info) : 0;
+        if (!length || may_be_named(plan, code, length))
+            return true;
+        at += length;
+    }
+    return false;
+}
+
 /* Tables whose entries cannot follow: what they name stays where it is. */
 static bool is_pinned(const struct plan *plan, const struct atom *atom)
 {
@@ -140,7 +188,8 @@ static bool is_pinned(const struct plan *plan, const struct atom *atom)
         if (linux_table_range(&plan->tables->table[kinds[i]], atom->address,
                               atom->address + atom->length, &first))
             return true;
-    return !context_may_move(plan->context, atom->address, atom->length);
+    return splits_place(plan, atom) || names_may_be_unknown(plan, atom) ||
+           !context_may_move(plan->context, atom->address, atom->length);
 }
 
 static unsigned tables_over(const struct plan *plan, const struct atom *atom)

@@ -80,7 +80,9 @@ void lab_linux(struct lab *lab, const uint8_t *code, const uint8_t *end)
     memcpy(lab->text, code, lab->code_size);
     memset(lab->text + lab->code_size, 0xcc, padding);
     linux_image_add(&lab->li, ".text", SHF_EXECINSTR, lab->text, lab->code_size + padding);
-    linux_image_add(&lab->li, ".rodata", 0, banner, sizeof banner);
+    uint64_t data = linux_image_add(&lab->li, ".rodata", 0, banner, sizeof banner);
+    if (!lab->no_data_symbols) /* where there are some, tables that are not named are not there */
+        linux_image_symbol(&lab->li, "__start_rodata", data);
     linux_image_symbol(&lab->li, "lab_start", LINUX_IMAGE_TEXT);
 }
 

@@ -28,8 +28,9 @@ struct lab {
     /* for a Linux image: */
     struct linux_image li;
     uint8_t text[LAB_TEXT_MAX];
-    size_t code_size; /* of text, without its padding */
-    size_t padding;   /* bytes of INT3 behind the code; LAB_PADDING if 0 */
+    size_t code_size;     /* of text, without its padding */
+    bool no_data_symbols; /* tables inside other sections cannot be found */
+    size_t padding;       /* bytes of INT3 behind the code; LAB_PADDING if 0 */
     /* of the build: */
     struct build_options options;
     struct build_result result;
