@@ -16,7 +16,7 @@
 
 static const char banner[] = "Linux version 6.1.0-lab (builder@host)";
 
-static void die(const struct lab *lab, const char *what)
+static _Noreturn void die(const struct lab *lab, const char *what)
 {
     fail_msg("%s: %s", what, lab->err.text);
 }
