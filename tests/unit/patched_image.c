@@ -188,27 +188,24 @@ __asm__(".pushsection .rodata\n"
 extern const uint8_t pi_original[], pi_patched[];
 
 /* Every label that C needs, by name. */
-/* clang-format off: it indents the list further with each run */
-#define LABELS                                                                                     \
-    X(header)                                                                                      \
-    X(patches) X(routines) X(routine_table) X(trampoline_jump) X(end_jump) X(link_jump) X(         \
-        native_jump) X(tail_jump) X(emulation_jump) X(emulation_end_jump) X(copy_jump)             \
-        X(back_jump) X(entry_call) X(trampoline_call) X(end_call) X(link_call) X(native_call) X(   \
-            tail_call) X(emulation_call) X(emulation_end_call) X(copy_jrcxz) X(copy_je)            \
-            X(copy_inc) X(island_branch) X(trampoline_branch) X(end_branch) X(link_branch) X(      \
-                native_branch) X(tail_branch) X(emulation_branch) X(emulation_end_branch)          \
-                X(trampoline_evicted) X(end_evicted) X(island_near) X(trampoline_near) X(end_near) \
-                    X(link_near) X(native_near) X(tail_near) X(trampoline_break) X(end_break)      \
-                        X(link_break) X(native_break) X(tail_break) X(emulation_break)             \
-                            X(emulation_end_break) X(trampoline_tail) X(end_tail) X(link_tail)     \
-                                X(native_tail) X(tail_tail) X(trampoline_retarget) X(end_retarget) \
-                                    X(link_retarget) X(native_retarget) X(tail_retarget)           \
-                                        X(emulation_retarget) X(emulation_end_retarget)            \
-                                            X(copy_retarget) X(retargeted) X(trampoline_sti)       \
-                                                X(end_sti) X(link_sti) X(native_sti) X(tail_sti)   \
-                                                    X(trampoline_ret) X(end_ret) X(link_ret)       \
-                                                        X(native_ret) X(tail_ret) X(emulation_ret) \
-                                                            X(emulation_end_ret)
+/* (The formatter would indent the list further with each run.) */
+/* clang-format off */
+#define LABELS \
+    X(header) X(patches) X(routines) X(routine_table) X(trampoline_jump) X(end_jump) \
+    X(link_jump) X(native_jump) X(tail_jump) X(emulation_jump) X(emulation_end_jump) \
+    X(copy_jump) X(back_jump) X(entry_call) X(trampoline_call) X(end_call) X(link_call) \
+    X(native_call) X(tail_call) X(emulation_call) X(emulation_end_call) X(copy_jrcxz) \
+    X(copy_je) X(copy_inc) X(island_branch) X(trampoline_branch) X(end_branch) \
+    X(link_branch) X(native_branch) X(tail_branch) X(emulation_branch) \
+    X(emulation_end_branch) X(trampoline_evicted) X(end_evicted) X(island_near) \
+    X(trampoline_near) X(end_near) X(link_near) X(native_near) X(tail_near) \
+    X(trampoline_break) X(end_break) X(link_break) X(native_break) X(tail_break) \
+    X(emulation_break) X(emulation_end_break) X(trampoline_tail) X(end_tail) X(link_tail) \
+    X(native_tail) X(tail_tail) X(trampoline_retarget) X(end_retarget) X(link_retarget) \
+    X(native_retarget) X(tail_retarget) X(emulation_retarget) X(emulation_end_retarget) \
+    X(copy_retarget) X(retargeted) X(trampoline_sti) X(end_sti) X(link_sti) X(native_sti) \
+    X(tail_sti) X(trampoline_ret) X(end_ret) X(link_ret) X(native_ret) X(tail_ret) \
+    X(emulation_ret) X(emulation_end_ret)
 /* clang-format on */
 
 #define X(name) extern const uint8_t pi_##name[];
