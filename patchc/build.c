@@ -97,7 +97,9 @@ static void find_state(struct plan *plan)
             plan->state_size = (uint32_t)(nosave->size - unused);
         }
     } else if (plan->options->assume_reserved) {
-        plan->state = space_take(&plan->space, 4096, 4096, 0, UINT64_MAX);
+        /* Padding is text, which the guest may map read-only. */
+        plan->state =
+            space_take(&plan->space, 4096, 4096, plan->space.appended_address, UINT64_MAX);
         plan->state_size = plan->state ? 4096 : 0;
     }
 }
