@@ -12,6 +12,13 @@ FUZZ    := $(BASE)/fuzz
 DATA    := $(PREFIX)/share/patchvisor
 VERSION := $(shell cat VERSION)
 
+# As many jobs as there are processors, unless told otherwise; `make clean all` cleans first.
+ifneq ($(filter clean,$(MAKECMDGOALS)),)
+.NOTPARALLEL:
+else ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
+
 ifeq ($(origin CC),default)
 CC      := gcc
 endif

@@ -74,6 +74,9 @@ static void check_record(struct verify *v)
     if (o->size != v->before.size || o->xxh3 != XXH3_64bits(v->before.bytes, v->before.size))
         verify_mismatch(v, "offset 0x%" PRIx64 ": made from another original than %s",
                         v->record.note.original_file, v->before.name);
+    if (o->tail_insert_size == 0 && o->tail_insert_at != o->tail_offset)
+        verify_mismatch(v, "offset 0x%" PRIx64 ": a place for an insertion, but nothing inserted",
+                        v->record.note.original_file);
     if (o->size != v->before.size)
         return;
     uint8_t *undone = malloc(v->before.size + 1);

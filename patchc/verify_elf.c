@@ -82,6 +82,23 @@ static bool is_added_thing(const struct verify *v, uint64_t offset, uint64_t siz
            (offset == n->io_table_file && size == n->io_table_size);
 }
 
+/* The stub's own memory: behind what the original loads, linear and physical addresses in step. */
+static bool stub_segment_good(const struct verify *v, const struct image_segment *s)
+{
+    bool in_step = false;
+    if (s->file_size != s->mem_size || s->align != 4096 || s->flags != (PF_R | PF_W | PF_X))
+        return false;
+    for (size_t i = 0; i < v->before.segment_count; i++) {
+        const struct image_segment *w = &v->before.segments[i];
+        if (w->type != PT_LOAD || w->mem_size == 0)
+            continue;
+        in_step |= s->vaddr - w->vaddr == s->paddr - w->paddr;
+        if (s->paddr < w->paddr + w->mem_size && w->paddr < s->paddr + s->mem_size)
+            return false;
+    }
+    return in_step;
+}
+
 /* A segment that the original does not have: one for the note, or one with the stub's memory. */
 static bool added_segment_good(const struct verify *v, const struct image_segment *s)
 {
@@ -91,7 +108,7 @@ static bool added_segment_good(const struct verify *v, const struct image_segmen
         return s->flags == PF_R && s->offset == v->record.note_file &&
                is_added_thing(v, s->offset, s->file_size) && s->vaddr == 0 && s->paddr == 0 &&
                s->mem_size == 0 && s->align == 4;
-    return s->type == PT_LOAD && s->file_size == s->mem_size && s->align == 4096;
+    return s->type == PT_LOAD && stub_segment_good(v, s);
 }
 
 static void check_segments(struct verify *v)

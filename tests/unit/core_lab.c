@@ -16,9 +16,10 @@
 
 static const char banner[] = "Linux version 6.1.0-lab (builder@host)";
 
-static void die(const struct lab *lab, const char *what)
+static _Noreturn void die(const struct lab *lab, const char *what)
 {
     fail_msg("%s: %s", what, lab->err.text);
+    abort(); /* fail_msg leaves by a long jump, which its declaration does not say */
 }
 
 static void write_file(const char *path, const void *bytes, size_t size)

@@ -188,32 +188,25 @@ __asm__(".pushsection .rodata\n"
 extern const uint8_t pi_original[], pi_patched[];
 
 /* Every label that C needs, by name. */
-#define LABELS                                                                                     \
-    X(header)                                                                                      \
-    X(patches)                                                                                     \
-    X(routines)                                                                                    \
-    X(routine_table)                                                                               \
-    X(trampoline_jump)                                                                             \
-    X(end_jump)                                                                                    \
-    X(link_jump)                                                                                   \
-    X(native_jump)                                                                                 \
-    X(tail_jump)                                                                                   \
-    X(emulation_jump) X(emulation_end_jump) X(copy_jump) X(back_jump) X(entry_call)                \
-        X(trampoline_call) X(end_call) X(link_call) X(native_call) X(tail_call) X(emulation_call)  \
-            X(emulation_end_call) X(copy_jrcxz) X(copy_je) X(copy_inc) X(island_branch) X(         \
-                trampoline_branch) X(end_branch) X(link_branch) X(native_branch) X(tail_branch)    \
-                X(emulation_branch) X(emulation_end_branch) X(trampoline_evicted) X(end_evicted)   \
-                    X(island_near) X(trampoline_near) X(end_near) X(link_near) X(native_near) X(   \
-                        tail_near) X(trampoline_break) X(end_break) X(link_break) X(native_break)  \
-                        X(tail_break) X(emulation_break) X(emulation_end_break) X(trampoline_tail) \
-                            X(end_tail) X(link_tail) X(native_tail) X(tail_tail)                   \
-                                X(trampoline_retarget) X(end_retarget) X(link_retarget)            \
-                                    X(native_retarget) X(tail_retarget) X(emulation_retarget)      \
-                                        X(emulation_end_retarget) X(copy_retarget) X(retargeted)   \
-                                            X(trampoline_sti) X(end_sti) X(link_sti) X(native_sti) \
-                                                X(tail_sti) X(trampoline_ret) X(end_ret)           \
-                                                    X(link_ret) X(native_ret) X(tail_ret)          \
-                                                        X(emulation_ret) X(emulation_end_ret)
+/* (The formatter would indent the list further with each run.) */
+/* clang-format off */
+#define LABELS \
+    X(header) X(patches) X(routines) X(routine_table) X(trampoline_jump) X(end_jump) \
+    X(link_jump) X(native_jump) X(tail_jump) X(emulation_jump) X(emulation_end_jump) \
+    X(copy_jump) X(back_jump) X(entry_call) X(trampoline_call) X(end_call) X(link_call) \
+    X(native_call) X(tail_call) X(emulation_call) X(emulation_end_call) X(copy_jrcxz) \
+    X(copy_je) X(copy_inc) X(island_branch) X(trampoline_branch) X(end_branch) \
+    X(link_branch) X(native_branch) X(tail_branch) X(emulation_branch) \
+    X(emulation_end_branch) X(trampoline_evicted) X(end_evicted) X(island_near) \
+    X(trampoline_near) X(end_near) X(link_near) X(native_near) X(tail_near) \
+    X(trampoline_break) X(end_break) X(link_break) X(native_break) X(tail_break) \
+    X(emulation_break) X(emulation_end_break) X(trampoline_tail) X(end_tail) X(link_tail) \
+    X(native_tail) X(tail_tail) X(trampoline_retarget) X(end_retarget) X(link_retarget) \
+    X(native_retarget) X(tail_retarget) X(emulation_retarget) X(emulation_end_retarget) \
+    X(copy_retarget) X(retargeted) X(trampoline_sti) X(end_sti) X(link_sti) X(native_sti) \
+    X(tail_sti) X(trampoline_ret) X(end_ret) X(link_ret) X(native_ret) X(tail_ret) \
+    X(emulation_ret) X(emulation_end_ret)
+/* clang-format on */
 
 #define X(name) extern const uint8_t pi_##name[];
 LABELS
@@ -399,7 +392,7 @@ static uint8_t *make_record(const struct patched_image *p, const struct compose 
     struct pv_original record = {.size = p->original_size,
                                  .xxh3 = XXH3_64bits(p->original, p->original_size),
                                  .tail_offset = c->image->elf_end,
-                                 .tail_insert_at = p->original_size,
+                                 .tail_insert_at = c->image->elf_end,
                                  .run_count = count};
     *size = sizeof record + count * sizeof *runs + bytes;
     uint8_t *out = calloc(1, *size), *at = out;

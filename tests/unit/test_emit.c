@@ -197,7 +197,7 @@ static void put_function(void)
 {
     unsigned items = 4 + any(ITEMS_MAX - 4), site = any(items);
     branch_count = 0;
-    unsigned owner[ITEMS_MAX];
+    unsigned owner[ITEMS_MAX] = {0};
     for (unsigned i = 0; i < items; i++) {
         unsigned before = branch_count;
         boundary[i] = at;
