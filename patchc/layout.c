@@ -27,7 +27,8 @@ static int sort_patches(struct plan *plan, struct error *err)
         return fail(err, EXIT_IO, "%s: out of memory", plan->image->name);
     for (size_t i = 0; i < plan->patch_count; i++)
         plan->patches[i].creation = (uint32_t)i;
-    qsort(plan->patches, plan->patch_count, sizeof *plan->patches, compare_patches);
+    if (plan->patch_count)
+        qsort(plan->patches, plan->patch_count, sizeof *plan->patches, compare_patches);
     for (size_t i = 0; i < plan->patch_count; i++)
         new_index[plan->patches[i].creation] = (uint32_t)i;
     for (size_t i = 0; i < plan->patch_count; i++)
