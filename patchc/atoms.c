@@ -137,7 +137,7 @@ static bool splits_place(const struct plan *plan, const struct atom *atom)
     const struct linux_table *table = &plan->tables->table[LINUX_PARAVIRT];
     uint64_t end = atom->address + atom->length;
     size_t first;
-    size_t n = linux_table_range(table, atom->address - 255, end, &first);
+    size_t n = linux_table_range(table, atom->address > 255 ? atom->address - 255 : 0, end, &first);
     for (size_t i = first; i < first + n; i++) {
         const struct linux_entry *e = &table->entries[table->by_address[i]];
         uint64_t e_end = e->address + e->length;

@@ -62,7 +62,8 @@ static int follow_alternative(struct follower *f, const struct linux_entry *e)
     const struct atom *atom = NULL;
     uint64_t now = plan_moved(plan, e->address);
     uint64_t lengths = e->slot + lengths_offset(table->entry_size);
-    bool grown = plan_patch_at(plan, e->address, &atom) && (atom->flags & ATOM_GROW) &&
+    const struct patch *place = plan_patch_at(plan, e->address, &atom);
+    bool grown = place && place->trampoline && (atom->flags & ATOM_GROW) &&
                  atom->address == e->address && atom->length == e->length;
     if (by && !by->trampoline)
         by = NULL;

@@ -27,7 +27,8 @@ static int sort_patches(struct plan *plan, struct error *err)
         return fail(err, EXIT_IO, "%s: out of memory", plan->image->name);
     for (size_t i = 0; i < plan->patch_count; i++)
         plan->patches[i].creation = (uint32_t)i;
-    qsort(plan->patches, plan->patch_count, sizeof *plan->patches, compare_patches);
+    if (plan->patch_count)
+        qsort(plan->patches, plan->patch_count, sizeof *plan->patches, compare_patches);
     for (size_t i = 0; i < plan->patch_count; i++)
         new_index[plan->patches[i].creation] = (uint32_t)i;
     for (size_t i = 0; i < plan->patch_count; i++)
@@ -174,6 +175,8 @@ static void leave_patch(struct plan *plan, struct patch *patch)
             leave_site(plan, site_at(plan, patch->atoms[i].address));
     }
     patch->trampoline = 0;
+    for (uint32_t i = 0; i < patch->routine_count && patch->shares < 0; i++)
+        plan->routines[patch->first_routine + i].link = 0;
 }
 
 /* Finds room for header and tables. False: there is none. */
@@ -200,6 +203,31 @@ static void leave_all(struct plan *plan)
     plan->header = 0;
     for (size_t i = 0; i < plan->patch_count; i++)
         leave_patch(plan, &plan->patches[i]);
+}
+
+/* True if the code at `address` was to move and found no room. */
+static bool stayed(const struct plan *plan, uint64_t address)
+{
+    const struct atom *atom;
+    const struct patch *patch = plan_patch_at(plan, address, &atom);
+    return patch && !patch->trampoline;
+}
+
+/* Leaves patches that need what a neighbour gives only by moving: an island, or a place that grows.
+ */
+static void leave_dependents(struct plan *plan)
+{
+    const struct linux_table *table = &plan->tables->table[LINUX_ALTERNATIVES];
+    for (size_t i = 0; i < plan->patch_count; i++) {
+        struct patch *patch = &plan->patches[i];
+        if (!patch->trampoline)
+            continue;
+        if (patch->form == PV_FORM_BRANCH
+                ? stayed(plan, patch->island)
+                : patch->entry >= 0 && table->entries[patch->entry].length < REGION_MIN &&
+                      stayed(plan, table->entries[patch->entry].address))
+            leave_patch(plan, patch);
+    }
 }
 
 /* Shared replacement trampolines take the address of the patch that has the code. */
@@ -266,7 +294,9 @@ int plan_layout(struct plan *plan, struct error *err)
         else
             address_routines(plan, patch);
     }
+    leave_dependents(plan);
     share(plan);
+    leave_dependents(plan); /* those that share, too */
     index_sites(plan);
     return 0;
 }
