@@ -4,7 +4,7 @@
 
 QEMU=${QEMU:-qemu-system-x86_64}
 BUSYBOX=${BUSYBOX:-$(command -v busybox || echo /bin/busybox)}
-BOOT_TIMEOUT=${BOOT_TIMEOUT:-240} # seconds for one boot
+BOOT_TIMEOUT=${BOOT_TIMEOUT:-300} # seconds for one boot
 # Given to the kernel: without it, it calibrates the time-stamp counter by polling the timer, which
 # takes long under TCG and does not end on the microvm machine. QEMU shows guests the host's counter.
 TSC_KHZ=$(awk -F: '/^cpu MHz/ { printf "%d", $2 * 1000; exit }' /proc/cpuinfo)
