@@ -1,4 +1,4 @@
-/* The pipeline: read, find, prove, plan, generate, write. Each stage takes what the one before
+/* The pipeline (D1): read, find, prove, plan, generate, write. Each stage takes what the one before
  * gives. */
 #include "patchc/build.h"
 
@@ -86,8 +86,8 @@ int build_scan(const struct build_options *options, struct build_result *result,
     return status;
 }
 
-/* The stub's writable page: a page of Linux' own that nothing uses beyond its first bytes, or one of
- * the appended segment. */
+/* The stub's writable page: one of Linux' own that nothing uses beyond its first bytes, or one of the
+ * appended segment. */
 static void find_state(struct plan *plan)
 {
     const struct image_section *nosave = image_section_named(plan->image, ".data_nosave");

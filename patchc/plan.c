@@ -275,6 +275,8 @@ static bool try_form(struct plan *plan, uint32_t index, enum pv_form form, enum 
     return true;
 }
 
+/* Chooses the form (D11): the forced one, the list's, else a jump, and a short branch where no jump
+ * fits. */
 static void plan_site(struct plan *plan, uint32_t index)
 {
     struct site *site = &plan->sites[index];
