@@ -86,21 +86,23 @@ int build_scan(const struct build_options *options, struct build_result *result,
     return status;
 }
 
-/* The stub's writable page: a page of Linux' own that nothing uses beyond its first bytes. */
+/* The stub's writable page: a page of Linux' own that nothing uses beyond its first bytes, or one of
+ * the appended segment. */
 static void find_state(struct plan *plan)
 {
     const struct image_section *nosave = image_section_named(plan->image, ".data_nosave");
-    const uint64_t unused = 64; /* in_suspend stands at the start */
+    enum { PAGE = 4096, unused = 64 }; /* hvstub.h; Linux' in_suspend stands at the start */
     if (plan->code->linux_image) {
         if (nosave && nosave->size >= unused + sizeof(struct pv_state)) {
             plan->state = nosave->address + unused;
             plan->state_size = (uint32_t)(nosave->size - unused);
         }
-    } else if (plan->options->assume_reserved) {
-        /* Padding is text, which the guest may map read-only. */
-        plan->state =
-            space_take(&plan->space, 4096, 4096, plan->space.appended_address, UINT64_MAX);
-        plan->state_size = plan->state ? 4096 : 0;
+    } else {
+        uint64_t page = space_take_appended(&plan->space, PAGE, PAGE, 0, UINT64_MAX);
+        if (page) {
+            plan->state = page + unused;
+            plan->state_size = PAGE - unused;
+        }
     }
 }
 

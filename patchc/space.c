@@ -111,6 +111,20 @@ void space_close(struct space *space)
     *space = (struct space){0};
 }
 
+uint64_t space_take_appended(struct space *space, uint64_t size, uint64_t align, uint64_t low,
+                             uint64_t high)
+{
+    if (!space->appended)
+        return 0;
+    uint64_t at = (space->appended_address + space->appended_used + align - 1) & ~(align - 1);
+    uint64_t used = at + size - space->appended_address;
+    if (used > space->appended_limit || at < low || at + size > high)
+        return 0;
+    space->used += used - space->appended_used;
+    space->appended_used = used;
+    return at;
+}
+
 uint64_t space_take(struct space *space, uint64_t size, uint64_t align, uint64_t low, uint64_t high)
 {
     for (size_t i = 0; i < space->count; i++) {
@@ -126,14 +140,5 @@ uint64_t space_take(struct space *space, uint64_t size, uint64_t align, uint64_t
         run->used = at + size - run->address;
         return at;
     }
-    if (space->appended) {
-        uint64_t at = (space->appended_address + space->appended_used + align - 1) & ~(align - 1);
-        uint64_t used = at + size - space->appended_address;
-        if (used <= space->appended_limit && at >= low && at + size <= high) {
-            space->used += used - space->appended_used;
-            space->appended_used = used;
-            return at;
-        }
-    }
-    return 0;
+    return space_take_appended(space, size, align, low, high);
 }

@@ -35,4 +35,8 @@ void space_close(struct space *space);
 uint64_t space_take(struct space *space, uint64_t size, uint64_t align, uint64_t low,
                     uint64_t high);
 
+/* The same from the appended segment only, which is writable; 0 if there is none. */
+uint64_t space_take_appended(struct space *space, uint64_t size, uint64_t align, uint64_t low,
+                             uint64_t high);
+
 #endif

@@ -1,11 +1,14 @@
 /* RDMSR: constant MSRs from the guest-resident table, the others from the host.
  *
- * RAX and RDX are results and free from the start; RCX is the question. */
+ * RAX and RDX are results, but an MSR that the table does not have may raise #GP in the native
+ * instruction: then all registers are to be as they were. */
 #include "templates/template.inc"
 
-/* No stack: what the table does not know goes to the native instruction. */
-TEMPLATE rdmsr_table, rdmsr, 10
+/* What the table does not know goes to the native instruction. */
+TEMPLATE rdmsr_table, rdmsr, 10, stack
 FORM "rdmsr"
+    push  %rax
+    push  %rdx
     movzbl %cl, %eax
     lea   PV_MSR_TABLE(%rip), %rdx
     lea   (%rax,%rax), %eax
@@ -15,10 +18,13 @@ FORM "rdmsr"
     lea   (%rcx,%rax), %ecx         /* 0 if the entry is this MSR's */
     jrcxz 1f
     mov   %rax, %rcx
+    pop   %rdx
+    pop   %rax
     jmp   PV_NATIVE
 1:  mov   %rax, %rcx
     mov   PV_MSR_EAX(%rdx), %eax
     mov   PV_MSR_EDX(%rdx), %edx
+    lea   16(%rsp), %rsp
 END_TEMPLATE
 
 DOORBELL_TEMPLATES rdmsr, rdmsr, "rdmsr"
