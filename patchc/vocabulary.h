@@ -49,7 +49,7 @@ enum reason {
     REASON_TEMPLATE_NEEDS, /* the template needs more than the context has */
     REASON_FORM,           /* the forced form cannot be used here */
     REASON_UNPROVED,       /* not proved to be code reached in 64-bit mode */
-    REASON_ALTERNATIVE,    /* an alternative's place or replacement cannot take the site's routine */
+    REASON_ALTERNATIVE, /* an alternative's place or replacement cannot take the site's routine */
     REASONS
 };
 

@@ -144,8 +144,8 @@ static void test_D6_the_list_decides_what_is_a_site(void **state)
     LINUX(sites);
     lab_must_build(&lab, "include cpuid\ninclude hlt\n");
     check_sites(3, (const uint64_t[]){0, 32, 192});
-    lab_must_build(&lab,
-                   "include cpuid\ninclude rdmsr\nexclude cpuid address=0xffffffff81000000-0xffffffff8100000f\n");
+    lab_must_build(&lab, "include cpuid\ninclude rdmsr\nexclude cpuid "
+                         "address=0xffffffff81000000-0xffffffff8100000f\n");
     check_sites(2, (const uint64_t[]){16, 192});
 }
 
