@@ -10,6 +10,7 @@
 #include "patchc/plan.h"
 
 #define LARGE_PAGE (2ull << 20)
+#define REACH      ((2ull << 30) - (64u << 20)) /* bytes: a rel32, less what one patch may span */
 
 static int compare_patches(const void *a, const void *b)
 {
@@ -99,7 +100,7 @@ static void measure(struct plan *plan, struct patch *patch)
     patch->total_size = size;
 }
 
-/* Under the user page tables of PTI only the large page of the entry text is mapped. */
+/* A jump reaches two gigabytes. Under the user page tables of PTI only the large page of the entry text is mapped. */
 static void reach_of(const struct plan *plan, const struct patch *patch, uint64_t *low,
                      uint64_t *high)
 {
@@ -107,8 +108,8 @@ static void reach_of(const struct plan *plan, const struct patch *patch, uint64_
     uint64_t at = patch->entry >= 0
                       ? plan->tables->table[LINUX_ALTERNATIVES].entries[patch->entry].address
                       : patch->window;
-    *low = 0;
-    *high = UINT64_MAX;
+    *low = at > REACH ? at - REACH : 0;
+    *high = at < UINT64_MAX - REACH ? at + REACH : UINT64_MAX;
     if (!(context_at(plan->context, at, &excluded) & CONTEXT_KERNEL_TABLES)) {
         *low = at & ~(LARGE_PAGE - 1);
         *high = *low + LARGE_PAGE;

@@ -82,12 +82,24 @@ static void appended_segment(const struct image *image, struct space *space)
         end = s->vaddr + s->mem_size;
         physical = s->paddr + s->mem_size;
     }
-    uint64_t pad = (PAGE - end % PAGE) % PAGE;
+    uint64_t pad = (PAGE - end % PAGE) % PAGE, limit = APPENDED_MAX;
+    end += pad;
+    physical += pad;
+    /* Another segment may stand behind it physically, or where it would begin. */
+    for (size_t i = 0; i < image->segment_count; i++) {
+        const struct image_segment *s = &image->segments[i];
+        if (s->type != PT_LOAD || s->paddr + s->mem_size <= physical)
+            continue;
+        uint64_t room = s->paddr > physical ? s->paddr - physical : 0;
+        limit = room < limit ? room : limit;
+    }
+    if (!limit)
+        return; /* nothing can be appended */
     space->appended = true;
-    space->appended_address = end + pad;
-    space->appended_physical = physical + pad;
-    space->appended_limit = APPENDED_MAX;
-    space->total += APPENDED_MAX;
+    space->appended_address = end;
+    space->appended_physical = physical;
+    space->appended_limit = limit;
+    space->total += limit;
 }
 
 int space_open(const struct image *image, const struct code *code, bool assume_reserved,
