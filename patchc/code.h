@@ -46,13 +46,6 @@ struct code {
     struct code_index *index; /* private: code_index.h */
 };
 
-/* A direct branch, found by code_sources(). */
-struct code_branch {
-    uint64_t address, target; /* guest-linear */
-    uint8_t length;
-    bool wide; /* rel32 */
-};
-
 /* Builds the map. *code is the caller's: code_close(). Uses up to two threads. relocs may be NULL.
  * 0, or -1 with *err set: EXIT_INPUT if the image has no executable bytes, or absurdly many. */
 int code_open(const struct image *image, const struct relocs *relocs, struct code *code,
@@ -72,11 +65,6 @@ bool code_is_overlap(const struct code *code, uint64_t address);
 /* The start of the instruction before `address` in the same section, if it ends at `address`; 0 if
  * none is proved. */
 uint64_t code_previous(const struct code *code, uint64_t address);
-
-/* Finds every direct branch to one of `targets` (sorted, `count` of them). *branches is malloc'd,
- * sorted by target, then address. Returns their number, or -1 with *err set. */
-long code_sources(const struct code *code, const uint64_t *targets, size_t count,
-                  struct code_branch **branches, struct error *err);
 
 /* Calls `visit` for each proved instruction whose (map, opcode) bit is set in
  * wanted[map][opcode / 64], in address order. map as in struct length_info; VEX and EVEX encoded

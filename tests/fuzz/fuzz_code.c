@@ -27,10 +27,8 @@ static void visit(void *context, const struct code_section *section, uint64_t ad
 
 static void ask(struct code *code)
 {
-    uint64_t wanted[8][4] = {{0}}, targets[2] = {0, 0};
+    uint64_t wanted[8][4] = {{0}};
     struct seen few = {0}, all = {0};
-    struct code_branch *branches;
-    struct error err = {0};
     wanted[1][2] = ~0ull;
     code_each_opcode(code, wanted, visit, &few);
     for (unsigned i = 0; i < 32; i++)
@@ -38,9 +36,6 @@ static void ask(struct code *code)
     code_each_opcode(code, wanted, visit, &all);
     for (size_t i = 0; i < code->section_count; i++) {
         const struct code_section *s = &code->sections[i];
-        targets[0] = s->address, targets[1] = s->address + s->size / 2;
-        if (code_sources(code, targets, 2, &branches, &err) >= 0)
-            free(branches);
         code_previous(code, s->address + s->size);
         code_add_target(code, s->address + s->size - 1);
     }

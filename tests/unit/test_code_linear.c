@@ -195,50 +195,6 @@ static void test_previous_instruction_ends_where_asked(void **state)
     unmap_guest(&mapped);
 }
 
-static void test_sources_are_all_branches_to_the_targets(void **state)
-{
-    (void)state;
-    static const uint8_t text[] = {
-        0xeb, 0x09,                            /*  0: jmp 11 */
-        0x48, 0x8d, 0x05, 2,    0,    0,    0, /*  2: lea 11(%rip) */
-        0x74, 0x00,                            /*  9: je 11 */
-        0x90,                                  /* 11 */
-        0x0f, 0x84, 0xf9, 0xff, 0xff, 0xff,    /* 12: je 11 */
-        0xeb, 0xfd, /* 18: jmp 17, inside the one before: not asked for */
-        0xc3,       /* 20 */
-    };
-    uint8_t init[] = {0xe8, 0, 0, 0, 0}; /* call 11 of .text */
-    int32_t back = 11 - (GUEST_INIT + 5);
-    memcpy(init + 1, &back, sizeof back);
-    struct guest guest = {.elf_class = 64,
-                          .linux_banner = true,
-                          .text = text,
-                          .text_size = sizeof text,
-                          .init = init,
-                          .init_size = sizeof init};
-    struct mapped mapped;
-    map_guest(&guest, &mapped);
-    const uint64_t targets[] = {in_text(3), in_text(11), UINT64_MAX};
-    struct code_branch *branches;
-    struct error err = {0};
-    assert_int_equal(code_sources(&mapped.code, targets, 3, &branches, &err), 3);
-    static const struct {
-        uint64_t at;
-        uint8_t length;
-        bool wide;
-    } expected[] = {{0, 2, false}, {9, 2, false}, {GUEST_INIT, 5, true}};
-    for (size_t i = 0; i < 3; i++) {
-        assert_int_equal(branches[i].address, in_text(expected[i].at));
-        assert_int_equal(branches[i].target, in_text(11));
-        assert_int_equal(branches[i].length, expected[i].length);
-        assert_int_equal(branches[i].wide, expected[i].wide);
-    }
-    free(branches);
-    assert_int_equal(code_sources(&mapped.code, targets, 1, &branches, &err), 0);
-    free(branches);
-    unmap_guest(&mapped);
-}
-
 struct visits {
     uint64_t at[16];
     unsigned length[16];
@@ -481,7 +437,6 @@ int main(void)
         cmocka_unit_test(test_jump_over_a_lock_prefix_is_no_overlap),
         cmocka_unit_test(test_a_text_symbol_inside_an_instruction_shows_an_overlap),
         cmocka_unit_test(test_previous_instruction_ends_where_asked),
-        cmocka_unit_test(test_sources_are_all_branches_to_the_targets),
         cmocka_unit_test(test_opcodes_are_visited_in_order),
         cmocka_unit_test(test_chunks_join_to_one_stream),
         cmocka_unit_test(test_random_text_is_mapped_and_bounded),
