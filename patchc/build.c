@@ -10,6 +10,7 @@
 #include "patchc/follow.h"
 #include "patchc/plan.h"
 #include "patchc/report.h"
+#include "patchc/restore.h"
 #include "patchc/write.h"
 
 /* Everything that is read from the image. */
@@ -23,19 +24,6 @@ struct reading {
 static void add_target(void *context, uint64_t address)
 {
     code_add_target(context, address);
-}
-
-static bool is_patched_already(const struct image *image)
-{
-    for (size_t i = 0; i < image->segment_count; i++) {
-        const struct image_segment *s = &image->segments[i];
-        if (s->type != 4 /* PT_NOTE */ || s->file_size < 24)
-            continue;
-        const uint8_t *note = image->bytes + s->offset;
-        if (!memcmp(note + 12, PV_NOTE_NAME, sizeof PV_NOTE_NAME))
-            return true;
-    }
-    return false;
 }
 
 static void resolve_lists(const struct build_options *options, struct build_result *result)
@@ -59,10 +47,11 @@ static int read_and_find(const struct build_options *options, struct build_resul
                          struct reading *reading, struct error *err)
 {
     const struct image *image = &result->image;
+    struct pv_note note;
     result->list = list_open(options->list_path, err);
     if (!result->list || image_open(options->image_path, &result->image, err))
         return -1;
-    if (is_patched_already(image))
+    if (patched_note_find(image, &note, NULL, NULL))
         return fail(err, EXIT_INPUT,
                     "%s: is a patched image; `patchc restore` gives its original back",
                     image->name);

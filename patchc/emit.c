@@ -235,10 +235,7 @@ static int emit_emulation(struct writer *w, const struct routine *r, uint32_t in
     const struct site *site = &plan->sites[r->site];
     ZydisDecodedInstruction instruction;
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-    ZydisDecoder decoder;
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    if (!ZYAN_SUCCESS(
-            ZydisDecoderDecodeFull(&decoder, site->bytes, site->length, &instruction, operands)))
+    if (!site_decode(site, &instruction, operands))
         return fail(err, EXIT_INPUT, "%s: 0x%llx: cannot decode the site", plan->image->name,
                     (unsigned long long)site->address);
     struct template_values values = {

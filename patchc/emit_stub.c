@@ -50,10 +50,7 @@ static uint32_t operand_of(const struct site *site)
 {
     ZydisDecodedInstruction instruction;
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-    ZydisDecoder decoder;
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    if (!ZYAN_SUCCESS(
-            ZydisDecoderDecodeFull(&decoder, site->bytes, site->length, &instruction, operands)))
+    if (!site_decode(site, &instruction, operands))
         return 0;
     return template_operand(&instruction, operands);
 }

@@ -59,13 +59,10 @@ bool plan_choose_template(struct plan *plan, struct site *site, enum reason *why
 {
     ZydisDecodedInstruction instruction;
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-    ZydisDecoder decoder;
     struct template_available available = plan->facilities;
     bool form_known = false;
-    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
     *why = REASON_NO_TEMPLATE;
-    if (!ZYAN_SUCCESS(
-            ZydisDecoderDecodeFull(&decoder, site->bytes, site->length, &instruction, operands)))
+    if (!site_decode(site, &instruction, operands))
         return false;
     available.context = site->context;
     if (!(site->context & CONTEXT_KERNEL_TABLES)) /* neither the state nor the tables are mapped */

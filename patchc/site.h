@@ -51,4 +51,8 @@ struct site {
     uint64_t routine; /* guest-linear address of the routine's link */
 };
 
+/* Decodes a site of 64-bit code; `operands` has room for ZYDIS_MAX_OPERAND_COUNT. */
+bool site_decode(const struct site *site, ZydisDecodedInstruction *instruction,
+                 ZydisDecodedOperand *operands);
+
 #endif
