@@ -40,6 +40,7 @@ LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck
 # ---- sources, found by where they are -------------------------------------------------------------
 IMAGE_SRC    := $(wildcard image/*.c)
 PATCHC_SRC   := $(filter-out patchc/main.c,$(wildcard patchc/*.c))
+RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/devices/*.c))
 TEMPLATES    := $(wildcard templates/*.S)
 UNIT_SRC     := $(wildcard tests/unit/test_*.c)
 UNIT_SUPPORT := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
@@ -49,7 +50,8 @@ BENCH_SRC    := $(wildcard tests/bench/*.c)
 SAMPLE_FILES := $(wildcard samples/*.S)
 SAMPLE_DIRS  := $(patsubst %/,%,$(sort $(dir $(wildcard samples/*/*.S samples/*/*.c))))
 MAN          := $(wildcard man/*.1 man/*.5)
-C_SRC        := $(wildcard image/*.[ch] patchc/*.[ch] hvstub/*.[ch] runtime/*.[ch]) \
+C_SRC        := $(wildcard image/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
+	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/devices/*.[ch]) \
 	$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/bench/*.[ch])
 SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run \
 	$(wildcard tests/integration/*.sh completion/*)
@@ -61,7 +63,7 @@ UNIT    := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/unit/%)
 FUZZERS := $(FUZZ_SRC:tests/fuzz/%.c=$(FUZZ)/%)
 TOOLS   := $(TOOL_SRC:tests/tools/%.c=$(BUILD)/tests/tools/%)
 BENCHES := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/tests/bench/%)
-PROGRAMS := $(patsubst %/main.c,$(BUILD)/%,$(wildcard patchc/main.c))
+PROGRAMS := $(BUILD)/patchc $(patsubst runtime/main.c,$(BUILD)/hvrun,$(wildcard runtime/main.c))
 SAMPLES := $(SAMPLE_FILES:samples/%.S=$(BUILD)/samples/%.elf) $(SAMPLE_DIRS:%=$(BUILD)/%.elf)
 
 all: $(PROGRAMS) samples
@@ -98,11 +100,12 @@ $(eval $(call stamp,$(BUILD)/obj/flags,$(CC) $(ALL_CFLAGS)))
 $(eval $(call stamp,$(BUILD)/obj/data-folder,$(DATA)))
 $(eval $(call stamp,$(BUILD)/obj/image-files,$(IMAGE_SRC)))
 $(eval $(call stamp,$(BUILD)/obj/patchc-files,$(PATCHC_SRC)))
+$(eval $(call stamp,$(BUILD)/obj/runtime-files,$(RUNTIME_SRC)))
 $(eval $(call stamp,$(BUILD)/obj/template-files,$(TEMPLATES)))
 $(eval $(call stamp,$(BUILD)/obj/unit-files,$(UNIT_SUPPORT)))
 
 # Only the sources that name the data folder are rebuilt for another PREFIX.
-DATA_OBJ := $(call obj,$(shell grep -lsw DATA_DIR $(IMAGE_SRC) $(PATCHC_SRC) patchc/main.c))
+DATA_OBJ := $(call obj,$(shell grep -lsw DATA_DIR $(IMAGE_SRC) $(PATCHC_SRC) $(RUNTIME_SRC) patchc/main.c))
 $(DATA_OBJ): $(BUILD)/obj/data-folder
 $(DATA_OBJ): ALL_CFLAGS += -DDATA_DIR='"$(DATA)"'
 
@@ -132,9 +135,16 @@ $(BUILD)/libpatchc.a: $(call obj,$(PATCHC_SRC)) $(TEMPLATES_BLOB) $(BUILD)/obj/p
 	@rm -f $@
 	$(AR) rcs $@ $(filter %.o,$^)
 
-LIBRARIES := $(BUILD)/libpatchc.a $(BUILD)/libpvimage.a
+$(BUILD)/libhvrun.a: $(call obj,$(RUNTIME_SRC)) $(BUILD)/obj/runtime-files
+	@rm -f $@
+	$(AR) rcs $@ $(filter %.o,$^)
 
-$(BUILD)/patchc: $(BUILD)/obj/patchc/main.o $(LIBRARIES)
+LIBRARIES := $(BUILD)/libhvrun.a $(BUILD)/libpatchc.a $(BUILD)/libpvimage.a
+
+$(BUILD)/patchc: $(BUILD)/obj/patchc/main.o $(BUILD)/libpatchc.a $(BUILD)/libpvimage.a
+	$(CC) $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/hvrun: $(BUILD)/obj/runtime/main.o $(BUILD)/libhvrun.a $(BUILD)/libpvimage.a
 	$(CC) $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # ---- samples: small guest kernels -----------------------------------------------------------------
@@ -171,13 +181,13 @@ $(BUILD)/tests/bench/dispatch: $(call obj,tests/unit/code_runner.c tests/unit/gu
 FUZZ_CFLAGS := $(BASE_CFLAGS) -DDATA_DIR='"$(DATA)"' -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all \
 	-fsanitize=fuzzer-no-link,address,undefined
 $(eval $(call stamp,$(FUZZ)/obj/flags,$(CLANG) $(FUZZ_CFLAGS)))
-$(eval $(call stamp,$(FUZZ)/obj/files,$(IMAGE_SRC) $(PATCHC_SRC)))
+$(eval $(call stamp,$(FUZZ)/obj/files,$(IMAGE_SRC) $(PATCHC_SRC) $(RUNTIME_SRC)))
 
 $(FUZZ)/obj/%.o: %.c $(FUZZ)/obj/flags | $(READY)
 	@mkdir -p $(@D)
 	$(CLANG) $(FUZZ_CFLAGS) -c $< -o $@
 
-$(FUZZ)/libraries.a: $(call fuzz_obj,$(IMAGE_SRC) $(PATCHC_SRC)) $(TEMPLATES_BLOB) $(FUZZ)/obj/files
+$(FUZZ)/libraries.a: $(call fuzz_obj,$(IMAGE_SRC) $(PATCHC_SRC) $(RUNTIME_SRC)) $(TEMPLATES_BLOB) $(FUZZ)/obj/files
 	@rm -f $@
 	$(AR) rcs $@ $(filter %.o,$^)
 
@@ -224,7 +234,7 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(DATA)/lists $(DESTDIR)$(PREFIX)/share/doc/patchvisor \
 		$(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	install -m 755 $(BUILD)/patchc $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 lists/*.list $(DESTDIR)$(DATA)/lists/
 	install -m 644 docs/report.schema.json $(DESTDIR)$(DATA)/
 	install -m 644 completion/patchc $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
@@ -233,7 +243,8 @@ install: all
 	$(if $(filter %.5,$(MAN)),install -m 644 $(filter %.5,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man5/)
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/patchc $(DESTDIR)$(PREFIX)/share/bash-completion/completions/patchc
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,patchc hvrun) \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/patchc
 	rm -rf $(DESTDIR)$(DATA) $(DESTDIR)$(PREFIX)/share/doc/patchvisor
 	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man1/%,$(filter %.1,$(MAN)))
 	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man5/%,$(filter %.5,$(MAN)))
@@ -242,7 +253,7 @@ clean:
 	rm -rf $(BASE)
 
 help:
-	@echo 'make               build/patchc and the samples'
+	@echo 'make               build/patchc, build/hvrun and the samples'
 	@echo 'make deps          install the Debian packages that build and tests need'
 	@echo 'make check         all tests (SAN=1: with sanitizers; TESTS="boot*": only those)'
 	@echo 'make check-boots   every way to boot the patched kernels under QEMU'

@@ -1,0 +1,25 @@
+/* The block cache: decoded code by guest-physical address and mode.
+ *
+ * Blocks live in one arena; when it is full, everything is dropped and decoding begins anew. An invalidated block
+ * stays in the arena (it may be under execution) but can no longer be found or entered: its first instruction leaves. */
+#ifndef RUNTIME_SOFT_CACHE_H
+#define RUNTIME_SOFT_CACHE_H
+
+#include "runtime/soft/insn.h"
+
+struct cache;
+struct vm;
+
+struct cache *cache_create(struct vm *vm, struct error *err);
+void cache_destroy(struct cache *cache);
+
+/* The block at vcpu.rip in the present mode, decoded if need be. Raises #PF, #GP, #UD-free decode faults on the
+ * fetch (through cpu_raise). `single`: a block of one instruction, for stepping. Never NULL. */
+struct block *cache_block(struct vcpu *cpu, bool single);
+
+/* Guest-physical RAM [physical, physical + length) changes: drops blocks that overlap (64-byte lines that hold code
+ * decide quickly). Sets vcpu.code_changed where the block under execution is one of them. */
+void cache_invalidate(struct cache *cache, uint64_t physical, uint64_t length);
+void cache_flush(struct cache *cache); /* all; not while a block is executing */
+
+#endif

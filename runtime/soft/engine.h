@@ -1,0 +1,56 @@
+/* The soft engine's loop: slices of instructions for each vCPU in turn, events between them. */
+#ifndef RUNTIME_SOFT_ENGINE_H
+#define RUNTIME_SOFT_ENGINE_H
+
+#include "runtime/soft/cache.h"
+#include "runtime/vm.h"
+
+struct soft {
+    struct cache *cache;
+    uint64_t idle_ns;  /* guest time spent halted */
+    uint64_t executed; /* instructions done in slices that ended, all vCPUs */
+    int64_t slice;     /* instructions granted to the running vCPU */
+};
+
+/* Executes up to `instructions` on this vCPU (fewer if it halts, is kicked or the VM stops). Events that wait are
+ * delivered before and between. */
+void soft_run(struct vcpu *cpu, int64_t instructions);
+/* Executes exactly one instruction (or one iteration of a REP string instruction), or delivers one event. */
+void soft_step(struct vcpu *cpu);
+/* Instructions executed so far by all vCPUs, the running one's block position included. */
+uint64_t soft_instructions(const struct vm *vm);
+
+/* ---- events.c: exceptions and interrupts ---- */
+enum event_type {
+    EVENT_EXTERNAL,
+    EVENT_NMI,
+    EVENT_EXCEPTION,
+    EVENT_SOFTWARE /* INT n */,
+    EVENT_ICEBP,
+    EVENT_SOFTWARE_EXCEPTION /* INT3, INTO */
+};
+
+/* Delivers through the IDT; vcpu.rip is what gets pushed. Faults on the way are delivered in turn, double faults too;
+ * a triple fault ends in cpu_triple_fault. On return the vCPU is at the handler's first instruction. */
+void event_deliver(struct vcpu *cpu, enum event_type type, int vector, bool has_error,
+                   uint32_t error);
+/* One attempt of it, which unwinds (cpu_raise) if delivery faults: what vmcs stepping needs to look at. */
+void event_deliver_once(struct vcpu *cpu, enum event_type type, int vector, bool has_error,
+                        uint32_t error);
+/* Delivers vcpu.fault (set by cpu_raise): the loop calls it after unwinding; RIP and registers are restored by then. */
+void event_deliver_fault(struct vcpu *cpu);
+/* Shutdown state: a register dump on stderr, then the VM stops with HVRUN_GUEST_DEATH. */
+void cpu_triple_fault(struct vcpu *cpu);
+
+/* ---- segments.c: descriptors ---- */
+/* Loads a data or stack segment register with all checks (SDM 2B MOV); raises. `i` may be NULL inside an event. */
+void segment_load(struct vcpu *cpu, const struct insn *i, int segment, uint16_t selector);
+/* Sets a segment register as real mode and virtual-8086 mode do. */
+void segment_set_real(struct vcpu *cpu, int segment, uint16_t selector);
+/* Reads an 8-byte descriptor; raises `vector`(selector) if beyond the table. *linear (may be NULL) gets its address. */
+uint64_t descriptor_read(struct vcpu *cpu, const struct insn *i, uint16_t selector, int vector,
+                         uint64_t *linear);
+/* Unpacks a descriptor into a segment register's hidden part (not the selector). */
+void descriptor_unpack(uint64_t descriptor, struct segment *segment);
+
+#endif

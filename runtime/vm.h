@@ -1,0 +1,126 @@
+/* The virtual machine: memory, vCPUs, devices, on an engine. */
+#ifndef RUNTIME_VM_H
+#define RUNTIME_VM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "runtime/bus.h"
+#include "runtime/clock.h"
+#include "runtime/device.h"
+#include "runtime/memory.h"
+#include "runtime/stats.h"
+
+#define VCPUS_MAX 4
+
+/* hvrun's exit codes (hvrun(1), EXIT STATUS). */
+enum hvrun_exit {
+    HVRUN_DONE = 0,
+    HVRUN_USAGE = 2,
+    HVRUN_IMAGE = 66,
+    HVRUN_GUEST_DEATH = 70,
+    HVRUN_HOST = 74,
+    HVRUN_NO_ENGINE = 78,
+    HVRUN_TIMEOUT = 124,
+    HVRUN_SIGINT = 130,
+    HVRUN_SIGTERM = 143,
+};
+
+/* How a run ended: "shutdown" in the stats. */
+enum shutdown {
+    SHUTDOWN_NONE, /* still running */
+    SHUTDOWN_POWER_OFF,
+    SHUTDOWN_HALT /* halted with interrupts off, for ever */,
+    SHUTDOWN_RESET,
+    SHUTDOWN_DEBUG_EXIT,
+    SHUTDOWN_TRIPLE_FAULT,
+    SHUTDOWN_TIMEOUT,
+    SHUTDOWN_SIGNAL,
+    SHUTDOWN_QUIT /* Ctrl-A x */,
+    SHUTDOWN_STEPS,
+    SHUTDOWN_HOST_ERROR,
+    SHUTDOWNS
+};
+extern const char *const shutdown_names[SHUTDOWNS]; /* "power-off", … */
+
+/* What the command line asks for. Strings are borrowed. */
+struct vm_config {
+    const char *kernel; /* path */
+    const char *engine; /* "auto", "soft", "kvm" */
+    uint64_t memory;    /* bytes */
+    unsigned smp;       /* 1 .. VCPUS_MAX */
+    const char *initrd; /* NULL = none. Multiboot: "FILE [ARGS][,FILE [ARGS]]…" are modules */
+    const char *append; /* NULL = none */
+    const char *serial; /* "stdio" or a file */
+    const char *stats;  /* file or NULL */
+    bool summary;
+    double timeout; /* seconds of wall time; 0 = none */
+    bool no_patch;
+    bool
+        deterministic; /* a halted guest does not wait: guest time jumps to the next timer; the RTC starts at a fixed date */
+};
+
+struct vcpu;
+struct console;
+struct stub;
+struct soft;
+
+struct engine {
+    const char *name;
+    int (*create)(struct vm *vm, struct error *err);
+    /* Runs all vCPUs until vm->shutdown is set. 0, or -1 with *err for a host failure. */
+    int (*run)(struct vm *vm, struct error *err);
+    void (*destroy)(struct vm *vm);
+};
+extern const struct engine soft_engine; /* soft/engine.c */
+
+struct vm {
+    struct vm_config config;
+    struct memory memory;
+    struct bus bus;
+    struct clock clock;
+    struct stats stats;
+
+    struct vcpu *vcpus[VCPUS_MAX];
+    unsigned vcpu_count;
+    struct vcpu *running; /* the vCPU whose instruction is being executed, or NULL */
+
+    const struct device_type *device_type[DEVICES_MAX];
+    void *device[DEVICES_MAX]; /* same index */
+    unsigned device_count;
+    /* devices that others must find; set by their create */
+    void *uart, *i8254, *i8259, *ioapic, *i8042, *mc146818;
+
+    const struct engine *engine;
+    struct soft *soft; /* the soft engine's own: block cache (soft/engine.h) */
+    struct stub *stub; /* a patched image's stub, or NULL (stub.h) */
+    struct console *console;
+
+    enum shutdown shutdown; /* set by vm_stop; the engine returns when it sees it */
+    int exit_code;          /* enum hvrun_exit or a debug exit's value */
+    double wall_seconds;
+
+    /* Set by other threads and signal handlers, polled by the engine at least every millisecond:
+     * console input arrived, timeout or signal (the watchdog stores which). */
+    atomic_bool attention;
+    atomic_int stop_request; /* enum shutdown asked for from outside; SHUTDOWN_NONE = none */
+    int wake_fd;             /* eventfd: wakes a VM whose vCPUs are all halted */
+};
+
+/* Creates memory, vCPUs and devices in power-on state. `vm` is zeroed by the caller but for config. */
+int vm_create(struct vm *vm, struct error *err);
+void vm_destroy(struct vm *vm);
+
+/* Ends the run, from the vCPU thread; the first call counts. */
+void vm_stop(struct vm *vm, enum shutdown shutdown, int exit_code);
+
+/* From any thread or a signal handler: makes the engine look at attention and stop_request. */
+void vm_wake(struct vm *vm);
+/* The engine's answer, on the vCPU thread: stop requests become vm_stop, console input goes to the UART. */
+void vm_attend(struct vm *vm);
+
+/* System reset as asked for by a device or a triple fault handled as such: ends the run (SHUTDOWN_RESET, exit code 0). */
+void vm_reset_requested(struct vm *vm);
+
+#endif
