@@ -223,9 +223,10 @@ struct vcpu {
     const struct insn *current; /* the instruction that called out of line code */
     struct insn *link;     /* the jump that left the last block: gets a chain to the next one */
     struct tlb_entry *tlb; /* = tlb_table[mode] */
-    uint64_t jump_key; /* mode bits in bits 48-54: what a block depends on besides its address */
-    bool
-        code_changed; /* the block under execution was invalidated: leave it after this instruction */
+    uint64_t jump_key;  /* mode bits in bits 48-54: what a block depends on besides its address */
+    bool one_iteration; /* a REP string instruction does one iteration and comes back */
+    /* the block under execution was invalidated: leave it after this instruction */
+    bool code_changed;
 
     /* ---- architectural ---- */
     struct segment segment[SEGS];
