@@ -29,13 +29,15 @@ struct console {
 
     /* output: the vCPU thread's */
     int out;
-    bool out_opened;  /* `out` is ours to close */
+    bool out_opened;  /* ours alone: it does not block, and we close it */
     bool broken;      /* nobody takes output any more */
     size_t out_count; /* bytes waiting in `output` */
     uint8_t output[OUTPUT_SIZE];
 
     /* input: head is the reader thread's, tail the vCPU thread's; both only count up */
-    bool reading;  /* the thread exists */
+    bool reading; /* the thread exists */
+    int in;
+    bool in_opened;
     bool terminal; /* input is a raw terminal: Ctrl-A is special, and reading never pauses */
     bool escaped;  /* Ctrl-A was the last key */
     pthread_t thread;
@@ -74,6 +76,8 @@ void console_flush(struct vm *vm)
     if (!c)
         return;
     for (size_t done = 0; done < c->out_count && !c->broken;) {
+        if (!c->out_opened && !wait_for_output(c))
+            break;
         ssize_t n = write(c->out, c->output + done, c->out_count - done);
         if (n >= 0)
             done += (size_t)n;
@@ -161,7 +165,7 @@ static void key(struct console *c, uint8_t byte)
         else if (byte == ESCAPE)
             put(c, byte);
         else if (byte == 'h' || byte == '?') {
-            if (write(c->out, help, sizeof help - 1) < 0) {
+            if (write(c->in, help, sizeof help - 1) < 0) {
                 /* then there is nobody to read it */
             }
         }
@@ -185,7 +189,7 @@ static void *reader(void *context)
     while (!atomic_load(&c->closing)) {
         bool may = may_read(c);
         struct pollfd p[] = {{.fd = c->control, .events = POLLIN},
-                             {.fd = may ? STDIN_FILENO : -1, .events = POLLIN}};
+                             {.fd = may ? c->in : -1, .events = POLLIN}};
         if (poll(p, 2, -1) < 0)
             continue;
         uint64_t count;
@@ -195,7 +199,7 @@ static void *reader(void *context)
             continue;
         unsigned room = ring_room(c);
         size_t want = c->terminal || room > sizeof bytes ? sizeof bytes : room;
-        ssize_t n = read(STDIN_FILENO, bytes, want);
+        ssize_t n = read(c->in, bytes, want);
         if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
             break; /* end of input: the guest goes on without */
         for (ssize_t i = 0; i < n; i++)
@@ -208,19 +212,18 @@ static void *reader(void *context)
 
 /* ---- opening and closing ---- */
 
-/* Standard output may be shared with others, who expect it to block. A terminal or pipe is opened once
- * more, so that ours does not: a reader that stopped must not keep the run from ending. */
-static void take_stdout(struct console *c)
+/* Standard input and output may be shared with others, who expect them to block. A terminal or a pipe is
+ * opened once more, so that ours does not: neither a reader of our output that stopped nor somebody who
+ * takes the input first may keep the run from ending. Returns `fd` itself where that is not possible. */
+static int reopen(int fd, int flags)
 {
     struct stat st;
-    c->out = STDOUT_FILENO;
-    if (fstat(STDOUT_FILENO, &st) || !(S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode)))
-        return;
-    int fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (fd >= 0) {
-        c->out = fd;
-        c->out_opened = true;
-    }
+    char path[32];
+    if (fstat(fd, &st) || !(S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode)))
+        return fd;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int own = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return own < 0 ? fd : own;
 }
 
 static int open_file(struct console *c, const char *path, struct error *err)
@@ -231,7 +234,7 @@ static int open_file(struct console *c, const char *path, struct error *err)
         return fail(err, HVRUN_HOST, "%s: %s", path, strerror(errno));
     c->out_opened = true;
     if (!fstat(c->out, &st) && !S_ISREG(st.st_mode))
-        fcntl(c->out, F_SETFL, O_WRONLY | O_NONBLOCK);
+        fcntl(c->out, F_SETFL, O_NONBLOCK);
     return 0;
 }
 
@@ -245,6 +248,8 @@ static int start_reader(struct console *c, struct error *err)
     if (c->control < 0)
         return fail(err, HVRUN_HOST, "eventfd: %s", strerror(errno));
     c->terminal = raw_terminal_enter(STDIN_FILENO);
+    c->in = reopen(STDIN_FILENO, c->terminal ? O_RDWR : O_RDONLY);
+    c->in_opened = c->in != STDIN_FILENO;
     sigfillset(&all); /* signals are for the main thread */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int failed = pthread_create(&c->thread, NULL, reader, c);
@@ -271,7 +276,8 @@ int console_open(struct vm *vm, const char *target, struct error *err)
     if (strcmp(target, "stdio")) {
         failed = open_file(c, target, err);
     } else {
-        take_stdout(c);
+        c->out = reopen(STDOUT_FILENO, O_WRONLY);
+        c->out_opened = c->out != STDOUT_FILENO;
         failed = start_reader(c, err);
     }
     if (failed)
@@ -294,6 +300,8 @@ void console_close(struct vm *vm)
         raw_terminal_leave();
     if (c->control >= 0)
         close(c->control);
+    if (c->in_opened)
+        close(c->in);
     if (c->out_opened)
         close(c->out);
     vm->console = NULL;
