@@ -57,8 +57,8 @@ struct vm_config {
     bool summary;
     double timeout; /* seconds of wall time; 0 = none */
     bool no_patch;
-    bool
-        deterministic; /* a halted guest does not wait: guest time jumps to the next timer; the RTC starts at a fixed date */
+    /* a halted guest does not wait: guest time jumps to the next timer; the RTC starts at a fixed date */
+    bool deterministic;
 };
 
 struct vcpu;
