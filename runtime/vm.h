@@ -57,8 +57,8 @@ struct vm_config {
     bool summary;
     double timeout; /* seconds of wall time; 0 = none */
     bool no_patch;
-    bool
-        deterministic; /* a halted guest does not wait: guest time jumps to the next timer; the RTC starts at a fixed date */
+    /* a halted guest does not wait: guest time jumps to the next timer; the RTC starts at a fixed date */
+    bool deterministic;
 };
 
 struct vcpu;
@@ -95,6 +95,7 @@ struct vm {
     const struct engine *engine;
     struct soft *soft; /* the soft engine's own: block cache (soft/engine.h) */
     struct stub *stub; /* a patched image's stub, or NULL (stub.h) */
+    const struct image *image; /* the kernel, for symbol names; may be NULL */
     struct console *console;
 
     enum shutdown shutdown; /* set by vm_stop; the engine returns when it sees it */
