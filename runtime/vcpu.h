@@ -41,8 +41,8 @@ enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, SEGS };
 /* The hidden part of a segment register but for the base in use (vcpu.base). */
 struct segment {
     uint16_t selector;
-    uint32_t
-        rights; /* RIGHTS_*: the descriptor's bits 40-47 and 52-55 as SDM 3C 24.4.1 packs them */
+    /* RIGHTS_*: the descriptor's bits 40-47 and 52-55 as SDM 3C 24.4.1 packs them */
+    uint32_t rights;
     uint32_t limit; /* bytes, granularity applied: the last valid offset */
     uint64_t base;  /* as loaded from the descriptor or MSR */
 };
@@ -193,8 +193,8 @@ struct jump_entry {
 struct vcpu {
     /* ---- named by offset in decoded instructions ---- */
     uint64_t r[REGS]; /* r[REG_ZERO] is always 0 */
-    uint64_t
-        base[6]; /* segment bases as addressing uses them: ES, CS, SS, DS are 0 in 64-bit mode */
+    /* segment bases as addressing uses them: ES, CS, SS, DS are 0 in 64-bit mode */
+    uint64_t base[6];
     /* Status flags as LAHF and SETO leave them in AX: bits 15-8 SF ZF 0 AF 0 PF 1 CF, bits 7-0 OF (0 or 1) */
     uint16_t status;
     uint8_t mode; /* enum tlb_mode in force for explicit accesses */
@@ -209,9 +209,10 @@ struct vcpu {
     const struct insn *current; /* the instruction that called out of line code */
     struct insn *link;     /* the jump that left the last block: gets a chain to the next one */
     struct tlb_entry *tlb; /* = tlb_table[mode] */
-    uint64_t jump_key; /* mode bits in bits 48-54: what a block depends on besides its address */
-    bool
-        code_changed; /* the block under execution was invalidated: leave it after this instruction */
+    uint64_t jump_key;  /* mode bits in bits 48-54: what a block depends on besides its address */
+    bool one_iteration; /* a REP string instruction does one iteration and comes back */
+    /* the block under execution was invalidated: leave it after this instruction */
+    bool code_changed;
 
     /* ---- architectural ---- */
     struct segment segment[SEGS];
