@@ -170,6 +170,12 @@ enum activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_
 #define SHADOW_STI   1u /* vcpu.shadow: blocking until the next instruction is done */
 #define SHADOW_MOVSS 2u
 
+/* What CPUID leaf 0x80000008 reports, and the walk enforces. */
+#define PHYSICAL_BITS 40u
+#define LINEAR_BITS   48u
+/* Family 15, model 107, stepping 1: CPUID.1.EAX, and RDX after power-on. */
+#define VCPU_SIGNATURE 0x60fb1u
+
 /* The TLB (soft/tlb.h): one table for each way of looking at memory. */
 enum tlb_mode {
     TLB_KERNEL /* SMAP enforced */,
@@ -179,10 +185,23 @@ enum tlb_mode {
 };
 #define TLB_ENTRIES 1024u
 #define TLB_INVALID 1u
+#define TLB_CODED                                                                                  \
+    2u /* in `write`: may be written, but out of line, for the page holds decoded code */
 struct tlb_entry {
     uint64_t read, write, fetch; /* linear page if that access hits, else TLB_INVALID */
     uintptr_t addend;            /* host address = linear address + addend */
 };
+
+/* vcpu.jump_key: what a block depends on besides its address. In bits 48-54, where canonical addresses
+ * do not differ from bit 47: RIP ^ key names both. One of the CODE bits is always set, so that a
+ * zeroed jump cache hits nothing. */
+#define JUMP_KEY_CODE16    (1ull << 48)
+#define JUMP_KEY_CODE32    (1ull << 49)
+#define JUMP_KEY_CODE64    (1ull << 50)
+#define JUMP_KEY_STACK32   (1ull << 51) /* SS.B; clear in 64-bit mode */
+#define JUMP_KEY_LONG      (1ull << 52) /* EFER.LMA: compatibility mode differs from legacy mode */
+#define JUMP_KEY_USER      (1ull << 53) /* CPL 3: other pages may be fetched from */
+#define JUMP_KEY_PROTECTED (1ull << 54) /* CR0.PE and not virtual-8086 mode */
 
 #define JUMP_CACHE_ENTRIES 4096u
 struct jump_entry {
@@ -219,7 +238,9 @@ struct vcpu {
     uint64_t gdt_base, idt_base;
     uint16_t gdt_limit, idt_limit;
     uint64_t cr0, cr2, cr3, cr4;
-    uint64_t dr[8]; /* 4 and 5 unused */
+    uint64_t pdpte[4];   /* PAE paging: the PDPTE registers (tlb_load_pdptes) */
+    uint64_t pdpte_from; /* CR3 they were loaded by, + 1; 0 = not loaded */
+    uint64_t dr[8];      /* 4 and 5 unused */
     uint64_t efer, star, lstar, cstar, fmask, kernel_gs_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t tsc_offset, tsc_aux, pat, misc_enable, mtrr_def_type, debugctl;
@@ -251,6 +272,10 @@ struct vcpu {
 
     /* ---- soft engine: caches ---- */
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];
+    /* Entries in use, so that a flush touches no others; those of global pages stand in the second. */
+    uint64_t tlb_local[TLB_MODES][TLB_ENTRIES / 64], tlb_global[TLB_MODES][TLB_ENTRIES / 64];
+    /* Where parts of large pages may be in the TLB: bit = low 6 bits of linear >> 21 (2 MiB) or >> 30 (larger). */
+    uint64_t tlb_large, tlb_huge;
     struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
 };
 
