@@ -487,8 +487,8 @@ static void *i8254_create(struct vm *vm, struct error *err)
     }
     pit->vm = vm;
     pit->timer = (struct timer){.fire = timer_fired, .context = pit};
-    const struct bus_window counters = {"i8254", 0x40, 4, pit_read, pit_write, pit};
-    const struct bus_window port61 = {"i8254 gate", 0x61, 1, port61_read, port61_write, pit};
+    const struct bus_window counters = {"i8254", 0x40, 4, pit_read, pit_write, pit, 1};
+    const struct bus_window port61 = {"i8254 gate", 0x61, 1, port61_read, port61_write, pit, 1};
     if (bus_add_ports(&vm->bus, &counters, err) || bus_add_ports(&vm->bus, &port61, err)) {
         free(pit);
         return NULL;

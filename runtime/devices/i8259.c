@@ -393,9 +393,9 @@ static void *i8259_create(struct vm *vm, struct error *err)
     }
     pic->vm = vm;
     const struct bus_window windows[] = {
-        {"i8259", 0x20, 2, master_read, master_write, pic},
-        {"i8259", 0xa0, 2, slave_read, slave_write, pic},
-        {"i8259 ELCR", 0x4d0, 2, elcr_read, elcr_write, pic},
+        {"i8259", 0x20, 2, master_read, master_write, pic, 1},
+        {"i8259", 0xa0, 2, slave_read, slave_write, pic, 1},
+        {"i8259 ELCR", 0x4d0, 2, elcr_read, elcr_write, pic, 1},
     };
     for (size_t i = 0; i < sizeof(windows) / sizeof(*windows); i++) {
         if (bus_add_ports(&vm->bus, &windows[i], err)) {
