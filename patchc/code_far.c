@@ -7,10 +7,9 @@
 #include "patchc/code_flow.h"
 
 enum {
-    LOOK_BACK = 6,             /* instructions before a far return that may push its target */
-    FAR_MAX = 4096,            /* far transfers looked at; kernels have a handful */
+    LOOK_BACK = 6,  /* instructions before a far return that may push its target */
+    FAR_MAX = 4096, /* far transfers looked at; kernels have a handful */
 };
-
 
 /* Boot code runs where it is loaded: a physical address is turned into the linked one. */
 static bool linear_of_physical(const struct image *image, uint64_t physical, uint64_t *linear)

@@ -17,7 +17,7 @@
 #include "runtime/acpi_tables.h"
 #include "runtime/vcpu.h"
 
-#define MB (1ull << 20)
+#define MB ((uint64_t)1 << 20)
 
 unsigned boot_memory_map(const struct memory *memory, struct boot_map_entry *map)
 {
@@ -26,11 +26,11 @@ unsigned boot_memory_map(const struct memory *memory, struct boot_map_entry *map
     map[count++] = (struct boot_map_entry){BOOT_LOW_END, 0xa0000 - BOOT_LOW_END, BOOT_MAP_RESERVED};
     map[count++] = (struct boot_map_entry){ACPI_TABLES_START, ACPI_TABLES_END - ACPI_TABLES_START,
                                            BOOT_MAP_RESERVED};
-    map[count++] = (struct boot_map_entry){BOOT_HIGH_BASE, memory->low_size - BOOT_HIGH_BASE,
-                                           BOOT_MAP_RAM};
+    map[count++] =
+        (struct boot_map_entry){BOOT_HIGH_BASE, memory->low_size - BOOT_HIGH_BASE, BOOT_MAP_RAM};
     if (memory->size > memory->low_size)
-        map[count++] = (struct boot_map_entry){MEMORY_HIGH, memory->size - memory->low_size,
-                                               BOOT_MAP_RAM};
+        map[count++] =
+            (struct boot_map_entry){MEMORY_HIGH, memory->size - memory->low_size, BOOT_MAP_RAM};
     return count;
 }
 
@@ -58,6 +58,11 @@ static int take(struct boot *boot, size_t index, uint64_t start, uint64_t end)
     return 0;
 }
 
+int boot_begin(struct boot *boot)
+{
+    return take(boot, 0, BOOT_LOW_END, BOOT_HIGH_BASE);
+}
+
 static int by_start(const void *a, const void *b)
 {
     const struct boot_range *x = a, *y = b;
@@ -71,8 +76,9 @@ static int check_disjoint(struct boot *boot)
     for (size_t i = 1; i < boot->used_count; i++)
         if (boot->used[i].start < boot->used[i - 1].end)
             return fail(boot->err, HVRUN_IMAGE,
-                        "%s: what is loaded at physical 0x%" PRIx64 " overlaps what is at 0x%" PRIx64
-                        "..0x%" PRIx64 " (another segment, or the firmware's 0x%llx..0x%llx); "
+                        "%s: what is loaded at physical 0x%" PRIx64
+                        " overlaps what is at 0x%" PRIx64 "..0x%" PRIx64
+                        " (another segment, or the firmware's 0x%llx..0x%llx); "
                         "link the kernel elsewhere",
                         boot->image->name, boot->used[i].start, boot->used[i - 1].start,
                         boot->used[i - 1].end, BOOT_LOW_END, BOOT_HIGH_BASE);
@@ -91,7 +97,8 @@ int boot_place(struct boot *boot, const char *what, uint64_t size, uint64_t alig
         bool last = i == boot->used_count;
         uint64_t high = last || boot->used[i].start > to ? to : boot->used[i].start;
         if (high > low && high - low >= size) {
-            uint64_t place = side == BOOT_HIGHEST ? (high - size) & -align : (low + align - 1) & -align;
+            uint64_t place =
+                side == BOOT_HIGHEST ? (high - size) & -align : (low + align - 1) & -align;
             if (place >= low && place <= high - size) {
                 best = place;
                 best_index = i;
@@ -132,8 +139,8 @@ static void clear(uint8_t *host, uint64_t size)
     }
 }
 
-int boot_load_range(struct boot *boot, const char *what, uint64_t start, uint64_t end,
-                    uint64_t offset, uint64_t size)
+static int copy(struct boot *boot, const char *what, uint64_t start, uint64_t end, uint64_t offset,
+                uint64_t size)
 {
     struct memory *memory = &boot->vm->memory;
     uint8_t *host = memory_at(memory, start, end - start);
@@ -152,6 +159,15 @@ int boot_load_range(struct boot *boot, const char *what, uint64_t start, uint64_
     return 0;
 }
 
+int boot_load_range(struct boot *boot, const char *what, uint64_t start, uint64_t end,
+                    uint64_t offset, uint64_t size)
+{
+    return take(boot, boot->used_count, start, end) || check_disjoint(boot) ||
+                   copy(boot, what, start, end, offset, size)
+               ? -1
+               : 0;
+}
+
 int boot_load_segments(struct boot *boot, uint64_t lowest)
 {
     const struct image *image = boot->image;
@@ -165,22 +181,17 @@ int boot_load_segments(struct boot *boot, uint64_t lowest)
                         " overlaps the boot structures below 0x%" PRIx64
                         "; link the kernel above that",
                         image->name, s->offset, i, s->paddr, lowest);
-        /* the reader made sure that the last byte does not wrap; its end may */
-        if (s->paddr + s->mem_size < s->paddr || take(boot, boot->used_count, s->paddr, s->paddr + s->mem_size))
-            return boot->err && boot->err->code
-                       ? -1
-                       : fail(boot->err, HVRUN_IMAGE,
-                              "%s: offset 0x%" PRIx64 ": segment %zu reaches the end of the physical "
-                              "address space; link the kernel elsewhere",
-                              image->name, s->offset, i);
+        /* the reader made sure that the last byte does not wrap; the end may */
+        uint64_t end = s->paddr + s->mem_size < s->paddr ? UINT64_MAX : s->paddr + s->mem_size;
+        if (take(boot, boot->used_count, s->paddr, end))
+            return -1;
     }
     if (check_disjoint(boot))
         return -1;
     for (size_t i = 0; i < image->segment_count; i++) {
         const struct image_segment *s = &image->segments[i];
         if (s->type == PT_LOAD && s->mem_size &&
-            boot_load_range(boot, "a segment", s->paddr, s->paddr + s->mem_size, s->offset,
-                            s->file_size))
+            copy(boot, "a segment", s->paddr, s->paddr + s->mem_size, s->offset, s->file_size))
             return -1;
     }
     return 0;

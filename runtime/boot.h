@@ -7,7 +7,7 @@
 #include "runtime/vm.h"
 
 /* Guest-physical layout below 1 MB that the loader itself uses. */
-#define BOOT_FIRST     0x1000ull /* page 0 is left to guests: interrupt vectors, BIOS data */
+#define BOOT_FIRST     0x1000ull  /* page 0 is left to guests: interrupt vectors, BIOS data */
 #define BOOT_LOW_END   0x9fc00ull /* conventional memory; the rest of its last page is the EBDA */
 #define BOOT_HIGH_BASE 0x100000ull
 #define BOOT_BELOW_4G  0x100000000ull
@@ -36,11 +36,14 @@ struct boot {
     struct error *err;
 };
 
+/* Takes what no kernel may: from the EBDA to 1 MB. */
+int boot_begin(struct boot *boot);
+
 /* Copies the ELF's loadable segments to their physical addresses and clears what lies behind their
  * file bytes. Refuses segments outside RAM, below `lowest`, in the ACPI tables or in one another. */
 int boot_load_segments(struct boot *boot, uint64_t lowest);
 
-/* Loads one range of the file: `size` bytes from file offset `offset` at `start`, zeros up to `end`. */
+/* Takes [start, end) and loads it: `size` bytes from file offset `offset`, then zeros. */
 int boot_load_range(struct boot *boot, const char *what, uint64_t start, uint64_t end,
                     uint64_t offset, uint64_t size);
 

@@ -41,14 +41,16 @@ static void flat(struct vcpu *cpu, uint64_t gdt, uint16_t gdt_limit, uint32_t co
     cpu->activity = ACTIVITY_ACTIVE;
 }
 
-#define CODE_RIGHTS (RIGHTS_P | RIGHTS_S | RIGHTS_CODE | RIGHTS_WRITABLE | RIGHTS_ACCESSED | RIGHTS_G)
+#define CODE_RIGHTS                                                                                \
+    (RIGHTS_P | RIGHTS_S | RIGHTS_CODE | RIGHTS_WRITABLE | RIGHTS_ACCESSED | RIGHTS_G)
 
 int boot_protected_mode(struct boot *boot, uint64_t entry)
 {
     static const uint64_t gdt[] = {0, 0, CODE32, DATA32, TSS(0xb)};
     struct vcpu *cpu = boot->vm->vcpus[0];
     uint64_t at;
-    if (boot_place(boot, "the boot GDT", sizeof gdt, 8, BOOT_FIRST, BOOT_BELOW_4G, BOOT_LOWEST, &at))
+    if (boot_place(boot, "the boot GDT", sizeof gdt, 8, BOOT_FIRST, BOOT_BELOW_4G, BOOT_LOWEST,
+                   &at))
         return -1;
     boot_write(boot, at, gdt, sizeof gdt);
     flat(cpu, at, sizeof gdt - 1, CODE_RIGHTS | RIGHTS_DB);
@@ -80,7 +82,8 @@ int boot_long_mode(struct boot *boot, uint64_t entry)
     static const uint64_t gdt[] = {0, 0, CODE64, DATA32, TSS(0xb), 0};
     struct vcpu *cpu = boot->vm->vcpus[0];
     uint64_t at, tables;
-    if (boot_place(boot, "the boot GDT", sizeof gdt, 8, BOOT_FIRST, BOOT_LOW_END, BOOT_LOWEST, &at) ||
+    if (boot_place(boot, "the boot GDT", sizeof gdt, 8, BOOT_FIRST, BOOT_LOW_END, BOOT_LOWEST,
+                   &at) ||
         boot_place(boot, "the boot page tables", PAGE_TABLES * PAGE_SIZE, PAGE_SIZE, BOOT_FIRST,
                    BOOT_LOW_END, BOOT_LOWEST, &tables))
         return -1;
