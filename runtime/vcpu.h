@@ -207,6 +207,7 @@ struct vcpu {
     uint64_t jump_key; /* mode bits in bits 48-54: what a block depends on besides its address */
     bool
         code_changed; /* the block under execution was invalidated: leave it after this instruction */
+    bool one_iteration; /* stepping: a REP instruction does one iteration and leaves */
 
     /* ---- architectural ---- */
     struct segment segment[SEGS];
