@@ -383,11 +383,21 @@ static void drop_all(struct tlb_entry *table, uint64_t *bitmap)
     }
 }
 
+static void drop_jumps(struct vcpu *cpu, uint64_t *bitmap, uint64_t *pages)
+{
+    for (unsigned word = 0; word < JUMP_CACHE_ENTRIES / 64; word++) {
+        for (uint64_t left = bitmap[word]; left; left &= left - 1)
+            cpu->jump_cache[word * 64 + (unsigned)__builtin_ctzll(left)].tag = 0;
+        bitmap[word] = 0;
+    }
+    memset(pages, 0, JUMP_PAGES / 8);
+}
+
 void tlb_flush_nonglobal(struct vcpu *cpu)
 {
     for (unsigned mode = 0; mode < TLB_MODES; mode++)
         drop_all(cpu->tlb_table[mode], cpu->tlb_local[mode]);
-    memset(cpu->jump_cache, 0, sizeof cpu->jump_cache);
+    drop_jumps(cpu, cpu->jump_local, cpu->jump_pages_local);
 }
 
 void tlb_flush(struct vcpu *cpu)
@@ -395,6 +405,7 @@ void tlb_flush(struct vcpu *cpu)
     for (unsigned mode = 0; mode < TLB_MODES; mode++)
         drop_all(cpu->tlb_table[mode], cpu->tlb_global[mode]);
     cpu->tlb_large = cpu->tlb_huge = 0;
+    drop_jumps(cpu, cpu->jump_global, cpu->jump_pages_global);
     tlb_flush_nonglobal(cpu);
 }
 
@@ -414,10 +425,44 @@ static void drop_region(struct vcpu *cpu, uint64_t linear, unsigned shift)
             drop_inside(&cpu->tlb_table[mode][n], first, 1ull << shift);
 }
 
+static uint64_t page_bit(uint64_t linear)
+{
+    return 1ull << (linear >> PAGE_SHIFT & 63);
+}
+static unsigned page_word(uint64_t linear)
+{
+    return linear >> (PAGE_SHIFT + 6) & (JUMP_PAGES / 64 - 1);
+}
+
+static bool may_jump_to(const struct vcpu *cpu, uint64_t linear)
+{
+    unsigned word = page_word(linear);
+    return (cpu->jump_pages_local[word] | cpu->jump_pages_global[word]) & page_bit(linear);
+}
+
+/* A block that goes on in the next page is as local as that may be. */
+void tlb_enter_jump(struct vcpu *cpu, struct jump_entry *entry, struct block *block)
+{
+    uint64_t page = cpu->rip & ~PAGE_OFFSET;
+    unsigned slot = cpu->rip >> PAGE_SHIFT & (TLB_ENTRIES - 1);
+    bool global = !block->crosses && cpu->tlb_table[cpu->mode][slot].fetch == page &&
+                  cpu->tlb_global[cpu->mode][slot / 64] >> slot % 64 & 1;
+    unsigned index = (unsigned)(entry - cpu->jump_cache);
+    uint64_t bit = 1ull << index % 64;
+    uint64_t *local_word = &cpu->jump_local[index / 64];
+    uint64_t *global_word = &cpu->jump_global[index / 64];
+    *local_word = global ? *local_word & ~bit : *local_word | bit;
+    *global_word = global ? *global_word | bit : *global_word & ~bit;
+    (global ? cpu->jump_pages_global : cpu->jump_pages_local)[page_word(page)] |= page_bit(page);
+    *entry = (struct jump_entry){cpu->rip ^ cpu->jump_key, block};
+}
+
 /* Blocks that begin in [first, first + 2^shift), and in the page before it: their last instruction may end in it.
  * Bits 48-54 of the tags hold the mode: they are left out, for too much may go. */
-static void drop_jumps(struct vcpu *cpu, uint64_t linear, unsigned shift)
+static void drop_jumps_to(struct vcpu *cpu, uint64_t linear, unsigned shift)
 {
+    if (shift == PAGE_SHIFT && !may_jump_to(cpu, linear) && !may_jump_to(cpu, linear - PAGE_SIZE))
+        return;
     const uint64_t mask = (1ull << LINEAR_BITS) - 1;
     uint64_t first = (linear >> shift << shift) - PAGE_SIZE;
     uint64_t length = (1ull << shift) + PAGE_SIZE;
@@ -440,7 +485,7 @@ void tlb_flush_page(struct vcpu *cpu, uint64_t linear)
     else
         for (unsigned mode = 0; mode < TLB_MODES; mode++)
             drop_inside(slot_of(cpu, mode, linear), linear & ~PAGE_OFFSET, PAGE_SIZE);
-    drop_jumps(cpu, linear, shift);
+    drop_jumps_to(cpu, linear, shift);
 }
 
 void tlb_protect_page(struct vm *vm, const uint8_t *page)
