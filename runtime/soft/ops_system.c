@@ -320,7 +320,6 @@ const struct op_row ops_system[] = {
     {ZYDIS_MNEMONIC_LMSW, select_lmsw},
     {ZYDIS_MNEMONIC_SMSW, select_smsw},
     {ZYDIS_MNEMONIC_WBINVD, select_wbinvd},
-    {ZYDIS_MNEMONIC_WBNOINVD, select_wbinvd}, /* not offered: F3 is ignored */
     {ZYDIS_MNEMONIC_INVD, select_wbinvd},
     {ZYDIS_MNEMONIC_INVLPG, select_invlpg},
     {ZYDIS_MNEMONIC_INVPCID, select_invpcid},
