@@ -26,7 +26,8 @@ CLANG   ?= clang
 OPT     ?= -O2 -g
 CFLAGS  ?= $(OPT)
 WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes
-BASE_CFLAGS := -std=gnu11 $(WARN) -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='"$(VERSION)"' -MMD -MP
+# Guest memory and registers are read at every width: no strict aliasing.
+BASE_CFLAGS := -std=gnu11 -fno-strict-aliasing $(WARN) -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='"$(VERSION)"' -MMD -MP
 ALL_CFLAGS := $(BASE_CFLAGS) $(CFLAGS) $(SANFLAGS)
 LIBS    := -lelf -lZydis -lxxhash -ljansson -lz -llzma -llz4 -lzstd -lbz2 -llzo2 -lpthread
 

@@ -18,6 +18,8 @@ struct vcpu;
 #define IRQ_RTC     8
 #define IRQ_SCI     9
 #define IOAPIC_PINS 24
+#define IOAPIC_EXTINT_PIN 0 /* the 8259's output */
+#define IOAPIC_TIMER_PIN  2
 #define IOAPIC_BASE 0xfec00000ull
 #define LAPIC_BASE  0xfee00000ull
 
