@@ -137,6 +137,11 @@ enum {
     EXC_XM
 };
 
+#define DR6_BD 0x2000ull /* general detect */
+#define DR6_BS 0x4000u /* single step */
+#define DR6_BT 0x8000u /* task switch */
+#define DR7_GD 0x2000ull
+
 #define PF_PRESENT  1u
 #define PF_WRITE    2u
 #define PF_USER     4u
@@ -240,6 +245,8 @@ struct vcpu {
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t tsc_offset, tsc_aux, pat, misc_enable, mtrr_def_type, debugctl;
     uint64_t mtrr[32]; /* variable and fixed MTRRs, kept for the guest; no effect */
+    uint64_t msr_kept[12]; /* MSRs that have no effect, kept for the guest (msr.c) */
+    uint64_t random;       /* what RDRAND gives follows from it in a deterministic run */
     uint64_t xcr0, xss;
     uint32_t pkru;
     struct fpu fpu;

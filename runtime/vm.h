@@ -95,6 +95,7 @@ struct vm {
     const struct engine *engine;
     struct soft *soft; /* the soft engine's own: block cache (soft/engine.h) */
     struct stub *stub; /* a patched image's stub, or NULL (stub.h) */
+    const struct image *image; /* the kernel, for symbol names; may be NULL */
     struct console *console;
 
     enum shutdown shutdown; /* set by vm_stop; the engine returns when it sees it */

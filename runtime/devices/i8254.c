@@ -20,11 +20,11 @@
 #define SPEAKER  2 /* the channel whose gate port 0x61 controls */
 
 /* The control word */
-#define CONTROL_CHANNEL(v) ((v) >> 6 & 3u)
-#define CONTROL_ACCESS(v)  ((v) >> 4 & 3u)
-#define CONTROL_MODE(v)    ((v) >> 1 & 7u)
-#define CONTROL_BCD        1u
-#define READ_BACK          3u /* in place of a channel */
+#define CONTROL_CHANNEL(v)  ((v) >> 6 & 3u)
+#define CONTROL_ACCESS(v)   ((v) >> 4 & 3u)
+#define CONTROL_MODE(v)     ((v) >> 1 & 7u)
+#define CONTROL_BCD         1u
+#define READ_BACK           3u /* in place of a channel */
 #define READ_BACK_NO_COUNT  0x20u
 #define READ_BACK_NO_STATUS 0x10u
 enum { ACCESS_LATCH, ACCESS_LOW, ACCESS_HIGH, ACCESS_BOTH };
@@ -39,7 +39,14 @@ enum { ACCESS_LATCH, ACCESS_LOW, ACCESS_HIGH, ACCESS_BOTH };
 #define PORT61_OUT     0x20u
 
 /* Modes, by their numbers */
-enum { MODE_TERMINAL_COUNT, MODE_ONE_SHOT, MODE_RATE, MODE_SQUARE, MODE_STROBE, MODE_HARDWARE_STROBE };
+enum {
+    MODE_TERMINAL_COUNT,
+    MODE_ONE_SHOT,
+    MODE_RATE,
+    MODE_SQUARE,
+    MODE_STROBE,
+    MODE_HARDWARE_STROBE
+};
 
 struct channel {
     uint8_t mode, access;
@@ -166,7 +173,8 @@ static uint16_t present_count(const struct channel *c, uint64_t now)
     value %= modulus;
     if (!c->bcd)
         return (uint16_t)value;
-    return (uint16_t)(value / 1000 << 12 | value / 100 % 10 << 8 | value / 10 % 10 << 4 | value % 10);
+    return (uint16_t)(value / 1000 << 12 | value / 100 % 10 << 8 | value / 10 % 10 << 4 |
+                      value % 10);
 }
 
 /* ---- IRQ 0 ---- */
@@ -278,7 +286,8 @@ static void write_count(struct channel *c, uint8_t value, uint64_t now)
             load(c, (uint16_t)(value << 8 | c->written_low), now);
         } else {
             c->written_low = value;
-            if (c->mode == MODE_TERMINAL_COUNT) { /* the first byte stops it and takes the output down */
+            if (c->mode ==
+                MODE_TERMINAL_COUNT) { /* the first byte stops it and takes the output down */
                 c->loaded = false;
                 c->phase = position(c, now);
                 c->counting = false;
@@ -317,9 +326,9 @@ static void latch_status(struct channel *c, uint64_t now)
 {
     if (c->status_latched)
         return;
-    c->status = (uint8_t)((output(c, now) ? STATUS_OUT : 0) |
-                          (!c->loaded || c->pending ? STATUS_NULL : 0) | c->access << 4 |
-                          c->mode << 1 | c->bcd);
+    c->status =
+        (uint8_t)((output(c, now) ? STATUS_OUT : 0) | (!c->loaded || c->pending ? STATUS_NULL : 0) |
+                  c->access << 4 | c->mode << 1 | c->bcd);
     c->status_latched = true;
 }
 
@@ -487,8 +496,9 @@ static void *i8254_create(struct vm *vm, struct error *err)
     }
     pit->vm = vm;
     pit->timer = (struct timer){.fire = timer_fired, .context = pit};
-    const struct bus_window counters = {"i8254", 0x40, 4, pit_read, pit_write, pit};
-    const struct bus_window port61 = {"i8254 gate", 0x61, 1, port61_read, port61_write, pit};
+    const struct bus_window counters = {"i8254", 0x40, 4, pit_read, pit_write, pit, .widest = 1};
+    const struct bus_window port61 = {"i8254 gate", 0x61, 1,          port61_read,
+                                      port61_write, pit,  .widest = 1};
     if (bus_add_ports(&vm->bus, &counters, err) || bus_add_ports(&vm->bus, &port61, err)) {
         free(pit);
         return NULL;

@@ -13,21 +13,21 @@
 #define SPURIOUS 7 /* what an INTA cycle gives when the request has gone */
 
 /* ICW1, ICW4, OCW2, OCW3 */
-#define ICW1            0x10
-#define ICW1_ICW4       0x01
-#define ICW1_SINGLE     0x02
-#define ICW1_LEVEL      0x08
-#define ICW4_AUTO_EOI   0x02
-#define ICW4_NESTED     0x10 /* special fully nested mode */
-#define OCW3            0x08
-#define OCW3_READ       0x02
-#define OCW3_READ_ISR   0x01
-#define OCW3_POLL       0x04
-#define OCW3_MASK       0x40
-#define OCW3_MASK_ON    0x20
-#define POLL_INTERRUPT  0x80
-#define MASTER_ELCR     0xf8 /* IRQ 0, 1, 2 are always edge-triggered */
-#define SLAVE_ELCR      0xde /* and so are 8 and 13 */
+#define ICW1           0x10
+#define ICW1_ICW4      0x01
+#define ICW1_SINGLE    0x02
+#define ICW1_LEVEL     0x08
+#define ICW4_AUTO_EOI  0x02
+#define ICW4_NESTED    0x10 /* special fully nested mode */
+#define OCW3           0x08
+#define OCW3_READ      0x02
+#define OCW3_READ_ISR  0x01
+#define OCW3_POLL      0x04
+#define OCW3_MASK      0x40
+#define OCW3_MASK_ON   0x20
+#define POLL_INTERRUPT 0x80
+#define MASTER_ELCR    0xf8 /* IRQ 0, 1, 2 are always edge-triggered */
+#define SLAVE_ELCR     0xde /* and so are 8 and 13 */
 
 /* OCW2, bits 7-5 */
 enum {
@@ -42,9 +42,9 @@ enum {
 };
 
 struct chip {
-    uint8_t lines;    /* levels of the inputs */
-    uint8_t edges;    /* latched edges */
-    uint8_t level;    /* inputs that are level-triggered (ELCR) */
+    uint8_t lines;     /* levels of the inputs */
+    uint8_t edges;     /* latched edges */
+    uint8_t level;     /* inputs that are level-triggered (ELCR) */
     uint8_t elcr_mask; /* inputs that may be */
     uint8_t in_service, mask;
     uint8_t vector_base;
@@ -100,7 +100,7 @@ static int winner(const struct chip *c, bool is_master)
         serving &= (uint8_t)~c->mask;
     /* Special fully nested mode: the slave may interrupt its own service. */
     if (c->nested && is_master)
-        serving &= (uint8_t)~(1u << CASCADE);
+        serving &= (uint8_t) ~(1u << CASCADE);
     unsigned input = highest(c, asking);
     if (serving && rank(c, input) >= rank(c, highest(c, serving)))
         return -1;
@@ -228,15 +228,15 @@ static void end_of_interrupt(struct chip *c, uint8_t ocw2)
         if (!serving)
             break;
         line = highest(c, serving);
-        c->in_service &= (uint8_t)~(1u << line);
+        c->in_service &= (uint8_t) ~(1u << line);
         if (command == OCW2_ROTATE_EOI)
             c->lowest = (uint8_t)line;
         break;
     case OCW2_EOI_LINE:
-        c->in_service &= (uint8_t)~(1u << line);
+        c->in_service &= (uint8_t) ~(1u << line);
         break;
     case OCW2_ROTATE_EOI_LINE:
-        c->in_service &= (uint8_t)~(1u << line);
+        c->in_service &= (uint8_t) ~(1u << line);
         c->lowest = (uint8_t)line;
         break;
     case OCW2_SET_PRIORITY:
@@ -373,12 +373,14 @@ static void i8259_reset(void *device)
     struct i8259 *pic = device;
 
     output_falls(pic);
-    pic->master = (struct chip){.elcr_mask = MASTER_ELCR, .lowest = LINES - 1, .lines = pic->master.lines};
-    pic->slave = (struct chip){.elcr_mask = SLAVE_ELCR, .lowest = LINES - 1, .lines = pic->slave.lines};
+    pic->master =
+        (struct chip){.elcr_mask = MASTER_ELCR, .lowest = LINES - 1, .lines = pic->master.lines};
+    pic->slave =
+        (struct chip){.elcr_mask = SLAVE_ELCR, .lowest = LINES - 1, .lines = pic->slave.lines};
     /* As firmware leaves them: initialised, at the vectors of a PC's real mode, all but the cascade masked. */
     pic->master.vector_base = 0x08;
     pic->slave.vector_base = 0x70;
-    pic->master.mask = (uint8_t)~(1u << CASCADE);
+    pic->master.mask = (uint8_t) ~(1u << CASCADE);
     pic->slave.mask = 0xff;
     update(pic);
 }
@@ -393,9 +395,9 @@ static void *i8259_create(struct vm *vm, struct error *err)
     }
     pic->vm = vm;
     const struct bus_window windows[] = {
-        {"i8259", 0x20, 2, master_read, master_write, pic},
-        {"i8259", 0xa0, 2, slave_read, slave_write, pic},
-        {"i8259 ELCR", 0x4d0, 2, elcr_read, elcr_write, pic},
+        {"i8259", 0x20, 2, master_read, master_write, pic, .widest = 1},
+        {"i8259", 0xa0, 2, slave_read, slave_write, pic, .widest = 1},
+        {"i8259 ELCR", 0x4d0, 2, elcr_read, elcr_write, pic, .widest = 1},
     };
     for (size_t i = 0; i < sizeof(windows) / sizeof(*windows); i++) {
         if (bus_add_ports(&vm->bus, &windows[i], err)) {

@@ -37,20 +37,20 @@ struct ioapic {
     struct vm *vm;
     uint32_t select; /* the indirect register that IOWIN shows */
     uint32_t id;
-    uint32_t lines;  /* levels of the pins */
+    uint32_t lines; /* levels of the pins */
     uint64_t entry[IOAPIC_PINS];
 };
 
 /* ---- messages ---- */
 
-static void send(struct ioapic *io, uint64_t entry, bool level)
+static bool send(struct ioapic *io, uint64_t entry, bool level)
 {
     uint32_t destination = ENTRY_DESTINATION(entry);
 
     if (destination == 0xff)
         destination = APIC_EVERYBODY;
-    apic_message(io->vm, destination, entry & ENTRY_LOGICAL, ENTRY_DELIVERY(entry),
-                 ENTRY_VECTOR(entry), level);
+    return apic_message(io->vm, destination, entry & ENTRY_LOGICAL, ENTRY_DELIVERY(entry),
+                        ENTRY_VECTOR(entry), level);
 }
 
 /* NMI, INIT, SMI and ExtINT are edges whatever the entry says: nothing would end them. */
@@ -67,9 +67,8 @@ static void serve_level(struct ioapic *io, unsigned pin)
     if (!level_triggered(*entry) || (*entry & (ENTRY_MASKED | ENTRY_REMOTE_IRR)) ||
         !(io->lines & 1u << pin))
         return;
-    /* Before the message: the EOI may come while it is delivered. */
-    *entry |= ENTRY_REMOTE_IRR;
-    send(io, *entry, true);
+    if (send(io, *entry, true))
+        *entry |= ENTRY_REMOTE_IRR;
 }
 
 void ioapic_set_line(struct vm *vm, unsigned pin, bool level)
@@ -196,8 +195,12 @@ static void *ioapic_create(struct vm *vm, struct error *err)
     }
     io->vm = vm;
     ioapic_reset(io);
-    const struct bus_window window = {"ioapic",     IOAPIC_BASE,  WINDOW_SIZE,
-                                      ioapic_read, ioapic_write, io};
+    const struct bus_window window = {.name = "ioapic",
+                                      .first = IOAPIC_BASE,
+                                      .count = WINDOW_SIZE,
+                                      .read = ioapic_read,
+                                      .write = ioapic_write,
+                                      .device = io};
     if (bus_add_mmio(&vm->bus, &window, err)) {
         free(io);
         return NULL;

@@ -1,12 +1,11 @@
 /* The soft engine's loop: slices of instructions for each vCPU in turn, events between them. */
 #include "runtime/soft/engine.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "runtime/console.h"
 #include "runtime/interrupts.h"
 #include "runtime/soft/access.h"
 #include "runtime/soft/tlb.h"
@@ -317,11 +316,8 @@ static void idle(struct vm *vm)
     struct timespec timeout = {(time_t)(wait / 1000000000u), (long)(wait % 1000000000u)};
     struct pollfd wake = {.fd = vm->wake_fd, .events = POLLIN};
     uint64_t before = host_ns();
-    if (ppoll(&wake, 1, deadline == CLOCK_NEVER ? NULL : &timeout, NULL) > 0) {
-        uint64_t count;
-        if (read(vm->wake_fd, &count, sizeof count) < 0 && errno != EAGAIN)
-            return;
-    }
+    console_flush(vm);
+    ppoll(&wake, 1, deadline == CLOCK_NEVER ? NULL : &timeout, NULL); /* vm_attend empties wake_fd */
     uint64_t slept = host_ns() - before;
     vm->soft->idle_ns += slept < wait ? slept : wait;
 }
@@ -342,7 +338,7 @@ static int soft_engine_run(struct vm *vm, struct error *err)
     while (!vm->shutdown) {
         bool ran = false;
         for (unsigned k = 0; k < vm->vcpu_count && !vm->shutdown; k++) {
-            if (atomic_exchange_explicit(&vm->attention, false, memory_order_acquire))
+            if (atomic_load_explicit(&vm->attention, memory_order_acquire))
                 vm_attend(vm);
             clock_run(&vm->clock);
             if (!wakes(vm->vcpus[k]))
@@ -350,6 +346,7 @@ static int soft_engine_run(struct vm *vm, struct error *err)
             soft_run(vm->vcpus[k], slice(vm));
             ran = true;
         }
+        console_flush(vm);
         if (!ran && !vm->shutdown)
             idle(vm);
     }
