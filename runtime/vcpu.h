@@ -277,8 +277,9 @@ struct vcpu {
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];
     /* Entries in use, so that a flush touches no others; those of global pages stand in the second. */
     uint64_t tlb_local[TLB_MODES][TLB_ENTRIES / 64], tlb_global[TLB_MODES][TLB_ENTRIES / 64];
-    /* Where parts of large pages may be in the TLB: bit = low 6 bits of linear >> 21 (2 MiB) or >> 30 (larger). */
-    uint64_t tlb_large, tlb_huge;
+    /* Where parts of large pages may be in the TLB, in the lower and in the upper half of the addresses: bit = low 6
+     * bits of linear >> 21 (2 MiB) or >> 30 (larger). */
+    uint64_t tlb_large[2], tlb_huge[2];
     struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
     /* The same for the jump cache (tlb_enter_jump): entries by whether their page is global, and which
      * pages may have some, as bits at the page number's low bits. */

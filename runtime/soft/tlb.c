@@ -338,9 +338,9 @@ static void enter(struct vcpu *cpu, uint64_t linear, enum tlb_mode mode,
     *local = t->global ? *local & ~bit : *local | bit;
     *global = t->global ? *global | bit : *global & ~bit;
     if (t->shift == 21)
-        cpu->tlb_large |= 1ull << (linear >> 21 & 63);
+        cpu->tlb_large[linear >> 63] |= 1ull << (linear >> 21 & 63);
     else if (t->shift > 21)
-        cpu->tlb_huge |= 1ull << (linear >> 30 & 63);
+        cpu->tlb_huge[linear >> 63] |= 1ull << (linear >> 30 & 63);
 }
 
 static _Noreturn void raise_translation(struct vcpu *cpu, const struct insn *i, uint64_t linear,
@@ -404,7 +404,8 @@ void tlb_flush(struct vcpu *cpu)
 {
     for (unsigned mode = 0; mode < TLB_MODES; mode++)
         drop_all(cpu->tlb_table[mode], cpu->tlb_global[mode]);
-    cpu->tlb_large = cpu->tlb_huge = 0;
+    memset(cpu->tlb_large, 0, sizeof cpu->tlb_large);
+    memset(cpu->tlb_huge, 0, sizeof cpu->tlb_huge);
     drop_jumps(cpu, cpu->jump_global, cpu->jump_pages_global);
     tlb_flush_nonglobal(cpu);
 }
@@ -420,9 +421,14 @@ static void drop_inside(struct tlb_entry *e, uint64_t first, uint64_t length)
 static void drop_region(struct vcpu *cpu, uint64_t linear, unsigned shift)
 {
     uint64_t first = linear >> shift << shift;
-    for (unsigned mode = 0; mode < TLB_MODES; mode++)
-        for (unsigned n = 0; n < TLB_ENTRIES; n++)
-            drop_inside(&cpu->tlb_table[mode][n], first, 1ull << shift);
+    uint64_t pages = 1ull << (shift - PAGE_SHIFT);
+    if (pages > TLB_ENTRIES)
+        pages = TLB_ENTRIES;
+    for (unsigned mode = 0; mode < TLB_MODES; mode++) {
+        struct tlb_entry *e = slot_of(cpu, mode, first); /* these slots follow one another */
+        for (uint64_t n = 0; n < pages; n++)
+            drop_inside(&e[n], first, 1ull << shift);
+    }
 }
 
 static uint64_t page_bit(uint64_t linear)
@@ -476,9 +482,9 @@ void tlb_flush_page(struct vcpu *cpu, uint64_t linear)
     unsigned shift = PAGE_SHIFT;
     if (!vcpu_long_mode(cpu))
         linear = (uint32_t)linear;
-    if (cpu->tlb_huge >> (linear >> 30 & 63) & 1)
+    if (cpu->tlb_huge[linear >> 63] >> (linear >> 30 & 63) & 1)
         shift = 30;
-    else if (cpu->tlb_large >> (linear >> 21 & 63) & 1)
+    else if (cpu->tlb_large[linear >> 63] >> (linear >> 21 & 63) & 1)
         shift = 21;
     if (shift > PAGE_SHIFT)
         drop_region(cpu, linear, shift);
