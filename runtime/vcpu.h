@@ -137,10 +137,10 @@ enum {
     EXC_XM
 };
 
-#define DR6_BD 0x2000u /* general detect */
+#define DR6_BD 0x2000ull /* general detect */
 #define DR6_BS 0x4000u /* single step */
 #define DR6_BT 0x8000u /* task switch */
-#define DR7_GD 0x2000u
+#define DR7_GD 0x2000ull
 
 #define PF_PRESENT  1u
 #define PF_WRITE    2u
