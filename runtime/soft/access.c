@@ -86,14 +86,20 @@ static bool segment_holds(const struct segment *segment, uint32_t offset, unsign
 uint64_t linear_slow(struct vcpu *cpu, const struct insn *i, uint64_t offset, unsigned size,
                      bool write)
 {
+    return linear_in(cpu, i, i->segment, offset, size, write);
+}
+
+uint64_t linear_in(struct vcpu *cpu, const struct insn *i, int number, uint64_t offset,
+                   unsigned size, bool write)
+{
     if (!(i->flags & INSN_LEGACY))
-        return offset + cpu->base[i->segment];
-    const struct segment *segment = &cpu->segment[i->segment];
+        return offset + cpu->base[number];
+    const struct segment *segment = &cpu->segment[number];
     bool typed = vcpu_protected(cpu) && !vcpu_v86(cpu);
     if ((typed && !segment_allows(segment, write)) ||
         !segment_holds(segment, (uint32_t)offset, size))
-        cpu_raise_error(cpu, i, i->segment == SEG_SS ? EXC_SS : EXC_GP, 0);
-    return (uint32_t)(offset + cpu->base[i->segment]);
+        cpu_raise_error(cpu, i, number == SEG_SS ? EXC_SS : EXC_GP, 0);
+    return (uint32_t)(offset + cpu->base[number]);
 }
 
 /* ---- resolving ---- */
