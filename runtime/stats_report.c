@@ -66,7 +66,7 @@ int stats_write(const struct vm *vm, const char *path, struct error *err)
         return fail(err, HVRUN_HOST, "%s: out of memory", path);
     size_t length = strlen(text);
     text[length++] = '\n'; /* in place of the NUL */
-    int result = output_write(path, text, length, 0644, err);
+    int result = output_write(path, &(struct iovec){text, length}, 1, 0644, err);
     free(text);
     if (result < 0 && err)
         err->code = HVRUN_HOST;

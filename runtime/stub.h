@@ -5,8 +5,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct vcpu;
+#include "image/error.h"
+
+struct image;
 struct insn;
+struct vcpu;
+struct vm;
+
+/* Finds, checks and links the stub of a patched image that is loaded already: routines lead to their emulation, tables are
+ * filled. An image that is not patched, or --no-patch: nothing to do. 0, or -1 with *err (HVRUN_IMAGE). */
+int stub_attach(struct vm *vm, const struct image *image, struct error *err);
 
 /* The doorbell, `OUT PV_DOORBELL_PORT, EAX`, rang; port permission is checked. *next_rip comes in as the RIP behind the
  * instruction; the handler may change it (and everything else of the vCPU), or raise. False: nothing was
