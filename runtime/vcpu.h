@@ -137,10 +137,10 @@ enum {
     EXC_XM
 };
 
-#define DR6_BD 0x2000u /* general detect */
-#define DR6_BS 0x4000u /* single step */
-#define DR6_BT 0x8000u /* task switch */
-#define DR7_GD 0x2000u
+#define DR6_BD 0x2000ull /* general detect */
+#define DR6_BS 0x4000ull /* single step */
+#define DR6_BT 0x8000ull /* task switch */
+#define DR7_GD 0x2000ull
 
 #define PF_PRESENT  1u
 #define PF_WRITE    2u
@@ -230,6 +230,8 @@ struct vcpu {
     struct tlb_entry *tlb; /* = tlb_table[mode] */
     uint64_t jump_key;  /* mode bits in bits 48-54: what a block depends on besides its address */
     bool one_iteration; /* a REP string instruction does one iteration and comes back */
+    bool
+        untrapped; /* the instruction under execution has cleared TF itself (INT n, SYSCALL): no single-step trap */
     /* the block under execution was invalidated: leave it after this instruction */
     bool code_changed;
 
@@ -244,7 +246,7 @@ struct vcpu {
     uint64_t efer, star, lstar, cstar, fmask, kernel_gs_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t tsc_offset, tsc_aux, pat, misc_enable, mtrr_def_type, debugctl;
-    uint64_t mtrr[32]; /* variable and fixed MTRRs, kept for the guest; no effect */
+    uint64_t mtrr[32];     /* variable and fixed MTRRs, kept for the guest; no effect */
     uint64_t msr_kept[12]; /* MSRs that have no effect, kept for the guest (msr.c) */
     uint64_t random;       /* what RDRAND gives follows from it in a deterministic run */
     uint64_t xcr0, xss;

@@ -230,10 +230,8 @@ OP(smsw_memory)
 
 #define DR6_FIXED   0xffff0ff0ull
 #define DR6_DEFINED 0xe00full /* B0-B3, BD, BS, BT */
-#define DR6_BD      0x2000ull
 #define DR7_FIXED   0x400ull
 #define DR7_DEFINED 0xffff23ffull
-#define DR7_GD      0x2000ull
 
 /* 4 and 5 stand for 6 and 7 unless CR4.DE is set; general detection is a fault before the access. */
 static unsigned debug_number(struct vcpu *cpu, const struct insn *i)
