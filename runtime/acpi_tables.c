@@ -150,12 +150,11 @@ static void finish(uint8_t *table)
     table[TABLE_CHECKSUM] = checksum(table, size);
 }
 
-/* Generic address structure (5.2.3.2): an I/O port. */
+/* Generic address structure (5.2.3.2): I/O ports, of whatever access size the register has. */
 static void put_port(uint8_t *at, uint16_t port, uint8_t width)
 {
     at[0] = 1; /* system I/O */
     at[1] = width * 8;
-    at[3] = width > 2 ? 3 : width; /* access size: byte, word, double word */
     put(at + 4, 8, port);
 }
 

@@ -298,7 +298,7 @@ static const struct leaf_row {
 } leaves[] = {
     {0, false, 0, {0xd}, name_basic},
     /* family 15, model 107, stepping 1; cache lines of 64 bytes */
-    {1, false, ~0u, {0x00060fb1, 8 << 8}, processor},
+    {1, false, ~0u, {VCPU_SIGNATURE, 8 << 8}, processor},
     {6, false, 0, {0}, NULL},
     {7, true, 1, {0}, structured},
     {0xb, true, ~0u, {0}, topology},
@@ -306,7 +306,7 @@ static const struct leaf_row {
     {0x40000000, false, 0, {0x40000010}, name_hypervisor},
     {0x40000010, false, 0, {CLOCK_TSC_KHZ, CLOCK_TSC_KHZ}, NULL}, /* TSC, APIC timer: kHz */
     {0x80000000, false, 0, {0x80000008}, name_basic},
-    {0x80000001, false, 0, {0x00060fb1}, processor_amd},
+    {0x80000001, false, 0, {VCPU_SIGNATURE}, processor_amd},
     {0x80000002, false, 0, {0x63746150, 0x73697668, 0x7620726f, 0x75747269}, NULL}, /* the name */
     {0x80000003, false, 0, {0x70206c61, 0x65636f72, 0x726f7373, 0}, NULL},
     {0x80000004, false, 0, {0}, NULL},
@@ -314,7 +314,7 @@ static const struct leaf_row {
     {0x80000005, false, 0, {0x01ff01ff, 0x01ff01ff, 0x40020140, 0x40020140}, NULL},
     {0x80000006, false, 0, {0, 0x42004200, 0x02008140, 0}, NULL}, /* L2 512 KiB, 16 ways */
     {0x80000007, false, 0, {0}, NULL},
-    {0x80000008, false, 0, {CPU_PHYSICAL_BITS | CPU_LINEAR_BITS << 8}, sizes},
+    {0x80000008, false, 0, {PHYSICAL_BITS | LINEAR_BITS << 8}, sizes},
 };
 
 static const struct leaf_row *find_leaf(uint32_t leaf)

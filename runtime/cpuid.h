@@ -9,9 +9,6 @@
 
 #include "runtime/vcpu.h"
 
-#define CPU_PHYSICAL_BITS 40
-#define CPU_LINEAR_BITS   48
-
 /* The rows: name, leaf, register, bit, and whether it is offered:
  *   SHOWN   always
  *   HIDDEN  never: its instructions are #UD

@@ -27,8 +27,7 @@ struct msr_row {
 
 static bool canonical(uint64_t address)
 {
-    return (uint64_t)((int64_t)(address << (64 - CPU_LINEAR_BITS)) >> (64 - CPU_LINEAR_BITS)) ==
-           address;
+    return (uint64_t)((int64_t)(address << (64 - LINEAR_BITS)) >> (64 - LINEAR_BITS)) == address;
 }
 
 /* ---- time-stamp counter ---- */
@@ -129,7 +128,7 @@ static bool write_mtrr_def_type(struct vcpu *cpu, uint32_t msr, uint64_t value)
 static bool write_mtrr_variable(struct vcpu *cpu, uint32_t msr, uint64_t value)
 {
     bool mask = msr & 1;
-    uint64_t address = ((1ull << CPU_PHYSICAL_BITS) - 1) & ~PAGE_OFFSET;
+    uint64_t address = ((1ull << PHYSICAL_BITS) - 1) & ~PAGE_OFFSET;
     if (value & ~(address | (mask ? 0x800 : 0xff)) || (!mask && !is_memory_type(value & 0xff)))
         return false;
     cpu->mtrr[msr - 0x200] = value;
@@ -240,6 +239,8 @@ static const struct msr_row *find(struct vcpu *cpu, uint32_t msr, uint64_t **fie
         } else if (msr > row->last) {
             low = middle + 1;
         } else {
+            if (row->feature && !cpuid_offers(row->feature))
+                return NULL;
             *field = cpu && row->field ? (uint64_t *)((char *)cpu + row->field) + (msr - row->first)
                                        : NULL;
             return row;

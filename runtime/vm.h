@@ -68,6 +68,7 @@ struct soft;
 
 struct engine {
     const char *name;
+    /* 0, or -1 with *err: destroy is called then too. Run with everything else of the VM in place. */
     int (*create)(struct vm *vm, struct error *err);
     /* Runs all vCPUs until vm->shutdown is set. 0, or -1 with *err for a host failure. */
     int (*run)(struct vm *vm, struct error *err);
@@ -93,8 +94,8 @@ struct vm {
     void *uart, *i8254, *i8259, *ioapic, *i8042, *mc146818;
 
     const struct engine *engine;
-    struct soft *soft; /* the soft engine's own: block cache (soft/engine.h) */
-    struct stub *stub; /* a patched image's stub, or NULL (stub.h) */
+    struct soft *soft;         /* the soft engine's own: block cache (soft/engine.h) */
+    struct stub *stub;         /* a patched image's stub, or NULL (stub.h) */
     const struct image *image; /* the kernel, for symbol names; may be NULL */
     struct console *console;
 
@@ -109,8 +110,8 @@ struct vm {
     int wake_fd;             /* eventfd: wakes a VM whose vCPUs are all halted */
 };
 
-/* Creates memory, vCPUs and devices in power-on state. `vm` is zeroed by the caller but for config. The
- * engine and the console are made by the caller; vm_destroy closes the console but not the engine.
+/* Creates memory, vCPUs and devices in power-on state, then the engine and the console. `vm` is zeroed by
+ * the caller but for config and engine (NULL: none is made); config.serial NULL: no console.
  * 0, or -1 with *err set and nothing left to destroy. */
 int vm_create(struct vm *vm, struct error *err);
 void vm_destroy(struct vm *vm);

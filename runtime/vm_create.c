@@ -45,7 +45,9 @@ int vm_create(struct vm *vm, struct error *err)
     vm->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (vm->wake_fd < 0)
         fail(err, HVRUN_HOST, "eventfd: %s", strerror(errno));
-    if (vm->wake_fd < 0 || create_vcpus(vm, err) || create_devices(vm, err)) {
+    if (vm->wake_fd < 0 || create_vcpus(vm, err) || create_devices(vm, err) ||
+        (vm->engine && vm->engine->create(vm, err)) ||
+        (vm->config.serial && console_open(vm, vm->config.serial, err))) {
         vm_destroy(vm);
         return -1;
     }
@@ -55,6 +57,11 @@ int vm_create(struct vm *vm, struct error *err)
 void vm_destroy(struct vm *vm)
 {
     console_close(vm); /* its thread wakes the VM */
+    if (vm->engine)
+        vm->engine->destroy(vm);
+    vm->engine = NULL;
+    vm->clock.source = NULL; /* guest time was the engine's */
+    vm->clock.deadline_changed = NULL;
     while (vm->device_count) {
         const struct device_type *type = vm->device_type[--vm->device_count];
         void *device = vm->device[vm->device_count];

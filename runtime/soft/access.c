@@ -15,6 +15,8 @@ static _Noreturn void raise_fault(struct vcpu *cpu, const struct insn *i, int ve
     cpu->fault.has_error = has_error;
     cpu->fault.error = error;
     cpu->fault.software = false;
+    if (i) /* data breakpoints met by an instruction that is not completed are met again */
+        cpu->pending_db = 0;
     cpu->current = i;
     longjmp(cpu->unwind, 1);
 }
@@ -34,8 +36,8 @@ const struct insn *insn_leave(struct vcpu *cpu, const struct insn *i, uint64_t r
     const struct block *block = cpu->block;
     cpu->rip = rip;
     cpu->link = NULL;
-    /* An invalidated block has count 0: what it took on entry is not known any more. */
-    if (block && i && block->count > i->position)
+    /* after a kick the budget must stay used up, so that the loop looks at what has happened */
+    if (block && i)
         *(cpu->withheld ? &cpu->withheld : &cpu->budget) += block->count - (i->position + 1);
     return NULL;
 }
@@ -86,14 +88,20 @@ static bool segment_holds(const struct segment *segment, uint32_t offset, unsign
 uint64_t linear_slow(struct vcpu *cpu, const struct insn *i, uint64_t offset, unsigned size,
                      bool write)
 {
+    return linear_in(cpu, i, i->segment, offset, size, write);
+}
+
+uint64_t linear_in(struct vcpu *cpu, const struct insn *i, int number, uint64_t offset,
+                   unsigned size, bool write)
+{
     if (!(i->flags & INSN_LEGACY))
-        return offset + cpu->base[i->segment];
-    const struct segment *segment = &cpu->segment[i->segment];
+        return offset + cpu->base[number];
+    const struct segment *segment = &cpu->segment[number];
     bool typed = vcpu_protected(cpu) && !vcpu_v86(cpu);
     if ((typed && !segment_allows(segment, write)) ||
         !segment_holds(segment, (uint32_t)offset, size))
-        cpu_raise_error(cpu, i, i->segment == SEG_SS ? EXC_SS : EXC_GP, 0);
-    return (uint32_t)(offset + cpu->base[i->segment]);
+        cpu_raise_error(cpu, i, number == SEG_SS ? EXC_SS : EXC_GP, 0);
+    return (uint32_t)(offset + cpu->base[number]);
 }
 
 /* ---- resolving ---- */
@@ -113,10 +121,15 @@ static inline uint64_t wrap(const struct vcpu *cpu, uint64_t linear)
 static struct part resolve_page(struct vcpu *cpu, const struct insn *i, uint64_t linear,
                                 unsigned length, enum access access, enum tlb_mode mode)
 {
-    const struct tlb_entry *e = &cpu->tlb_table[mode][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
-    uint64_t tag = access == ACCESS_WRITE ? e->write & ~(uint64_t)TLB_CODED : e->read;
-    if (tag == (linear & ~PAGE_OFFSET))
-        return (struct part){.host = (uint8_t *)(linear + e->addend), .length = length};
+    struct tlb_entry *e = &cpu->tlb_table[mode][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    uint64_t page = linear & ~PAGE_OFFSET;
+    if ((access == ACCESS_WRITE ? e->write & ~(uint64_t)TLB_CODED : e->read) == page) {
+        const struct memory *memory = &cpu->vm->memory;
+        uint8_t *host = (uint8_t *)(linear + e->addend);
+        if (e->write == (page | TLB_CODED) && !memory->code_lines[memory_page_index(memory, host)])
+            e->write = page; /* all that code was written over */
+        return (struct part){.host = host, .length = length};
+    }
     bool device;
     uint64_t physical = tlb_fill(cpu, i, linear, access, mode, &device);
     return (struct part){

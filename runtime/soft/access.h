@@ -61,6 +61,9 @@ _Noreturn void cpu_raise_error(struct vcpu *cpu, const struct insn *i, int vecto
 uint64_t ea_slow(struct vcpu *cpu, const struct insn *i); /* without the segment base */
 uint64_t linear_slow(struct vcpu *cpu, const struct insn *i, uint64_t offset, unsigned size,
                      bool write);
+/* The same in a segment that is not that of the memory operand. */
+uint64_t linear_in(struct vcpu *cpu, const struct insn *i, int segment, uint64_t offset,
+                   unsigned size, bool write);
 
 /* The effective address, without the segment base: what LEA gives (before truncation to the operand size). */
 static inline uint64_t ea(struct vcpu *cpu, const struct insn *i)

@@ -16,8 +16,13 @@ typedef uint64_t memory64 __attribute__((may_alias, aligned(1)));
 
 #define BODY static inline __attribute__((always_inline)) void
 /* Out of line: OP_SLOW functions may call, so they must not be merged into the fast ones. */
-#define OP_SLOW(name) static __attribute__((noinline, cold)) const struct insn *name OP_ARGUMENTS
-#define OP_ARGUMENTS  (struct vcpu * cpu, const struct insn *i)
+#define OP_SLOW(name) SLOW name(struct vcpu *cpu, const struct insn *i)
+/* `pointer` to the memory operand in the host; goes to `slow` where that takes more than one look. */
+#define OPERAND(hit, pointer, bits, slow)                                                          \
+    uintptr_t operand_host;                                                                        \
+    if (unlikely(!address_simple(i) || !hit(cpu, address_of(cpu, i), (bits) / 8, &operand_host)))  \
+        return slow(cpu, i);                                                                       \
+    memory##bits *pointer = (memory##bits *)operand_host
 
 #define REG_OFFSET(n) ((uint8_t)(offsetof(struct vcpu, r) + 8 * (n)))
 
@@ -27,25 +32,6 @@ typedef uint64_t memory64 __attribute__((may_alias, aligned(1)));
 #define SET_REG32(off, value) SET32(off, value)
 #define SET_REG64(off, value) (REG64(off) = (value))
 
-/* Host address of the memory operand, or NULL where it takes more than one look. */
-static inline void *operand_read(const struct vcpu *cpu, const struct insn *i, unsigned size)
-{
-    if (unlikely(i->flags & (INSN_EA | INSN_RIPREL)))
-        return NULL;
-    return host_read(cpu,
-                     REG64(i->base) + (REG64(i->index) << i->scale) + (int64_t)i->disp +
-                         cpu->base[i->segment],
-                     size);
-}
-static inline void *operand_write(const struct vcpu *cpu, const struct insn *i, unsigned size)
-{
-    if (unlikely(i->flags & (INSN_EA | INSN_RIPREL)))
-        return NULL;
-    return host_write(cpu,
-                      REG64(i->base) + (REG64(i->index) << i->scale) + (int64_t)i->disp +
-                          cpu->base[i->segment],
-                      size);
-}
 /* The memory operand's value, wherever it is. */
 static inline uint64_t operand_load(struct vcpu *cpu, const struct insn *i, unsigned size)
 {
@@ -69,9 +55,7 @@ static inline uint64_t operand_load(struct vcpu *cpu, const struct insn *i, unsi
     }                                                                                              \
     OP(name##_m##bits)                                                                             \
     {                                                                                              \
-        const memory##bits *from = operand_read(cpu, i, bits / 8);                                 \
-        if (unlikely(!from))                                                                       \
-            return name##_m_slow##bits(cpu, i);                                                    \
+        OPERAND(hit_read, from, bits, name##_m_slow##bits);                                        \
         name##bits(cpu, i, *from);                                                                 \
         NEXT;                                                                                      \
     }
@@ -88,9 +72,7 @@ static inline uint64_t operand_load(struct vcpu *cpu, const struct insn *i, unsi
     }                                                                                              \
     OP(name##_m##bits)                                                                             \
     {                                                                                              \
-        memory##bits *to = operand_write(cpu, i, bits / 8);                                        \
-        if (unlikely(!to))                                                                         \
-            return name##_m_slow##bits(cpu, i);                                                    \
+        OPERAND(hit_write, to, bits, name##_m_slow##bits);                                         \
         name##bits(cpu, i, to);                                                                    \
         NEXT;                                                                                      \
     }

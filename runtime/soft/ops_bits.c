@@ -180,6 +180,15 @@ static uint64_t bit_linear_slow(struct vcpu *cpu, const struct insn *i, int64_t 
     return linear_slow(cpu, i, offset, size, write);
 }
 
+/* OPERAND at such a distance. */
+#define BIT_OPERAND(hit, pointer, bits, log, slow)                                                 \
+    uintptr_t operand_host;                                                                        \
+    if (unlikely(!address_simple(i) ||                                                             \
+                 !hit(cpu, address_of(cpu, i) + (uint64_t)BIT_DISTANCE(bits, log), (bits) / 8,     \
+                      &operand_host)))                                                             \
+        return slow(cpu, i);                                                                       \
+    memory##bits *pointer = (memory##bits *)operand_host
+
 /* Names of the functions: r/m operand by i(mmediate) or r(egister). aux says register to the slow ones. */
 #define BIT_VALUE(op, bits, suffix)                                                                \
     static inline __attribute__((always_inline))                                                   \
@@ -218,20 +227,13 @@ static uint64_t bit_linear_slow(struct vcpu *cpu, const struct insn *i, int64_t 
     }                                                                                              \
     OP(bt_mi##bits)                                                                                \
     {                                                                                              \
-        const memory##bits *from = operand_read(cpu, i, bits / 8);                                 \
-        if (unlikely(!from))                                                                       \
-            return bt_m_slow##bits(cpu, i);                                                        \
+        OPERAND(hit_read, from, bits, bt_m_slow##bits);                                            \
         bt##bits(cpu, *from, BIT_IMM(bits));                                                       \
         NEXT;                                                                                      \
     }                                                                                              \
     OP(bt_mr##bits)                                                                                \
     {                                                                                              \
-        if (unlikely(i->flags & (INSN_EA | INSN_RIPREL)))                                          \
-            return bt_m_slow##bits(cpu, i);                                                        \
-        const memory##bits *from = host_read(                                                      \
-            cpu, linear(cpu, i, bits / 8, false) + (uint64_t)BIT_DISTANCE(bits, log), bits / 8);   \
-        if (unlikely(!from))                                                                       \
-            return bt_m_slow##bits(cpu, i);                                                        \
+        BIT_OPERAND(hit_read, from, bits, log, bt_m_slow##bits);                                   \
         bt##bits(cpu, *from, REG##bits(i->src));                                                   \
         NEXT;                                                                                      \
     }
@@ -261,20 +263,13 @@ static uint64_t bit_linear_slow(struct vcpu *cpu, const struct insn *i, int64_t 
     }                                                                                              \
     OP(op##_mi##bits)                                                                              \
     {                                                                                              \
-        memory##bits *to = operand_write(cpu, i, bits / 8);                                        \
-        if (unlikely(!to))                                                                         \
-            return op##_m_slow##bits(cpu, i);                                                      \
+        OPERAND(hit_write, to, bits, op##_m_slow##bits);                                           \
         *to = op##bits(cpu, *to, BIT_IMM(bits));                                                   \
         NEXT;                                                                                      \
     }                                                                                              \
     OP(op##_mr##bits)                                                                              \
     {                                                                                              \
-        if (unlikely(i->flags & (INSN_EA | INSN_RIPREL)))                                          \
-            return op##_m_slow##bits(cpu, i);                                                      \
-        memory##bits *to = host_write(                                                             \
-            cpu, linear(cpu, i, bits / 8, true) + (uint64_t)BIT_DISTANCE(bits, log), bits / 8);    \
-        if (unlikely(!to))                                                                         \
-            return op##_m_slow##bits(cpu, i);                                                      \
+        BIT_OPERAND(hit_write, to, bits, log, op##_m_slow##bits);                                  \
         *to = op##bits(cpu, *to, REG##bits(i->src));                                               \
         NEXT;                                                                                      \
     }

@@ -340,9 +340,7 @@ insn_fn *select_crc32(struct decoded *d, struct insn *out)
     }                                                                                              \
     OP(movbe_store##bits)                                                                          \
     {                                                                                              \
-        memory##bits *to = operand_write(cpu, i, bits / 8);                                        \
-        if (unlikely(!to))                                                                         \
-            return movbe_store_slow##bits(cpu, i);                                                 \
+        OPERAND(hit_write, to, bits, movbe_store_slow##bits);                                      \
         *to = __builtin_bswap##bits(REG##bits(i->src));                                            \
         NEXT;                                                                                      \
     }

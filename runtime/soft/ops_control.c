@@ -12,23 +12,10 @@
 
 static uint64_t beyond_physical(void)
 {
-    return ~((1ull << CPU_PHYSICAL_BITS) - 1);
+    return ~((1ull << PHYSICAL_BITS) - 1);
 }
 
-/* PAE paging outside long mode: the four page-directory-pointer entries are checked when paging is set up
- * (SDM 3A 4.4.1). The walk reads them again each time. */
-static bool pdptes_valid(struct vcpu *cpu, uint64_t cr3)
-{
-    const uint64_t reserved = beyond_physical() | 0x1e6;
-    uint64_t entries[4];
-    if (!memory_read(&cpu->vm->memory, cr3 & 0xffffffe0, entries, sizeof entries))
-        return true; /* nothing is there: all ones, or a device; the walk will fault */
-    for (unsigned n = 0; n < 4; n++)
-        if (entries[n] & 1 && entries[n] & reserved)
-            return false;
-    return true;
-}
-
+/* Then the four page-directory-pointer entries are checked and loaded when paging is set up (SDM 3A 4.4.1). */
 static bool pae_paging(uint64_t cr0, uint64_t cr4, uint64_t efer)
 {
     return cr0 & CR0_PG && cr4 & CR4_PAE && !(efer & EFER_LMA);
@@ -59,7 +46,7 @@ static bool write_cr0(struct vcpu *cpu, uint64_t value)
         }
     }
     if (changed & (CR0_PG | CR0_CD | CR0_NW) && pae_paging(value, cpu->cr4, efer) &&
-        !pdptes_valid(cpu, cpu->cr3))
+        !tlb_load_pdptes(cpu, cpu->cr3))
         return false;
     cpu->cr0 = value;
     cpu->efer = efer;
@@ -73,14 +60,14 @@ static bool write_cr3(struct vcpu *cpu, uint64_t value)
 {
     if (vcpu_long_mode(cpu)) {
         if (cpu->cr4 & CR4_PCIDE)
-            value &= ~CR3_NO_FLUSH; /* the TLB has no PCIDs: it is flushed all the same */
+            value &= ~CR3_NO_FLUSH; /* PCIDs are not told apart: it is flushed all the same */
         if (value & beyond_physical())
             return false;
-    } else if (pae_paging(cpu->cr0, cpu->cr4, cpu->efer) && !pdptes_valid(cpu, value)) {
+    } else if (pae_paging(cpu->cr0, cpu->cr4, cpu->efer) && !tlb_load_pdptes(cpu, value)) {
         return false;
     }
     cpu->cr3 = value;
-    tlb_flush(cpu);
+    tlb_flush_nonglobal(cpu);
     return true;
 }
 
@@ -94,7 +81,7 @@ static bool write_cr4(struct vcpu *cpu, uint64_t value)
     if (changed & value & CR4_PCIDE && (!vcpu_long_mode(cpu) || cpu->cr3 & PAGE_OFFSET))
         return false;
     if (changed & (CR4_PAE | CR4_PSE | CR4_PGE | CR4_SMEP) &&
-        pae_paging(cpu->cr0, value, cpu->efer) && !pdptes_valid(cpu, cpu->cr3))
+        pae_paging(cpu->cr0, value, cpu->efer) && !tlb_load_pdptes(cpu, cpu->cr3))
         return false;
     cpu->cr4 = value;
     if (changed & (CR4_PAE | CR4_PSE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE))

@@ -2,6 +2,7 @@
  * stayed. The host runs none of the first in 64-bit mode, so they are written out from their description (SDM 2);
  * flags that it calls undefined are kept, but for those that follow from the result. */
 #include "runtime/soft/operands.h"
+#include "runtime/soft/segments.h"
 
 #define GUEST_AL REG8(REG_OFFSET(RAX))
 #define GUEST_AH REG8(REG_OFFSET(RAX) + 1)
@@ -95,54 +96,31 @@ OP(salc)
 }
 
 /* ---- PUSHA, POPA ---- */
-static uint64_t stack_mask(const struct vcpu *cpu)
-{
-    return cpu->segment[SEG_SS].rights & RIGHTS_DB ? UINT32_MAX : UINT16_MAX;
-}
-
-static void set_stack_pointer(struct vcpu *cpu, uint64_t value)
-{
-    uint64_t mask = stack_mask(cpu);
-    cpu->r[RSP] = mask == UINT16_MAX ? (cpu->r[RSP] & ~mask) | (value & mask) : value & mask;
-}
-
-/* The guest-linear address of stack slot n (0 = the lowest) of eight that begin at offset `lowest`. */
-static uint64_t stack_slot(struct vcpu *cpu, const struct insn *in_ss, uint64_t lowest, unsigned n,
-                           unsigned size, bool write)
-{
-    return linear_slow(cpu, in_ss, (lowest + n * size) & stack_mask(cpu), size, write);
-}
-
 static const struct insn *push_all(struct vcpu *cpu, const struct insn *i, unsigned size)
 {
-    struct insn in_ss = *i;
-    uint64_t lowest = cpu->r[RSP] - 8 * size, slots[8];
-    in_ss.segment = SEG_SS;
-    /* from the first push, of xAX, on: what faults does so before anything is stored */
-    for (unsigned n = 8; n-- > 0;) {
-        slots[n] = stack_slot(cpu, &in_ss, lowest, n, size, true);
-        probe_write(cpu, &in_ss, slots[n], size);
+    uint64_t sp = cpu->r[RSP], slots[8];
+    /* what faults does so before anything is stored */
+    for (unsigned reg = 0; reg < 8; reg++) {
+        slots[reg] = stack_linear(cpu, i, sp - (reg + 1) * size, size);
+        probe_write(cpu, i, slots[reg], size);
     }
-    for (unsigned n = 8; n-- > 0;)
-        store(cpu, &in_ss, slots[n], size, cpu->r[7 - n]); /* RAX 0 … RDI 7; RSP as it was */
-    set_stack_pointer(cpu, lowest);
+    for (unsigned reg = 0; reg < 8; reg++)
+        store(cpu, i, slots[reg], size, cpu->r[reg]); /* RSP as it was */
+    stack_set(cpu, sp - 8 * size);
     NEXT_SLOW;
 }
 
 static const struct insn *pop_all(struct vcpu *cpu, const struct insn *i, unsigned size)
 {
-    struct insn in_ss = *i;
-    uint64_t values[8];
-    in_ss.segment = SEG_SS;
-    for (unsigned n = 0; n < 8; n++)
-        values[n] = load(cpu, &in_ss, stack_slot(cpu, &in_ss, cpu->r[RSP], n, size, false), size);
-    for (unsigned n = 0; n < 8; n++) {
-        unsigned reg = 7 - n;
+    uint64_t sp = cpu->r[RSP], values[8];
+    for (unsigned reg = 8; reg-- > 0;)
+        values[reg] = stack_pop(cpu, i, &sp, size);
+    for (unsigned reg = 0; reg < 8; reg++) {
         if (reg == RSP)
             continue;
-        cpu->r[reg] = size == 2 ? (cpu->r[reg] & ~0xffffull) | values[n] : values[n];
+        cpu->r[reg] = size == 2 ? (cpu->r[reg] & ~0xffffull) | values[reg] : values[reg];
     }
-    set_stack_pointer(cpu, cpu->r[RSP] + 8 * size);
+    stack_set(cpu, sp);
     NEXT_SLOW;
 }
 

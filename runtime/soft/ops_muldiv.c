@@ -57,14 +57,16 @@ static inline bool unsigned_overflow(uint64_t high, uint64_t divisor)
 }
 /* The quotient q fits if q <= 2^(bits-1) - 1, or, where the signs differ, q <= 2^(bits-1): that is,
  * |dividend| < |divisor| * (2^(bits-1) or one more). */
-static inline bool signed_overflow(__int128 dividend, int64_t divisor, unsigned bits)
-{
-    bool negative = (dividend < 0) != (divisor < 0);
-    unsigned __int128 size =
-        dividend < 0 ? -(unsigned __int128)dividend : (unsigned __int128)dividend;
-    uint64_t by = divisor < 0 ? -(uint64_t)divisor : (uint64_t)divisor;
-    return size >= (unsigned __int128)by * ((1ull << (bits - 1)) + negative);
-}
+#define SIGNED_OVERFLOW(name, wide)                                                                \
+    static inline bool name(wide dividend, int64_t divisor, unsigned bits)                         \
+    {                                                                                              \
+        bool negative = (dividend < 0) != (divisor < 0);                                           \
+        unsigned wide size = dividend < 0 ? -(unsigned wide)dividend : (unsigned wide)dividend;    \
+        unsigned wide by = (uint64_t)(divisor < 0 ? -(uint64_t)divisor : (uint64_t)divisor);       \
+        return size >= by * ((1ull << (bits - 1)) + negative);                                     \
+    }
+SIGNED_OVERFLOW(signed_overflow, long)
+SIGNED_OVERFLOW(signed_overflow128, __int128)
 
 #define HOST_DIVIDE(op, suffix, a)                                                                 \
     asm(FLAGS_IN "; mov %1, %%" a "; " #op suffix " %3; mov %%" a ", %1; " FLAGS_OUT               \
@@ -110,7 +112,7 @@ DIVIDE(idiv, 16, "w", "ax",
 DIVIDE(idiv, 32, "l", "eax",
        signed_overflow((int64_t)((uint64_t)high << 32 | low), (int32_t)value, 32))
 DIVIDE(idiv, 64, "q", "rax",
-       signed_overflow((__int128)((unsigned __int128)high << 64 | low), (int64_t)value, 64))
+       signed_overflow128((__int128)((unsigned __int128)high << 64 | low), (int64_t)value, 64))
 
 /* ---- IMUL with two and three operands ---- */
 #define MULTIPLY(bits, suffix)                                                                     \
@@ -388,13 +390,10 @@ OP_SLOW(cmpxchg16b_slow)
 }
 OP(cmpxchg16b)
 {
-    if (unlikely(i->flags & (INSN_EA | INSN_RIPREL)))
+    uintptr_t host;
+    if (unlikely(!address_simple(i) || !hit_write(cpu, address_of(cpu, i), 16, &host) || host & 15))
         return cmpxchg16b_slow(cpu, i);
-    uint64_t address = linear(cpu, i, 16, true);
-    memory64 *to = host_write(cpu, address, 16);
-    if (unlikely(!to || address & 15))
-        return cmpxchg16b_slow(cpu, i);
-    compare_exchange16(cpu, to);
+    compare_exchange16(cpu, (memory64 *)host);
     NEXT;
 }
 

@@ -21,8 +21,6 @@ static void set_register(struct vcpu *cpu, unsigned offset, unsigned size, uint6
         REG64(offset) = value;
 }
 
-#define SLOW static const struct insn *__attribute__((noinline, cold))
-
 SLOW push_register_slow(struct vcpu *cpu, const struct insn *i)
 {
     push(cpu, i, REG64(i->dst));

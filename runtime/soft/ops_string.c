@@ -152,9 +152,7 @@ static uint64_t string_linear(struct vcpu *cpu, const struct insn *i, int reg, u
     int segment = reg == RDI ? SEG_ES : i->segment;
     if (!(i->flags & INSN_LEGACY))
         return offset + cpu->base[segment];
-    struct insn operand = *i;
-    operand.segment = (uint8_t)segment;
-    return linear_slow(cpu, &operand, offset, size, write);
+    return linear_in(cpu, i, segment, offset, size, write);
 }
 
 /* How many elements from here on need no segment check of their own, that of the first having passed, and do not
@@ -243,13 +241,11 @@ compare_elements(const uint8_t *left, const uint8_t *right, uint64_t value, uint
 static void one_element(struct vcpu *cpu, const struct insn *i, enum string_kind kind,
                         unsigned size, uint64_t source, uint64_t destination)
 {
-    struct insn in_es = *i;
-    in_es.segment = SEG_ES;
     uint64_t value = uses_source(kind) ? load(cpu, i, source, size) : accumulator(cpu, size);
     if (writes_destination(kind))
-        store(cpu, &in_es, destination, size, value);
+        store(cpu, i, destination, size, value);
     else if (compares(kind))
-        compare(cpu, value, load(cpu, &in_es, destination, size), size);
+        compare(cpu, value, load(cpu, i, destination, size), size);
     else
         set_accumulator(cpu, size, value);
 }
