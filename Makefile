@@ -26,7 +26,8 @@ CLANG   ?= clang
 OPT     ?= -O2 -g
 CFLAGS  ?= $(OPT)
 WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes
-BASE_CFLAGS := -std=gnu11 $(WARN) -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='"$(VERSION)"' -MMD -MP
+# Guest memory and registers are read at every width: no strict aliasing.
+BASE_CFLAGS := -std=gnu11 -fno-strict-aliasing $(WARN) -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='"$(VERSION)"' -MMD -MP
 ALL_CFLAGS := $(BASE_CFLAGS) $(CFLAGS) $(SANFLAGS)
 LIBS    := -lelf -lZydis -lxxhash -ljansson -lz -llzma -llz4 -lzstd -lbz2 -llzo2 -lpthread
 
@@ -175,6 +176,7 @@ $(BENCHES): $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
 
+$(BUILD)/tests/bench/soft_loops: $(call obj,tests/unit/one_insn.c)
 $(BUILD)/tests/bench/dispatch: $(call obj,tests/unit/code_runner.c tests/unit/guest_runner.c)
 
 # Fuzz targets: the libraries once more, by clang, with coverage and sanitizers.

@@ -3,25 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/boot.h"
 #include "patchc/code_flow.h"
 
 enum {
-    NOTE_PVH_ENTRY = 18,       /* XEN_ELFNOTE_PHYS32_ENTRY (Xen, public/elfnote.h) */
-    MULTIBOOT1_SEARCH = 8192,  /* Multiboot 0.6.96, 3.1: header within the first 8192 bytes */
-    MULTIBOOT2_SEARCH = 32768, /* Multiboot2 2.0, 3.1.1 */
-    LOOK_BACK = 6,             /* instructions before a far return that may push its target */
-    FAR_MAX = 4096,            /* far transfers looked at; kernels have a handful */
+    LOOK_BACK = 6,  /* instructions before a far return that may push its target */
+    FAR_MAX = 4096, /* far transfers looked at; kernels have a handful */
 };
-#define MULTIBOOT1_MAGIC     0x1badb002u
-#define MULTIBOOT2_MAGIC     0xe85250d6u
-#define MULTIBOOT1_ADDRESSES 0x10000u /* flag: the header holds load and entry addresses */
-
-static uint32_t read_u32(const uint8_t *bytes)
-{
-    uint32_t value;
-    memcpy(&value, bytes, sizeof value);
-    return value;
-}
 
 /* Boot code runs where it is loaded: a physical address is turned into the linked one. */
 static bool linear_of_physical(const struct image *image, uint64_t physical, uint64_t *linear)
@@ -43,65 +31,19 @@ static uint64_t linked(const struct image *image, uint64_t address)
     return linear_of_physical(image, address, &linear) ? linear : address;
 }
 
-/* Finds the PVH entry in one segment of notes. */
-static bool pvh_in_notes(const struct image *image, const struct image_segment *notes,
-                         uint64_t *entry)
-{
-    const uint8_t *bytes = image->bytes + notes->offset;
-    uint64_t at = 0;
-    while (at + 12 <= notes->file_size) {
-        uint64_t name_size = read_u32(bytes + at), size = read_u32(bytes + at + 4);
-        uint32_t type = read_u32(bytes + at + 8);
-        uint64_t name = at + 12, value = name + (name_size + 3) / 4 * 4;
-        uint64_t next = value + (size + 3) / 4 * 4;
-        if (value + size > notes->file_size || name + name_size > notes->file_size)
-            return false;
-        if (type == NOTE_PVH_ENTRY && name_size == 4 && memcmp(bytes + name, "Xen", 4) == 0 &&
-            size >= 4) {
-            *entry = read_u32(bytes + value);
-            return true;
-        }
-        at = next;
-    }
-    return false;
-}
-
-/* The PVH entry point, a physical address: 32-bit code. */
-static bool pvh_entry(const struct image *image, uint64_t *entry)
-{
-    for (size_t i = 0; i < image->segment_count; i++)
-        if (image->segments[i].type == PT_NOTE && pvh_in_notes(image, &image->segments[i], entry))
-            return true;
-    return false;
-}
-
-/* Looks for a multiboot header (1 or 2). *entry gets the entry address that it names, else 0. */
+/* Any version's header counts. *entry gets the entry address that it names, else 0. */
 static bool multiboot_header(const struct image *image, uint64_t *entry)
 {
-    *entry = 0;
-    for (uint64_t at = 0; at + 12 <= image->size && at < MULTIBOOT1_SEARCH; at += 4) {
-        const uint8_t *header = image->bytes + at;
-        uint32_t flags = read_u32(header + 4);
-        if (read_u32(header) != MULTIBOOT1_MAGIC ||
-            MULTIBOOT1_MAGIC + flags + read_u32(header + 8) != 0)
-            continue;
-        if (flags & MULTIBOOT1_ADDRESSES && at + 32 <= image->size)
-            *entry = read_u32(header + 28);
-        return true;
-    }
-    for (uint64_t at = 0; at + 16 <= image->size && at < MULTIBOOT2_SEARCH; at += 8) {
-        const uint8_t *header = image->bytes + at;
-        if (read_u32(header) == MULTIBOOT2_MAGIC && read_u32(header + 4) == 0 &&
-            MULTIBOOT2_MAGIC + read_u32(header + 8) + read_u32(header + 12) == 0)
-            return true;
-    }
-    return false;
+    struct multiboot_header header = {0};
+    bool found = image_multiboot(image, &header);
+    *entry = header.has_addresses ? header.entry : 0;
+    return found || image_multiboot2(image);
 }
 
 bool flow_has_other_mode(const struct flow *flow)
 {
     uint64_t entry;
-    return pvh_entry(flow->image, &entry) || multiboot_header(flow->image, &entry);
+    return image_pvh_entry(flow->image, &entry) || multiboot_header(flow->image, &entry);
 }
 
 bool flow_push_entries(struct flow *flow)
@@ -116,7 +58,7 @@ bool flow_push_entries(struct flow *flow)
         if (entry)
             flow_push(flow, linked(image, entry), MODE_32);
     }
-    if (pvh_entry(image, &entry)) {
+    if (image_pvh_entry(image, &entry)) {
         entry = linked(image, entry);
         flow_push(flow, entry, MODE_32);
         if (entry == start)

@@ -17,6 +17,8 @@ struct bus_window {
     uint64_t (*read)(void *device, uint64_t offset, unsigned width);
     void (*write)(void *device, uint64_t offset, unsigned width, uint64_t value);
     void *device;
+    /* bytes; a wider access is made as several of one byte. 0 = the device takes all widths */
+    unsigned widest;
 };
 
 #define BUS_WINDOWS 64

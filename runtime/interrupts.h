@@ -13,13 +13,15 @@
 struct vm;
 struct vcpu;
 
-#define IRQ_TIMER   0 /* IO-APIC pin 2, by the MADT's override */
-#define IRQ_COM1    4
-#define IRQ_RTC     8
-#define IRQ_SCI     9
-#define IOAPIC_PINS 24
-#define IOAPIC_BASE 0xfec00000ull
-#define LAPIC_BASE  0xfee00000ull
+#define IRQ_TIMER         0 /* IO-APIC pin 2, by the MADT's override */
+#define IRQ_COM1          4
+#define IRQ_RTC           8
+#define IRQ_SCI           9
+#define IOAPIC_PINS       24
+#define IOAPIC_EXTINT_PIN 0 /* the 8259's output */
+#define IOAPIC_TIMER_PIN  2
+#define IOAPIC_BASE       0xfec00000ull
+#define LAPIC_BASE        0xfee00000ull
 
 /* Level of an ISA line (0-15) or IO-APIC pin (16-23): drives both interrupt controllers. */
 void irq_set(struct vm *vm, unsigned line, bool level);
@@ -44,11 +46,15 @@ enum apic_delivery { /* SDM 3A 11.5.1, the ICR's and redirection entries' field 
                      APIC_EXTINT = 7,
 };
 
+#define APIC_EVERYBODY                                                                             \
+    UINT32_MAX /* a destination: all of them, in any mode (xAPIC writes it 0xff) */
+
 /* Delivers an interrupt message to the destinations it names. `level` is the trigger mode (true: the
- * EOI goes to the IO-APIC). */
-void apic_message(struct vm *vm, uint32_t destination, bool logical, enum apic_delivery delivery,
+ * EOI goes to the IO-APIC). True if some APIC took it. */
+bool apic_message(struct vm *vm, uint32_t destination, bool logical, enum apic_delivery delivery,
                   uint8_t vector, bool level);
-/* LINT0 of vCPU 0's APIC follows the 8259's output: called by i8259.c when it changes. */
+/* LINT0 of vCPU 0's APIC follows the 8259's output: called by i8259.c when it changes. The other vCPUs'
+ * LINT0 and all LINT1 are not connected. */
 void lapic_extint(struct vm *vm, bool level);
 
 /* True if an interrupt is waiting whose priority lets it in (IF and shadows are the processor's). Sets

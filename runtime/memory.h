@@ -59,6 +59,13 @@ static inline uint64_t memory_page_index(const struct memory *memory, const uint
     return (uint64_t)(host - memory->host) >> PAGE_SHIFT;
 }
 
+/* Guest-physical address of a host address in RAM. */
+static inline uint64_t memory_physical(const struct memory *memory, const uint8_t *host)
+{
+    uint64_t offset = (uint64_t)(host - memory->host);
+    return offset < memory->low_size ? offset : offset - memory->low_size + MEMORY_HIGH;
+}
+
 /* Tells that RAM at [physical, physical + length) changed: decoded copies of it are dropped. */
 void memory_written(struct memory *memory, uint64_t physical, uint64_t length);
 

@@ -41,8 +41,8 @@ enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, SEGS };
 /* The hidden part of a segment register but for the base in use (vcpu.base). */
 struct segment {
     uint16_t selector;
-    uint32_t
-        rights; /* RIGHTS_*: the descriptor's bits 40-47 and 52-55 as SDM 3C 24.4.1 packs them */
+    /* RIGHTS_*: the descriptor's bits 40-47 and 52-55 as SDM 3C 24.4.1 packs them */
+    uint32_t rights;
     uint32_t limit; /* bytes, granularity applied: the last valid offset */
     uint64_t base;  /* as loaded from the descriptor or MSR */
 };
@@ -137,6 +137,11 @@ enum {
     EXC_XM
 };
 
+#define DR6_BD 0x2000ull /* general detect */
+#define DR6_BS 0x4000u   /* single step */
+#define DR6_BT 0x8000u   /* task switch */
+#define DR7_GD 0x2000ull
+
 #define PF_PRESENT  1u
 #define PF_WRITE    2u
 #define PF_USER     4u
@@ -165,6 +170,12 @@ enum activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_
 #define SHADOW_STI   1u /* vcpu.shadow: blocking until the next instruction is done */
 #define SHADOW_MOVSS 2u
 
+/* What CPUID leaf 0x80000008 reports, and the walk enforces. */
+#define PHYSICAL_BITS 40u
+#define LINEAR_BITS   48u
+/* Family 15, model 107, stepping 1: CPUID.1.EAX, and RDX after power-on. */
+#define VCPU_SIGNATURE 0x60fb1u
+
 /* The TLB (soft/tlb.h): one table for each way of looking at memory. */
 enum tlb_mode {
     TLB_KERNEL /* SMAP enforced */,
@@ -174,12 +185,26 @@ enum tlb_mode {
 };
 #define TLB_ENTRIES 1024u
 #define TLB_INVALID 1u
+#define TLB_CODED                                                                                  \
+    2u /* in `write`: may be written, but out of line, for the page holds decoded code */
 struct tlb_entry {
     uint64_t read, write, fetch; /* linear page if that access hits, else TLB_INVALID */
     uintptr_t addend;            /* host address = linear address + addend */
 };
 
+/* vcpu.jump_key: what a block depends on besides its address. In bits 48-54, where canonical addresses
+ * do not differ from bit 47: RIP ^ key names both. One of the CODE bits is always set, so that a
+ * zeroed jump cache hits nothing. */
+#define JUMP_KEY_CODE16    (1ull << 48)
+#define JUMP_KEY_CODE32    (1ull << 49)
+#define JUMP_KEY_CODE64    (1ull << 50)
+#define JUMP_KEY_STACK32   (1ull << 51) /* SS.B; clear in 64-bit mode */
+#define JUMP_KEY_LONG      (1ull << 52) /* EFER.LMA: compatibility mode differs from legacy mode */
+#define JUMP_KEY_USER      (1ull << 53) /* CPL 3: other pages may be fetched from */
+#define JUMP_KEY_PROTECTED (1ull << 54) /* CR0.PE and not virtual-8086 mode */
+
 #define JUMP_CACHE_ENTRIES 4096u
+#define JUMP_PAGES         1024u
 struct jump_entry {
     uint64_t tag; /* RIP ^ vcpu.jump_key */
     struct block *block;
@@ -188,8 +213,8 @@ struct jump_entry {
 struct vcpu {
     /* ---- named by offset in decoded instructions ---- */
     uint64_t r[REGS]; /* r[REG_ZERO] is always 0 */
-    uint64_t
-        base[6]; /* segment bases as addressing uses them: ES, CS, SS, DS are 0 in 64-bit mode */
+    /* segment bases as addressing uses them: ES, CS, SS, DS are 0 in 64-bit mode */
+    uint64_t base[6];
     /* Status flags as LAHF and SETO leave them in AX: bits 15-8 SF ZF 0 AF 0 PF 1 CF, bits 7-0 OF (0 or 1) */
     uint16_t status;
     uint8_t mode; /* enum tlb_mode in force for explicit accesses */
@@ -204,20 +229,25 @@ struct vcpu {
     const struct insn *current; /* the instruction that called out of line code */
     struct insn *link;     /* the jump that left the last block: gets a chain to the next one */
     struct tlb_entry *tlb; /* = tlb_table[mode] */
-    uint64_t jump_key; /* mode bits in bits 48-54: what a block depends on besides its address */
-    bool
-        code_changed; /* the block under execution was invalidated: leave it after this instruction */
+    uint64_t jump_key;  /* mode bits in bits 48-54: what a block depends on besides its address */
+    bool one_iteration; /* a REP string instruction does one iteration and comes back */
+    /* the block under execution was invalidated: leave it after this instruction */
+    bool code_changed;
 
     /* ---- architectural ---- */
     struct segment segment[SEGS];
     uint64_t gdt_base, idt_base;
     uint16_t gdt_limit, idt_limit;
     uint64_t cr0, cr2, cr3, cr4;
-    uint64_t dr[8]; /* 4 and 5 unused */
+    uint64_t pdpte[4];   /* PAE paging: the PDPTE registers (tlb_load_pdptes) */
+    uint64_t pdpte_from; /* CR3 they were loaded by, + 1; 0 = not loaded */
+    uint64_t dr[8];      /* 4 and 5 unused */
     uint64_t efer, star, lstar, cstar, fmask, kernel_gs_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t tsc_offset, tsc_aux, pat, misc_enable, mtrr_def_type, debugctl;
-    uint64_t mtrr[32]; /* variable and fixed MTRRs, kept for the guest; no effect */
+    uint64_t mtrr[32];     /* variable and fixed MTRRs, kept for the guest; no effect */
+    uint64_t msr_kept[12]; /* MSRs that have no effect, kept for the guest (msr.c) */
+    uint64_t random;       /* what RDRAND gives follows from it in a deterministic run */
     uint64_t xcr0, xss;
     uint32_t pkru;
     struct fpu fpu;
@@ -245,7 +275,16 @@ struct vcpu {
 
     /* ---- soft engine: caches ---- */
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];
+    /* Entries in use, so that a flush touches no others; those of global pages stand in the second. */
+    uint64_t tlb_local[TLB_MODES][TLB_ENTRIES / 64], tlb_global[TLB_MODES][TLB_ENTRIES / 64];
+    /* Where parts of large pages may be in the TLB, in the lower and in the upper half of the addresses: bit = low 6
+     * bits of linear >> 21 (2 MiB) or >> 30 (larger). */
+    uint64_t tlb_large[2], tlb_huge[2];
     struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
+    /* The same for the jump cache (tlb_enter_jump): entries by whether their page is global, and which
+     * pages may have some, as bits at the page number's low bits. */
+    uint64_t jump_local[JUMP_CACHE_ENTRIES / 64], jump_global[JUMP_CACHE_ENTRIES / 64];
+    uint64_t jump_pages_local[JUMP_PAGES / 64], jump_pages_global[JUMP_PAGES / 64];
 };
 
 /* Power-on (or, `init`: INIT, which keeps FPU, MSRs that INIT keeps, and waits for SIPI if not vCPU 0) state: SDM 3A 9.1. */

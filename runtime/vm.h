@@ -57,8 +57,8 @@ struct vm_config {
     bool summary;
     double timeout; /* seconds of wall time; 0 = none */
     bool no_patch;
-    bool
-        deterministic; /* a halted guest does not wait: guest time jumps to the next timer; the RTC starts at a fixed date */
+    /* a halted guest does not wait: guest time jumps to the next timer; the RTC starts at a fixed date */
+    bool deterministic;
 };
 
 struct vcpu;
@@ -68,6 +68,7 @@ struct soft;
 
 struct engine {
     const char *name;
+    /* 0, or -1 with *err: destroy is called then too. Run with everything else of the VM in place. */
     int (*create)(struct vm *vm, struct error *err);
     /* Runs all vCPUs until vm->shutdown is set. 0, or -1 with *err for a host failure. */
     int (*run)(struct vm *vm, struct error *err);
@@ -93,8 +94,9 @@ struct vm {
     void *uart, *i8254, *i8259, *ioapic, *i8042, *mc146818;
 
     const struct engine *engine;
-    struct soft *soft; /* the soft engine's own: block cache (soft/engine.h) */
-    struct stub *stub; /* a patched image's stub, or NULL (stub.h) */
+    struct soft *soft;         /* the soft engine's own: block cache (soft/engine.h) */
+    struct stub *stub;         /* a patched image's stub, or NULL (stub.h) */
+    const struct image *image; /* the kernel, for symbol names; may be NULL */
     struct console *console;
 
     enum shutdown shutdown; /* set by vm_stop; the engine returns when it sees it */
@@ -104,16 +106,22 @@ struct vm {
     /* Set by other threads and signal handlers, polled by the engine at least every millisecond:
      * console input arrived, timeout or signal (the watchdog stores which). */
     atomic_bool attention;
-    atomic_int stop_request; /* enum shutdown asked for from outside; SHUTDOWN_NONE = none */
+    atomic_int stop_request; /* VM_STOP_REQUEST asked for from outside; SHUTDOWN_NONE = none */
     int wake_fd;             /* eventfd: wakes a VM whose vCPUs are all halted */
 };
 
-/* Creates memory, vCPUs and devices in power-on state. `vm` is zeroed by the caller but for config. */
+/* Creates memory, vCPUs and devices in power-on state, then the engine and the console. `vm` is zeroed by
+ * the caller but for config and engine (NULL: none is made); config.serial NULL: no console.
+ * 0, or -1 with *err set and nothing left to destroy. */
 int vm_create(struct vm *vm, struct error *err);
 void vm_destroy(struct vm *vm);
 
 /* Ends the run, from the vCPU thread; the first call counts. */
 void vm_stop(struct vm *vm, enum shutdown shutdown, int exit_code);
+
+/* From any thread or a signal handler: asks the vCPU thread to end the run; the first one counts. */
+void vm_request_stop(struct vm *vm, enum shutdown shutdown, int exit_code);
+#define VM_STOP_REQUEST(shutdown, exit_code) ((int)(shutdown) | (exit_code) << 8)
 
 /* From any thread or a signal handler: makes the engine look at attention and stop_request. */
 void vm_wake(struct vm *vm);

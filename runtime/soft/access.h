@@ -61,6 +61,9 @@ _Noreturn void cpu_raise_error(struct vcpu *cpu, const struct insn *i, int vecto
 uint64_t ea_slow(struct vcpu *cpu, const struct insn *i); /* without the segment base */
 uint64_t linear_slow(struct vcpu *cpu, const struct insn *i, uint64_t offset, unsigned size,
                      bool write);
+/* The same in a segment that is not that of the memory operand. */
+uint64_t linear_in(struct vcpu *cpu, const struct insn *i, int segment, uint64_t offset,
+                   unsigned size, bool write);
 
 /* The effective address, without the segment base: what LEA gives (before truncation to the operand size). */
 static inline uint64_t ea(struct vcpu *cpu, const struct insn *i)
@@ -94,6 +97,32 @@ static inline void *host_write(const struct vcpu *cpu, uint64_t linear, unsigned
                                                                     : NULL;
 }
 
+/* For the fastest functions, which keep to registers: where the address is not simple or the look misses, they tail-call
+ * a slow sibling that begins again. */
+static inline bool address_simple(const struct insn *i)
+{
+    return likely(!(i->flags & (INSN_EA | INSN_RIPREL)));
+}
+static inline uint64_t address_of(struct vcpu *cpu, const struct insn *i)
+{
+    return REG64(i->base) + (REG64(i->index) << i->scale) + (uint64_t)(int64_t)i->disp +
+           cpu->base[i->segment];
+}
+static inline bool hit_read(const struct vcpu *cpu, uint64_t linear, unsigned size, uintptr_t *host)
+{
+    const struct tlb_entry *e = &cpu->tlb[linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    *host = linear + e->addend;
+    return likely(((linear + size - 1) & ~PAGE_OFFSET) == e->read);
+}
+static inline bool hit_write(const struct vcpu *cpu, uint64_t linear, unsigned size,
+                             uintptr_t *host)
+{
+    const struct tlb_entry *e = &cpu->tlb[linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    *host = linear + e->addend;
+    return likely(((linear + size - 1) & ~PAGE_OFFSET) == e->write);
+}
+#define SLOW static const struct insn *__attribute__((noinline, cold))
+
 /* Out of line, any case: raises #PF, #GP(0)/#SS(0) (not canonical), #AC; devices; page crossings; code. `i` is the
  * instruction (its segment decides between #GP and #SS). Sizes 1, 2, 4, 8. A store that faults stores nothing. */
 uint64_t load_slow(struct vcpu *cpu, const struct insn *i, uint64_t linear, unsigned size);
@@ -107,7 +136,8 @@ void store_bytes(struct vcpu *cpu, const struct insn *i, uint64_t linear, const 
 void probe_write(struct vcpu *cpu, const struct insn *i, uint64_t linear, unsigned size);
 
 /* Supervisor accesses that an instruction or event makes by itself (descriptor tables, TSS): CPL does not matter,
- * SMAP does. `error` is ORed into nothing; faults are #PF with U clear. */
+ * SMAP does, AC does not. Sizes 1 to 8. Faults are #PF with U clear, #GP(0) if not canonical. They are raised for vcpu.current: an
+ * instruction stores itself there before its first one; outside of instructions it is NULL. */
 uint64_t system_load(struct vcpu *cpu, uint64_t linear, unsigned size);
 void system_store(struct vcpu *cpu, uint64_t linear, unsigned size, uint64_t value);
 

@@ -5,6 +5,7 @@
 #ifndef RUNTIME_SOFT_CACHE_H
 #define RUNTIME_SOFT_CACHE_H
 
+#include "image/error.h"
 #include "runtime/soft/insn.h"
 
 struct cache;

@@ -10,6 +10,7 @@ struct soft {
     uint64_t idle_ns;  /* guest time spent halted */
     uint64_t executed; /* instructions done in slices that ended, all vCPUs */
     int64_t slice;     /* instructions granted to the running vCPU */
+    uint64_t last_now; /* guest time never goes back */
 };
 
 /* Executes up to `instructions` on this vCPU (fewer if it halts, is kicked or the VM stops). Events that wait are
@@ -17,6 +18,8 @@ struct soft {
 void soft_run(struct vcpu *cpu, int64_t instructions);
 /* Executes exactly one instruction (or one iteration of a REP string instruction), or delivers one event. */
 void soft_step(struct vcpu *cpu);
+/* Gives up the rest of the slice (PAUSE, a timer that is due earlier): guest time does not jump. */
+void soft_yield(struct vcpu *cpu);
 /* Instructions executed so far by all vCPUs, the running one's block position included. */
 uint64_t soft_instructions(const struct vm *vm);
 

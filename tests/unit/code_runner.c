@@ -10,7 +10,7 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-void code_enter(struct code_registers *registers, const void *entry);
+void code_start(struct code_registers *registers, const void *entry);
 
 uint64_t code_host_rsp, code_target, code_saved_rdi;
 struct code_registers *code_current;
@@ -18,9 +18,9 @@ struct code_registers *code_current;
 /* Loads change no flags, so the flags go first. The guest's RSP is in use from its load on: a
  * signal frame goes to the alternate stack. */
 __asm__(".pushsection .text\n"
-        ".globl code_enter, code_exit\n"
-        ".type code_enter, @function\n"
-        "code_enter:\n"
+        ".globl code_start, code_exit\n"
+        ".type code_start, @function\n"
+        "code_start:\n"
         "    push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
         "    mov %rsp, code_host_rsp(%rip)\n"
         "    mov %rsi, code_target(%rip)\n"
@@ -92,7 +92,7 @@ void code_run(struct code_registers *registers, const void *entry, code_trap *tr
     current_trap = trap;
     current_context = context;
     code_current = registers;
-    code_enter(registers, entry);
+    code_start(registers, entry);
     current_trap = NULL;
     for (int i = 0; i < 3; i++)
         sigaction(numbers[i], &previous[i], NULL);

@@ -7,7 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, REGISTERS = 16 };
+#include "runtime/vcpu.h" /* RAX to R15 */
+
+enum { REGISTERS = 16 };
 
 #define FLAG_TRAP        0x100u
 #define FLAGS_ARITHMETIC 0x8d5u /* CF PF AF ZF SF OF */

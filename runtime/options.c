@@ -1,0 +1,193 @@
+/* hvrun's command line: the table, the parser, --help. */
+#include "runtime/options.h"
+
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum option_kind { OPTION_STRING, OPTION_FLAG, OPTION_SIZE, OPTION_SMP, OPTION_SECONDS, OPTION_ENGINE };
+
+struct option_row {
+    char letter; /* 0: no short option */
+    const char *name;
+    const char *argument; /* NULL: takes none */
+    enum option_kind kind;
+    size_t field;     /* offset in struct options */
+    const char *help; /* one line */
+};
+
+#define FIELD(name)  offsetof(struct options, name)
+#define CONFIG(name) offsetof(struct options, config.name)
+
+static const struct option_row rows[] = {
+    {'e', "engine", "ENGINE", OPTION_ENGINE, CONFIG(engine), "auto or soft (auto)"},
+    {'m', "memory", "SIZE", OPTION_SIZE, CONFIG(memory), "guest memory: 512M, 2G (256M)"},
+    {0, "smp", "N", OPTION_SMP, CONFIG(smp), "virtual processors, 1 to 4 (1)"},
+    {'i', "initrd", "FILE", OPTION_STRING, CONFIG(initrd), "initial RAM disk; multiboot: modules"},
+    {'a', "append", "STRING", OPTION_STRING, CONFIG(append), "added to the kernel's command line"},
+    {0, "serial", "TARGET", OPTION_STRING, CONFIG(serial), "stdio, or a file to write (stdio)"},
+    {0, "stats", "FILE", OPTION_STRING, CONFIG(stats), "write counters as JSON at the end"},
+    {'s', "summary", NULL, OPTION_FLAG, CONFIG(summary), "print times and exits on stderr at the end"},
+    {'t', "timeout", "SECONDS", OPTION_SECONDS, CONFIG(timeout), "end the guest after that time, exit code 124"},
+    {0, "no-patch", NULL, OPTION_FLAG, CONFIG(no_patch), "leave a patched image's routines inactive"},
+    {0, "deterministic", NULL, OPTION_FLAG, CONFIG(deterministic),
+     "same guest time in every run; halting waits for nothing"},
+    {'h', "help", NULL, OPTION_FLAG, FIELD(help), "print this help"},
+    {'V', "version", NULL, OPTION_FLAG, FIELD(version), "print the version"},
+};
+#define ROWS (sizeof rows / sizeof rows[0])
+
+/* "256M", "2G", "65536K", bytes: a whole number of megabytes in the end. */
+static int take_size(const char *text, uint64_t *size, struct error *err)
+{
+    char *end;
+    unsigned long long value = strtoull(text, &end, 10);
+    unsigned shift = 0;
+    if (*end == 'K' || *end == 'k')
+        shift = 10;
+    else if (*end == 'M' || *end == 'm')
+        shift = 20;
+    else if (*end == 'G' || *end == 'g')
+        shift = 30;
+    if (shift)
+        end++;
+    if (text[0] < '0' || text[0] > '9' || *end || value == 0 || value > UINT64_MAX >> shift >> 20)
+        return fail(err, HVRUN_USAGE, "--memory '%s': a size such as 256M or 2G is needed", text);
+    *size = (uint64_t)value << shift;
+    if (*size < 1 << 20 || *size > 64ull << 30 || *size & 0xfffff)
+        return fail(err, HVRUN_USAGE, "--memory '%s': whole megabytes, from 1M to 64G", text);
+    return 0;
+}
+
+static int take_seconds(const char *text, double *seconds, struct error *err)
+{
+    char *end;
+    *seconds = strtod(text, &end);
+    if (strspn(text, "0123456789.") != strlen(text) || end == text || *end || *seconds <= 0 || *seconds > 1e8)
+        return fail(err, HVRUN_USAGE, "--timeout '%s': a number of seconds is needed", text);
+    return 0;
+}
+
+static int take_smp(const char *text, unsigned *smp, struct error *err)
+{
+    if (text[0] < '1' || text[0] > '0' + VCPUS_MAX || text[1])
+        return fail(err, HVRUN_USAGE, "--smp '%s': from 1 to %d virtual processors", text, VCPUS_MAX);
+    *smp = (unsigned)(text[0] - '0');
+    return 0;
+}
+
+static int take(const struct option_row *row, const char *value, struct options *options, struct error *err)
+{
+    void *field = (char *)options + row->field;
+
+    switch (row->kind) {
+    case OPTION_FLAG:
+        *(bool *)field = true;
+        return 0;
+    case OPTION_STRING:
+        if (value[0] == '\0' && row->field != CONFIG(append))
+            return fail(err, HVRUN_USAGE, "option '--%s' needs a %s that is not empty", row->name, row->argument);
+        *(const char **)field = value;
+        return 0;
+    case OPTION_ENGINE:
+        if (strcmp(value, "auto") != 0 && strcmp(value, "soft") != 0)
+            return fail(err, strcmp(value, "kvm") ? HVRUN_USAGE : HVRUN_NO_ENGINE,
+                        "--engine '%s': this hvrun has auto and soft", value);
+        *(const char **)field = value;
+        return 0;
+    case OPTION_SIZE:
+        return take_size(value, field, err);
+    case OPTION_SMP:
+        return take_smp(value, field, err);
+    case OPTION_SECONDS:
+        return take_seconds(value, field, err);
+    }
+    return -1;
+}
+
+static int refuse(int answer, char **argv, struct error *err)
+{
+    char text[64];
+
+    if (optopt >= 256)
+        snprintf(text, sizeof text, "--%s", rows[optopt - 256].name);
+    else if (optopt)
+        snprintf(text, sizeof text, "-%c", optopt);
+    else
+        snprintf(text, sizeof text, "%.*s", (int)strcspn(argv[optind - 1], "="), argv[optind - 1]);
+    if (answer == ':')
+        return fail(err, HVRUN_USAGE, "option '%s' needs a value; see 'hvrun --help'", text);
+    if (optopt >= 256)
+        return fail(err, HVRUN_USAGE, "option '%s' takes no value", text);
+    return fail(err, HVRUN_USAGE, "unknown option '%s'; see 'hvrun --help'", text);
+}
+
+static void describe(char *letters, struct option *longs)
+{
+    *letters++ = ':';
+    for (size_t i = 0; i < ROWS; i++) {
+        longs[i] = (struct option){.name = rows[i].name,
+                                   .has_arg = rows[i].argument ? required_argument : no_argument,
+                                   .val = (int)i + 256};
+        if (rows[i].letter) {
+            *letters++ = rows[i].letter;
+            if (rows[i].argument)
+                *letters++ = ':';
+        }
+    }
+    *letters = '\0';
+    longs[ROWS] = (struct option){0};
+}
+
+static const struct option_row *row_of(int answer)
+{
+    if (answer >= 256)
+        return &rows[answer - 256];
+    for (size_t i = 0; i < ROWS; i++)
+        if (rows[i].letter == answer)
+            return &rows[i];
+    return NULL;
+}
+
+int options_parse(int argc, char **argv, struct options *options, struct error *err)
+{
+    char letters[2 * ROWS + 2];
+    struct option longs[ROWS + 1];
+    int answer;
+
+    *options = (struct options){
+        .config = {.engine = "auto", .memory = 256ull << 20, .smp = 1, .serial = "stdio"}};
+    describe(letters, longs);
+    opterr = 0;
+    optind = 0;
+    while ((answer = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
+        const struct option_row *row = answer == '?' || answer == ':' ? NULL : row_of(answer);
+        if (!row)
+            return refuse(answer, argv, err);
+        if (take(row, optarg, options, err) < 0)
+            return -1;
+        if (options->help || options->version)
+            return 0;
+    }
+    if (argc - optind != 1)
+        return fail(err, HVRUN_USAGE, argc == optind ? "no KERNEL given; see 'hvrun --help'"
+                                                     : "one KERNEL only; see 'hvrun --help'");
+    options->config.kernel = argv[optind];
+    return 0;
+}
+
+void options_help(FILE *stream)
+{
+    fprintf(stream, "usage: hvrun [OPTION]... KERNEL\n"
+                    "Runs a guest kernel: vmlinux, bzImage, PVH or multiboot, patched by patchc or not.\n\n");
+    for (size_t i = 0; i < ROWS; i++) {
+        char left[48];
+        snprintf(left, sizeof left, "--%s%s%s", rows[i].name, rows[i].argument ? " " : "",
+                 rows[i].argument ? rows[i].argument : "");
+        if (rows[i].letter)
+            fprintf(stream, "  -%c, %-22s %s\n", rows[i].letter, left, rows[i].help);
+        else
+            fprintf(stream, "      %-22s %s\n", left, rows[i].help);
+    }
+    fprintf(stream, "\nOn a terminal, Ctrl-A x ends the guest. Exit codes and all else: hvrun(1).\n");
+}

@@ -1,0 +1,139 @@
+/* The counters of a run, told: JSON for programs, a summary for people. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image/image.h"
+#include "image/output.h"
+#include "runtime/stats.h"
+#include "runtime/vm.h"
+
+static const char *const kind_names[EXIT_KINDS] = {
+    [EXIT_KIND_IO] = "io",           [EXIT_KIND_CPUID] = "cpuid",
+    [EXIT_KIND_MSR] = "msr",         [EXIT_KIND_DOORBELL] = "doorbell",
+    [EXIT_KIND_OTHER_LISTED] = "other_listed", [EXIT_KIND_HLT] = "hlt",
+    [EXIT_KIND_INTERRUPT] = "interrupt", [EXIT_KIND_MMIO] = "mmio",
+    [EXIT_KIND_CR3] = "cr3",         [EXIT_KIND_CR] = "cr",
+    [EXIT_KIND_DR] = "dr",           [EXIT_KIND_EXCEPTION] = "exception",
+};
+
+static uint64_t total(const struct stats *stats)
+{
+    uint64_t sum = 0;
+    for (unsigned k = 0; k < EXIT_KINDS_IN_TOTAL; k++)
+        sum += stats->exits[k];
+    return sum;
+}
+
+static json_t *number(uint64_t value)
+{
+    return json_integer((json_int_t)value);
+}
+
+static json_t *exits_json(const struct stats *stats)
+{
+    json_t *exits = json_object();
+    json_object_set_new(exits, "total", number(total(stats)));
+    for (unsigned k = 0; k < EXIT_KINDS; k++)
+        json_object_set_new(exits, kind_names[k], number(stats->exits[k]));
+    return exits;
+}
+
+static json_t *stats_json(const struct vm *vm)
+{
+    const struct stats *stats = &vm->stats;
+    json_t *forms = json_pack("{s:o,s:o,s:o,s:o}", "jump", number(stats->by_form[PV_FORM_JUMP]), "call",
+                              number(stats->by_form[PV_FORM_CALL]), "branch", number(stats->by_form[PV_FORM_BRANCH]),
+                              "break", number(stats->by_form[PV_FORM_BREAK]));
+    json_t *dispatch = json_pack("{s:o,s:o,s:o}", "routine_calls", number(stats->routine_calls), "host_calls",
+                                 number(stats->host_calls), "by_form", forms);
+    json_t *io = json_pack("{s:o,s:o,s:o,s:o,s:o}", "instructions", number(stats->io_instructions), "events",
+                           number(stats->io_events), "block_hits", number(stats->block_hits), "block_misses",
+                           number(stats->block_misses), "hash_mismatches", number(stats->hash_mismatches));
+    return json_pack("{s:s,s:s,s:f,s:o,s:o,s:o,s:o,s:o}", "engine", vm->engine->name, "shutdown",
+                     shutdown_names[vm->shutdown], "wall_seconds", vm->wall_seconds, "guest_instructions",
+                     number(stats->guest_instructions), "exits", exits_json(stats), "dispatch", dispatch, "io", io,
+                     "steps", number(stats->steps));
+}
+
+int stats_write(const struct vm *vm, const char *path, struct error *err)
+{
+    json_t *json = stats_json(vm);
+    char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(json);
+    if (!text)
+        return fail(err, HVRUN_HOST, "%s: out of memory", path);
+    size_t length = strlen(text);
+    text[length++] = '\n'; /* in place of the NUL */
+    int result = output_write(path, &(struct iovec){text, length}, 1, 0644, err);
+    free(text);
+    if (result < 0 && err)
+        err->code = HVRUN_HOST;
+    return result;
+}
+
+/* ---- the ten hottest symbols ---- */
+#define HOTTEST 10
+
+struct hot_symbol {
+    const char *name; /* NULL: no symbol there */
+    uint64_t address, count;
+};
+
+static int by_count(const void *a, const void *b)
+{
+    uint64_t x = ((const struct hot_symbol *)a)->count, y = ((const struct hot_symbol *)b)->count;
+    return (x < y) - (x > y);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct hot_symbol *x = a, *y = b;
+    if (x->name == y->name)
+        return (x->address > y->address) - (x->address < y->address);
+    return (x->name > y->name) - (x->name < y->name);
+}
+
+static size_t collect(const struct stats *stats, const struct image *image, struct hot_symbol *hot)
+{
+    size_t count = 0;
+    for (size_t k = 0; k < HOT_ADDRESSES; k++) {
+        if (!stats->hot[k].count)
+            continue;
+        const struct image_symbol *symbol = image ? image_symbol_at(image, stats->hot[k].address, NULL) : NULL;
+        hot[count++] = (struct hot_symbol){symbol ? symbol->name : NULL, stats->hot[k].address, stats->hot[k].count};
+    }
+    qsort(hot, count, sizeof *hot, by_name);
+    size_t merged = 0;
+    for (size_t k = 0; k < count; k++)
+        if (merged && hot[k].name && hot[merged - 1].name == hot[k].name)
+            hot[merged - 1].count += hot[k].count;
+        else
+            hot[merged++] = hot[k];
+    qsort(hot, merged, sizeof *hot, by_count);
+    return merged;
+}
+
+void stats_summary(const struct vm *vm, const struct image *image, FILE *stream)
+{
+    const struct stats *stats = &vm->stats;
+    double seconds = vm->wall_seconds;
+    fprintf(stream, "hvrun: %s after %.2f s, %" PRIu64 " guest instructions (%.0f MIPS)\n",
+            shutdown_names[vm->shutdown], seconds, stats->guest_instructions,
+            seconds > 0 ? (double)stats->guest_instructions / seconds / 1e6 : 0);
+    fprintf(stream, "hvrun: exits %" PRIu64 ":", total(stats));
+    for (unsigned k = 0; k < EXIT_KINDS; k++)
+        if (stats->exits[k])
+            fprintf(stream, "%s %s %" PRIu64, k == EXIT_KINDS_IN_TOTAL ? "; beside these" : "", kind_names[k],
+                    stats->exits[k]);
+    fputc('\n', stream);
+    struct hot_symbol *hot = malloc(HOT_ADDRESSES * sizeof *hot);
+    size_t count = hot ? collect(stats, image, hot) : 0;
+    for (size_t k = 0; k < count && k < HOTTEST; k++)
+        if (hot[k].name)
+            fprintf(stream, "hvrun: %10" PRIu64 "  %s\n", hot[k].count, hot[k].name);
+        else
+            fprintf(stream, "hvrun: %10" PRIu64 "  0x%" PRIx64 "\n", hot[k].count, hot[k].address);
+    free(hot);
+}
