@@ -239,6 +239,8 @@ static const struct msr_row *find(struct vcpu *cpu, uint32_t msr, uint64_t **fie
         } else if (msr > row->last) {
             low = middle + 1;
         } else {
+            if (row->feature && !cpuid_offers(row->feature))
+                return NULL;
             *field = cpu && row->field ? (uint64_t *)((char *)cpu + row->field) + (msr - row->first)
                                        : NULL;
             return row;
