@@ -102,7 +102,7 @@ static bool wakes(const struct vcpu *cpu)
     if (cpu->activity == ACTIVITY_WAIT_FOR_SIPI)
         return cpu->events & (VCPU_EVENT_SIPI | VCPU_EVENT_INIT);
     if (cpu->activity == ACTIVITY_HLT)
-        return (cpu->events & (VCPU_EVENT_NMI | VCPU_EVENT_INIT)) ||
+        return cpu->pending_db || (cpu->events & (VCPU_EVENT_NMI | VCPU_EVENT_INIT)) ||
                ((cpu->events & VCPU_EVENT_INTERRUPT) && (cpu->rflags & RFLAGS_IF));
     return cpu->activity == ACTIVITY_ACTIVE;
 }
@@ -199,7 +199,7 @@ static void step_instruction(struct vcpu *cpu)
     cpu->budget = 1;
     cpu->untrapped = false;
     run_block(cpu, block);
-    if (trap && !cpu->untrapped)
+    if (trap && !cpu->untrapped && !(cpu->shadow & SHADOW_MOVSS))
         cpu->pending_db |= 0x4000; /* BS */
 }
 
