@@ -68,9 +68,6 @@ void lapic_set_tpr(struct vcpu *vcpu, uint8_t cr8);
 uint32_t lapic_id(struct vcpu *vcpu); /* the present APIC id */
 void lapic_init(struct vcpu *vcpu);   /* INIT: to power-on values but the id and IA32_APIC_BASE */
 
-/* To be called after vcpu.tsc_offset changed: a TSC deadline that waits is for another time then. */
-void lapic_tsc_changed(struct vcpu *vcpu);
-
 /* IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC range 0x800-0x8ff. 0 done; 1 not an APIC MSR; -1 #GP. */
 int lapic_read_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value);
 int lapic_write_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value);

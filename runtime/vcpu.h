@@ -138,8 +138,8 @@ enum {
 };
 
 #define DR6_BD 0x2000ull /* general detect */
-#define DR6_BS 0x4000u /* single step */
-#define DR6_BT 0x8000u /* task switch */
+#define DR6_BS 0x4000ull /* single step */
+#define DR6_BT 0x8000ull /* task switch */
 #define DR7_GD 0x2000ull
 
 #define PF_PRESENT  1u
@@ -204,6 +204,7 @@ struct tlb_entry {
 #define JUMP_KEY_PROTECTED (1ull << 54) /* CR0.PE and not virtual-8086 mode */
 
 #define JUMP_CACHE_ENTRIES 4096u
+#define JUMP_PAGES         1024u
 struct jump_entry {
     uint64_t tag; /* RIP ^ vcpu.jump_key */
     struct block *block;
@@ -230,6 +231,8 @@ struct vcpu {
     struct tlb_entry *tlb; /* = tlb_table[mode] */
     uint64_t jump_key;  /* mode bits in bits 48-54: what a block depends on besides its address */
     bool one_iteration; /* a REP string instruction does one iteration and comes back */
+    bool
+        untrapped; /* the instruction under execution has cleared TF itself (INT n, SYSCALL): no single-step trap */
     /* the block under execution was invalidated: leave it after this instruction */
     bool code_changed;
 
@@ -244,7 +247,7 @@ struct vcpu {
     uint64_t efer, star, lstar, cstar, fmask, kernel_gs_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t tsc_offset, tsc_aux, pat, misc_enable, mtrr_def_type, debugctl;
-    uint64_t mtrr[32]; /* variable and fixed MTRRs, kept for the guest; no effect */
+    uint64_t mtrr[32];     /* variable and fixed MTRRs, kept for the guest; no effect */
     uint64_t msr_kept[12]; /* MSRs that have no effect, kept for the guest (msr.c) */
     uint64_t random;       /* what RDRAND gives follows from it in a deterministic run */
     uint64_t xcr0, xss;
@@ -276,9 +279,14 @@ struct vcpu {
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];
     /* Entries in use, so that a flush touches no others; those of global pages stand in the second. */
     uint64_t tlb_local[TLB_MODES][TLB_ENTRIES / 64], tlb_global[TLB_MODES][TLB_ENTRIES / 64];
-    /* Where parts of large pages may be in the TLB: bit = low 6 bits of linear >> 21 (2 MiB) or >> 30 (larger). */
-    uint64_t tlb_large, tlb_huge;
+    /* Where parts of large pages may be in the TLB, in the lower and in the upper half of the addresses: bit = low 6
+     * bits of linear >> 21 (2 MiB) or >> 30 (larger). */
+    uint64_t tlb_large[2], tlb_huge[2];
     struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
+    /* The same for the jump cache (tlb_enter_jump): entries by whether their page is global, and which
+     * pages may have some, as bits at the page number's low bits. */
+    uint64_t jump_local[JUMP_CACHE_ENTRIES / 64], jump_global[JUMP_CACHE_ENTRIES / 64];
+    uint64_t jump_pages_local[JUMP_PAGES / 64], jump_pages_global[JUMP_PAGES / 64];
 };
 
 /* Power-on (or, `init`: INIT, which keeps FPU, MSRs that INIT keeps, and waits for SIPI if not vCPU 0) state: SDM 3A 9.1. */

@@ -4,10 +4,16 @@
 
 #include <stdlib.h>
 
+#include "runtime/cpuid.h"
+
 #define MSR_APIC_BASE    0x1b
 #define MSR_TSC_DEADLINE 0x6e0
 #define MSR_X2APIC       0x800
 #define MSR_X2APIC_LAST  0x8ff
+
+#define MODE_BITS     (APIC_BASE_ENABLED | APIC_BASE_X2APIC)
+#define BASE_ADDRESS  (((1ull << PHYSICAL_BITS) - 1) & ~PAGE_OFFSET)
+#define BASE_RESERVED (~(BASE_ADDRESS | APIC_BASE_BSP | MODE_BITS))
 
 #define VERSION (0x14 | (LVTS - 1) << 16 | 1u << 24) /* bit 24: EOI broadcast can be suppressed */
 
@@ -222,7 +228,7 @@ static struct lapic *here(const struct lapic_window *window)
 {
     struct lapic *l = window->vm->running ? window->vm->running->lapic : NULL;
 
-    return l && lapic_enabled(l) && !lapic_x2apic(l) && (l->base & ~PAGE_OFFSET) == window->base
+    return l && lapic_enabled(l) && !lapic_x2apic(l) && (l->base & BASE_ADDRESS) == window->base
                ? l
                : NULL;
 }
@@ -329,8 +335,6 @@ static int x2apic_write(struct lapic *l, unsigned number, uint64_t value)
 
 /* ---- IA32_APIC_BASE ---- */
 
-#define MODE_BITS (APIC_BASE_ENABLED | APIC_BASE_X2APIC)
-
 /* The transitions that SDM 3A 11.12.5 allows: x2APIC mode is entered from xAPIC mode only, and left for
  * the disabled state only. */
 static bool may_become(uint64_t from, uint64_t to)
@@ -347,19 +351,11 @@ static bool may_become(uint64_t from, uint64_t to)
     }
 }
 
-static uint64_t base_reserved(const struct vcpu *vcpu)
-{
-    unsigned bits = cpuid_answer(vcpu, 0x80000008, 0).eax & 0xff;
-    uint64_t known = ((1ull << bits) - 1) & ~PAGE_OFFSET;
-
-    return ~(known | APIC_BASE_BSP | MODE_BITS);
-}
-
 static int write_base(struct lapic *l, uint64_t value)
 {
     uint64_t old = l->base;
 
-    if ((value & base_reserved(l->cpu)) || !may_become(old, value))
+    if ((value & BASE_RESERVED) || !may_become(old, value))
         return -1;
     l->base = value;
     if ((old ^ value) & MODE_BITS)
@@ -375,7 +371,7 @@ static int write_base(struct lapic *l, uint64_t value)
     }
     /* A place it cannot have leaves it without a window: see WINDOWS_MAX. */
     if ((value & APIC_BASE_ENABLED) && !(value & APIC_BASE_X2APIC))
-        (void)open_window(l->windows, value & ~PAGE_OFFSET, NULL);
+        (void)open_window(l->windows, value & BASE_ADDRESS, NULL);
     lapic_update(l->cpu);
     return 0;
 }

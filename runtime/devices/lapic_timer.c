@@ -171,14 +171,3 @@ void lapic_timer_set_deadline(struct lapic *l, uint64_t tsc)
     run(l, now);
     arm(l, now);
 }
-
-void lapic_tsc_changed(struct vcpu *vcpu)
-{
-    struct lapic *l = vcpu->lapic;
-
-    if (!l || mode(l) != TIMER_TSC_DEADLINE)
-        return;
-    uint64_t now = now_of(l);
-    run(l, now);
-    arm(l, now);
-}

@@ -15,6 +15,8 @@ static _Noreturn void raise_fault(struct vcpu *cpu, const struct insn *i, int ve
     cpu->fault.has_error = has_error;
     cpu->fault.error = error;
     cpu->fault.software = false;
+    if (i) /* data breakpoints met by an instruction that is not completed are met again */
+        cpu->pending_db = 0;
     cpu->current = i;
     longjmp(cpu->unwind, 1);
 }
@@ -29,13 +31,23 @@ void cpu_raise_error(struct vcpu *cpu, const struct insn *i, int vector, uint32_
     raise_fault(cpu, i, vector, true, error);
 }
 
+void cpu_raise_at(struct vcpu *cpu, const struct insn *i, uint64_t rip, int vector, bool has_error)
+{
+    const struct block *block = cpu->block;
+    if (block && i)
+        cpu->budget += block->count - i->position;
+    cpu->block = NULL;
+    cpu->rip = rip;
+    raise_fault(cpu, NULL, vector, has_error, 0);
+}
+
 const struct insn *insn_leave(struct vcpu *cpu, const struct insn *i, uint64_t rip)
 {
     const struct block *block = cpu->block;
     cpu->rip = rip;
     cpu->link = NULL;
-    /* An invalidated block has count 0: what it took on entry is not known any more. */
-    if (block && i && block->count > i->position)
+    /* after a kick the budget must stay used up, so that the loop looks at what has happened */
+    if (block && i)
         *(cpu->withheld ? &cpu->withheld : &cpu->budget) += block->count - (i->position + 1);
     return NULL;
 }
@@ -119,10 +131,15 @@ static inline uint64_t wrap(const struct vcpu *cpu, uint64_t linear)
 static struct part resolve_page(struct vcpu *cpu, const struct insn *i, uint64_t linear,
                                 unsigned length, enum access access, enum tlb_mode mode)
 {
-    const struct tlb_entry *e = &cpu->tlb_table[mode][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
-    uint64_t tag = access == ACCESS_WRITE ? e->write & ~(uint64_t)TLB_CODED : e->read;
-    if (tag == (linear & ~PAGE_OFFSET))
-        return (struct part){.host = (uint8_t *)(linear + e->addend), .length = length};
+    struct tlb_entry *e = &cpu->tlb_table[mode][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    uint64_t page = linear & ~PAGE_OFFSET;
+    if ((access == ACCESS_WRITE ? e->write & ~(uint64_t)TLB_CODED : e->read) == page) {
+        const struct memory *memory = &cpu->vm->memory;
+        uint8_t *host = (uint8_t *)(linear + e->addend);
+        if (e->write == (page | TLB_CODED) && !memory->code_lines[memory_page_index(memory, host)])
+            e->write = page; /* all that code was written over */
+        return (struct part){.host = host, .length = length};
+    }
     bool device;
     uint64_t physical = tlb_fill(cpu, i, linear, access, mode, &device);
     return (struct part){

@@ -51,6 +51,12 @@ OP(end_legacy)
     return block_done(cpu);
 }
 
+/* memory_written found marked lines. */
+static void memory_changed(void *context, uint64_t physical, uint64_t length)
+{
+    cache_invalidate(context, physical, length);
+}
+
 struct cache *cache_create(struct vm *vm, struct error *err)
 {
     struct cache *cache = calloc(1, sizeof *cache);
@@ -70,6 +76,8 @@ struct cache *cache_create(struct vm *vm, struct error *err)
     }
     cache->vm = vm;
     cache->arena = arena;
+    vm->memory.code_changed = memory_changed;
+    vm->memory.code_context = cache;
     block_none.insns[0].run = stale;
     return cache;
 }
@@ -78,6 +86,7 @@ void cache_destroy(struct cache *cache)
 {
     if (!cache)
         return;
+    cache->vm->memory.code_changed = NULL;
     munmap(cache->arena, ARENA_BYTES);
     free(cache->page);
     free(cache);
@@ -402,6 +411,6 @@ struct block *cache_block(struct vcpu *cpu, bool single)
     if (!block)
         block = make_block(cache, cpu, linear, bytes, physical, key);
     if (!single && block->valid && vcpu_code64(cpu))
-        *entry = (struct jump_entry){cpu->rip ^ cpu->jump_key, block};
+        tlb_enter_jump(cpu, entry, block);
     return block;
 }

@@ -120,6 +120,12 @@ static inline bool guest_has(const struct decoded *d, enum guest_feature feature
     return false;
 }
 
+/* Tests: pretend that the host has not got some instructions; returns what it has, as the same mask. */
+#define HOST_BMI1  1u
+#define HOST_BMI2  2u
+#define HOST_LZCNT 4u
+unsigned bmi_pretend_host(unsigned has);
+
 /* Selects of the rows of ops_bits that are in ops_bmi.c. */
 select_fn select_bsf, select_bsr, select_tzcnt, select_lzcnt, select_popcnt, select_crc32,
     select_movbe, select_andn, select_bextr, select_blsi, select_blsmsk, select_blsr, select_bzhi,

@@ -23,6 +23,16 @@ __attribute__((constructor)) static void probe_host(void)
         host.lzcnt = c & bit_LZCNT;
 }
 
+unsigned bmi_pretend_host(unsigned has)
+{
+    unsigned had =
+        (host.bmi1 ? HOST_BMI1 : 0) | (host.bmi2 ? HOST_BMI2 : 0) | (host.lzcnt ? HOST_LZCNT : 0);
+    host.bmi1 = has & HOST_BMI1;
+    host.bmi2 = has & HOST_BMI2;
+    host.lzcnt = has & HOST_LZCNT;
+    return had;
+}
+
 /* Flags after a result computed in C: as a logical operation leaves them, with this carry. */
 static uint16_t result_status(uint64_t result, unsigned bits, bool carry)
 {

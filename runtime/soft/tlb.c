@@ -338,9 +338,9 @@ static void enter(struct vcpu *cpu, uint64_t linear, enum tlb_mode mode,
     *local = t->global ? *local & ~bit : *local | bit;
     *global = t->global ? *global | bit : *global & ~bit;
     if (t->shift == 21)
-        cpu->tlb_large |= 1ull << (linear >> 21 & 63);
+        cpu->tlb_large[linear >> 63] |= 1ull << (linear >> 21 & 63);
     else if (t->shift > 21)
-        cpu->tlb_huge |= 1ull << (linear >> 30 & 63);
+        cpu->tlb_huge[linear >> 63] |= 1ull << (linear >> 30 & 63);
 }
 
 static _Noreturn void raise_translation(struct vcpu *cpu, const struct insn *i, uint64_t linear,
@@ -383,18 +383,30 @@ static void drop_all(struct tlb_entry *table, uint64_t *bitmap)
     }
 }
 
+static void drop_jumps(struct vcpu *cpu, uint64_t *bitmap, uint64_t *pages)
+{
+    for (unsigned word = 0; word < JUMP_CACHE_ENTRIES / 64; word++) {
+        for (uint64_t left = bitmap[word]; left; left &= left - 1)
+            cpu->jump_cache[word * 64 + (unsigned)__builtin_ctzll(left)].tag = 0;
+        bitmap[word] = 0;
+    }
+    memset(pages, 0, JUMP_PAGES / 8);
+}
+
 void tlb_flush_nonglobal(struct vcpu *cpu)
 {
     for (unsigned mode = 0; mode < TLB_MODES; mode++)
         drop_all(cpu->tlb_table[mode], cpu->tlb_local[mode]);
-    memset(cpu->jump_cache, 0, sizeof cpu->jump_cache);
+    drop_jumps(cpu, cpu->jump_local, cpu->jump_pages_local);
 }
 
 void tlb_flush(struct vcpu *cpu)
 {
     for (unsigned mode = 0; mode < TLB_MODES; mode++)
         drop_all(cpu->tlb_table[mode], cpu->tlb_global[mode]);
-    cpu->tlb_large = cpu->tlb_huge = 0;
+    memset(cpu->tlb_large, 0, sizeof cpu->tlb_large);
+    memset(cpu->tlb_huge, 0, sizeof cpu->tlb_huge);
+    drop_jumps(cpu, cpu->jump_global, cpu->jump_pages_global);
     tlb_flush_nonglobal(cpu);
 }
 
@@ -409,15 +421,54 @@ static void drop_inside(struct tlb_entry *e, uint64_t first, uint64_t length)
 static void drop_region(struct vcpu *cpu, uint64_t linear, unsigned shift)
 {
     uint64_t first = linear >> shift << shift;
-    for (unsigned mode = 0; mode < TLB_MODES; mode++)
-        for (unsigned n = 0; n < TLB_ENTRIES; n++)
-            drop_inside(&cpu->tlb_table[mode][n], first, 1ull << shift);
+    uint64_t pages = 1ull << (shift - PAGE_SHIFT);
+    if (pages > TLB_ENTRIES)
+        pages = TLB_ENTRIES;
+    for (unsigned mode = 0; mode < TLB_MODES; mode++) {
+        struct tlb_entry *e = slot_of(cpu, mode, first); /* these slots follow one another */
+        for (uint64_t n = 0; n < pages; n++)
+            drop_inside(&e[n], first, 1ull << shift);
+    }
+}
+
+static uint64_t page_bit(uint64_t linear)
+{
+    return 1ull << (linear >> PAGE_SHIFT & 63);
+}
+static unsigned page_word(uint64_t linear)
+{
+    return linear >> (PAGE_SHIFT + 6) & (JUMP_PAGES / 64 - 1);
+}
+
+static bool may_jump_to(const struct vcpu *cpu, uint64_t linear)
+{
+    unsigned word = page_word(linear);
+    return (cpu->jump_pages_local[word] | cpu->jump_pages_global[word]) & page_bit(linear);
+}
+
+/* A block that goes on in the next page is as local as that may be. */
+void tlb_enter_jump(struct vcpu *cpu, struct jump_entry *entry, struct block *block)
+{
+    uint64_t page = cpu->rip & ~PAGE_OFFSET;
+    unsigned slot = cpu->rip >> PAGE_SHIFT & (TLB_ENTRIES - 1);
+    bool global = !block->crosses && cpu->tlb_table[cpu->mode][slot].fetch == page &&
+                  cpu->tlb_global[cpu->mode][slot / 64] >> slot % 64 & 1;
+    unsigned index = (unsigned)(entry - cpu->jump_cache);
+    uint64_t bit = 1ull << index % 64;
+    uint64_t *local_word = &cpu->jump_local[index / 64];
+    uint64_t *global_word = &cpu->jump_global[index / 64];
+    *local_word = global ? *local_word & ~bit : *local_word | bit;
+    *global_word = global ? *global_word | bit : *global_word & ~bit;
+    (global ? cpu->jump_pages_global : cpu->jump_pages_local)[page_word(page)] |= page_bit(page);
+    *entry = (struct jump_entry){cpu->rip ^ cpu->jump_key, block};
 }
 
 /* Blocks that begin in [first, first + 2^shift), and in the page before it: their last instruction may end in it.
  * Bits 48-54 of the tags hold the mode: they are left out, for too much may go. */
-static void drop_jumps(struct vcpu *cpu, uint64_t linear, unsigned shift)
+static void drop_jumps_to(struct vcpu *cpu, uint64_t linear, unsigned shift)
 {
+    if (shift == PAGE_SHIFT && !may_jump_to(cpu, linear) && !may_jump_to(cpu, linear - PAGE_SIZE))
+        return;
     const uint64_t mask = (1ull << LINEAR_BITS) - 1;
     uint64_t first = (linear >> shift << shift) - PAGE_SIZE;
     uint64_t length = (1ull << shift) + PAGE_SIZE;
@@ -431,16 +482,16 @@ void tlb_flush_page(struct vcpu *cpu, uint64_t linear)
     unsigned shift = PAGE_SHIFT;
     if (!vcpu_long_mode(cpu))
         linear = (uint32_t)linear;
-    if (cpu->tlb_huge >> (linear >> 30 & 63) & 1)
+    if (cpu->tlb_huge[linear >> 63] >> (linear >> 30 & 63) & 1)
         shift = 30;
-    else if (cpu->tlb_large >> (linear >> 21 & 63) & 1)
+    else if (cpu->tlb_large[linear >> 63] >> (linear >> 21 & 63) & 1)
         shift = 21;
     if (shift > PAGE_SHIFT)
         drop_region(cpu, linear, shift);
     else
         for (unsigned mode = 0; mode < TLB_MODES; mode++)
             drop_inside(slot_of(cpu, mode, linear), linear & ~PAGE_OFFSET, PAGE_SIZE);
-    drop_jumps(cpu, linear, shift);
+    drop_jumps_to(cpu, linear, shift);
 }
 
 void tlb_protect_page(struct vm *vm, const uint8_t *page)

@@ -52,6 +52,9 @@ void tlb_protect_page(struct vm *vm, const uint8_t *page);
 
 /* DR6 bits of the enabled data breakpoints (DR7) that an access to [linear, linear + length) meets. */
 uint64_t tlb_watchpoints(const struct vcpu *cpu, uint64_t linear, uint64_t length, bool write);
+/* Enters a block whose code was just fetched, the only way to fill the jump cache: so that a flush knows what to drop. */
+void tlb_enter_jump(struct vcpu *cpu, struct jump_entry *entry, struct block *block);
+
 /* A TLB none of whose entries ever hits: vcpu.tlb while alignment is checked. */
 extern struct tlb_entry tlb_none[TLB_ENTRIES];
 
