@@ -113,8 +113,10 @@ int boot_place(struct boot *boot, const char *what, uint64_t size, uint64_t alig
     if (!found)
         return fail(boot->err, HVRUN_IMAGE,
                     "%s: %" PRIu64 " bytes do not fit into the %" PRIu64
-                    " MB of guest memory beside %s; give more with --memory",
-                    what, size, boot->vm->memory.size / MB, boot->image->name);
+                    " MB of guest memory beside %s; %s",
+                    what, size, boot->vm->memory.size / MB, boot->image->name,
+                    to <= BOOT_LOW_END ? "below 640 KB there is no more room: make it shorter"
+                                       : "give more with --memory");
     *at = best;
     return take(boot, best_index, best, best + (size ? size : 1));
 }
@@ -197,25 +199,25 @@ int boot_load_segments(struct boot *boot, uint64_t lowest)
     return 0;
 }
 
-int boot_entry(struct boot *boot, uint64_t *entry)
+int boot_entry(struct boot *boot, uint64_t address, uint64_t *entry)
 {
     const struct image *image = boot->image;
     bool found = false;
     for (size_t i = 0; i < image->segment_count && !found; i++) {
         const struct image_segment *s = &image->segments[i];
-        *entry = image->entry;
-        found = s->type == PT_LOAD && image->entry - s->paddr < s->file_size;
+        *entry = address;
+        found = s->type == PT_LOAD && address - s->paddr < s->file_size;
     }
     for (size_t i = 0; i < image->segment_count && !found; i++) {
         const struct image_segment *s = &image->segments[i];
-        *entry = image->entry - s->vaddr + s->paddr;
-        found = s->type == PT_LOAD && image->entry - s->vaddr < s->file_size;
+        *entry = address - s->vaddr + s->paddr;
+        found = s->type == PT_LOAD && address - s->vaddr < s->file_size;
     }
     if (found && *entry < BOOT_BELOW_4G)
         return 0;
     return fail(boot->err, HVRUN_IMAGE,
                 "%s: the entry point 0x%" PRIx64 " is %s; give a linked kernel", image->name,
-                image->entry, found ? "loaded above 4 GB" : "in no segment");
+                address, found ? "loaded above 4 GB" : "in no segment");
 }
 
 /* ---- files beside the kernel ------------------------------------------------------------------ */

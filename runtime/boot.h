@@ -47,9 +47,9 @@ int boot_load_segments(struct boot *boot, uint64_t lowest);
 int boot_load_range(struct boot *boot, const char *what, uint64_t start, uint64_t end,
                     uint64_t offset, uint64_t size);
 
-/* The physical address of the image's entry point, which may be given as a linear one. Refuses one
- * that no segment's bytes hold, or above 4 GB. */
-int boot_entry(struct boot *boot, uint64_t *entry);
+/* The physical address of an entry point, which may be given as a linear one. Refuses one that no
+ * segment's bytes hold, or above 4 GB. */
+int boot_entry(struct boot *boot, uint64_t address, uint64_t *entry);
 
 enum boot_side { BOOT_LOWEST, BOOT_HIGHEST };
 /* Takes `size` bytes of free RAM between `from` and `to`, aligned to `align` (a power of two), as

@@ -140,6 +140,10 @@ static int initrd(struct boot *boot, uint8_t *params)
         return 0;
     if (boot_file_open(name, &file, boot->err))
         return -1;
+    if (!file.size) {
+        boot_file_close(&file);
+        return fail(boot->err, HVRUN_IMAGE, "%s: the file is empty; check --initrd", name);
+    }
     if (boot_place(boot, name, file.size, PAGE_SIZE, BOOT_HIGH_BASE, INITRD_END, BOOT_HIGHEST,
                    &at)) {
         boot_file_close(&file);
@@ -178,7 +182,7 @@ int boot_linux(struct boot *boot)
 {
     uint8_t params[BP_SIZE] = {0};
     uint64_t entry, at;
-    if (boot_load_segments(boot, BOOT_HIGH_BASE) || boot_entry(boot, &entry))
+    if (boot_load_segments(boot, BOOT_HIGH_BASE) || boot_entry(boot, boot->image->entry, &entry))
         return -1;
     setup_header(params);
     put(params, BP_RSDP, 8, boot->rsdp);

@@ -70,6 +70,11 @@ static int load_flat(struct boot *boot, const struct multiboot_header *h)
             "%s: offset 0x%jx: the multiboot header loads 0x%jx bytes from offset 0x%jx, past "
             "the end of the file; get the file again",
             boot->image->name, (uintmax_t)h->offset, (uintmax_t)size, (uintmax_t)offset);
+    if (h->entry < h->load_address || h->entry >= end)
+        return fail(boot->err, HVRUN_IMAGE,
+                    "%s: offset 0x%jx: the multiboot header's entry 0x%x is not in what it loads; "
+                    "correct it",
+                    boot->image->name, (uintmax_t)h->offset + 28, h->entry);
     if (h->bss_end > end)
         end = h->bss_end;
     return boot_load_range(boot, "the kernel", h->load_address, end, offset, size);
@@ -84,7 +89,7 @@ static int load_kernel(struct boot *boot, const struct multiboot_header *header,
                     "(flags 0x%x); clear those bits",
                     boot->image->name, (uintmax_t)header->offset + 4, unknown);
     if (!header->has_addresses)
-        return boot_load_segments(boot, 0) || boot_entry(boot, entry) ? -1 : 0;
+        return boot_load_segments(boot, 0) || boot_entry(boot, boot->image->entry, entry) ? -1 : 0;
     *entry = header->entry;
     return load_flat(boot, header);
 }

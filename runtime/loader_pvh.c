@@ -69,7 +69,7 @@ int boot_pvh(struct boot *boot, uint64_t entry)
     struct start_info info = {.magic = START_INFO_MAGIC, .version = 1, .rsdp = boot->rsdp};
     const char *append = boot->vm->config.append ? boot->vm->config.append : "";
     uint64_t at;
-    if (boot_load_segments(boot, 0) || memory_map(boot, &info) ||
+    if (boot_load_segments(boot, 0) || boot_entry(boot, entry, &entry) || memory_map(boot, &info) ||
         place_low(boot, "the command line", append, strlen(append) + 1, &info.command_line) ||
         initrd(boot, &info) || place_low(boot, "the start info", &info, sizeof info, &at) ||
         boot_protected_mode(boot, entry))

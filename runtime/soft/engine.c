@@ -140,9 +140,6 @@ static bool take_event(struct vcpu *cpu)
         return true;
     }
     if (cpu->pending_db && !(shadow & SHADOW_MOVSS)) {
-        cpu->dr[6] |= cpu->pending_db;
-        cpu->dr[7] &= ~0x2000ull; /* GD */
-        cpu->pending_db = 0;
         event_deliver(cpu, EVENT_EXCEPTION, EXC_DB, false, 0);
         return true;
     }
@@ -200,8 +197,9 @@ static void step_instruction(struct vcpu *cpu)
     int64_t saved = cpu->budget - 1;
     cpu->withheld += saved;
     cpu->budget = 1;
+    cpu->untrapped = false;
     run_block(cpu, block);
-    if (trap)
+    if (trap && !cpu->untrapped)
         cpu->pending_db |= 0x4000; /* BS */
 }
 
@@ -317,7 +315,8 @@ static void idle(struct vm *vm)
     struct pollfd wake = {.fd = vm->wake_fd, .events = POLLIN};
     uint64_t before = host_ns();
     console_flush(vm);
-    ppoll(&wake, 1, deadline == CLOCK_NEVER ? NULL : &timeout, NULL); /* vm_attend empties wake_fd */
+    ppoll(&wake, 1, deadline == CLOCK_NEVER ? NULL : &timeout,
+          NULL); /* vm_attend empties wake_fd */
     uint64_t slept = host_ns() - before;
     vm->soft->idle_ns += slept < wait ? slept : wait;
 }

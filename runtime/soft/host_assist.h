@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "image/error.h"
 #include "runtime/soft/insn.h"
 
 /* ---- what the guest can be shown (cpuid.c) ---- */
@@ -28,7 +29,6 @@ enum assist_feature {
     ASSIST_F16C,
     ASSIST_VAES,
     ASSIST_VPCLMUL,
-    ASSIST_GFNI,
     ASSIST_FEATURES
 };
 bool assist_has(enum assist_feature feature);
@@ -84,6 +84,7 @@ struct assist {
 /* How a row of the white list is to be executed. */
 #define ASSIST_MXCSR   1u /* loads the guest's MXCSR before, stores it after */
 #define ASSIST_ALIGNED 2u /* the memory operand must be aligned to its size, VEX-encoded too */
+#define ASSIST_FLAGS   8u /* x87: reads or writes the status flags */
 #define ASSIST_UNALIGNED                                                                           \
     4u /* a 16-byte operand need not be aligned, though the encoding is not VEX */
 

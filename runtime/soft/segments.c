@@ -174,7 +174,7 @@ bool segment_covers(const struct segment *segment, uint64_t offset, unsigned siz
     if (!rights_code(segment->rights) && segment->rights & RIGHTS_DOWN)
         return offset > segment->limit &&
                last <= (segment->rights & RIGHTS_DB ? 0xffffffffu : 0xffffu);
-    return last <= segment->limit;
+    return last <= segment->limit || segment->limit == 0xffffffff;
 }
 
 /* ---- code segments ---- */

@@ -25,7 +25,8 @@ __asm__(".pushsection .text\n"
         "LOOP copy\n"
         "  push %rbx\n"
         "1: mov $1000, %ecx; mov %rsi, %rax; lea 32768(%rsi), %rdx\n"
-        "2: mov (%rax), %rbx; mov 8(%rax), %r8; mov %rbx, (%rdx); mov %r8, 8(%rdx); add $16, %rax; add $16, %rdx\n"
+        "2: mov (%rax), %rbx; mov 8(%rax), %r8; mov %rbx, (%rdx); mov %r8, 8(%rdx); add $16, %rax; "
+        "add $16, %rdx\n"
         "  dec %ecx; jnz 2b\n"
         "  dec %rdi; jnz 1b\n"
         "  pop %rbx\n"
@@ -40,14 +41,15 @@ __asm__(".pushsection .text\n"
         "LOOP mpi\n"
         "  push %rbx; push %rbp\n"
         "1: mov $500, %ecx; mov %rsi, %rbx; xor %r9d, %r9d; mov $0x123456789, %rbp\n"
-        "2: mov (%rbx), %rax; mul %rbp; add %r9, %rax; adc $0, %rdx; sub %rax, 32768(%rbx); adc $0, %rdx\n"
+        "2: mov (%rbx), %rax; mul %rbp; add %r9, %rax; adc $0, %rdx; sub %rax, 32768(%rbx); adc "
+        "$0, %rdx\n"
         "  mov %rdx, %r9; add $8, %rbx; dec %ecx; jnz 2b\n"
         "  dec %rdi; jnz 1b\n"
         "  pop %rbp; pop %rbx\n"
         "END mpi\n"
         ".popsection\n");
 
-#define LOOPS(X) X(alu) X(copy) X(call) X(mpi)
+#define LOOPS(X)      X(alu) X(copy) X(call) X(mpi)
 #define DECLARE(name) extern const uint8_t loop_##name[], loop_##name##_end[];
 LOOPS(DECLARE)
 
@@ -70,7 +72,8 @@ static double native(const uint8_t *code, uint64_t count)
     return now() - start;
 }
 
-static double soft(struct vcpu *cpu, const uint8_t *code, size_t size, uint64_t count, uint64_t *instructions)
+static double soft(struct vcpu *cpu, const uint8_t *code, size_t size, uint64_t count,
+                   uint64_t *instructions)
 {
     memcpy(one_insn_at(cpu, ONE_INSN_CODE), code, size);
     *(uint8_t *)one_insn_at(cpu, ONE_INSN_CODE + 0x800) = 0xf4; /* hlt */
@@ -104,8 +107,9 @@ static void measure(const char *name, const uint8_t *code, const uint8_t *end)
     if (again < host)
         host = again;
     static bool printed;
-    printf("%s  \"%s\": {\"mips\": %.0f, \"native_mips\": %.0f, \"slower\": %.1f}", printed ? ",\n" : "", name,
-           (double)instructions / seconds / 1e6, (double)instructions / host / 1e6, seconds / host);
+    printf("%s  \"%s\": {\"mips\": %.0f, \"native_mips\": %.0f, \"slower\": %.1f}",
+           printed ? ",\n" : "", name, (double)instructions / seconds / 1e6,
+           (double)instructions / host / 1e6, seconds / host);
     printed = true;
     one_insn_free(cpu);
 }
