@@ -97,17 +97,24 @@ static void long_operands_are_all_or_nothing(void **state)
     mmu_lab_free(lab);
 }
 
-static void addresses_wrap_at_4g_outside_64_bit_mode(void **state)
+static void check_wrap(struct mmu_lab *lab)
 {
-    (void)state;
-    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_PAE);
-    const struct insn *i = second_insn(lab);
     mmu_lab_map(lab, 0xfffff000, FIRST, 12, RW, UPPER);
     mmu_lab_map(lab, 0, SECOND, 12, RW, UPPER);
-    store(lab->cpu, i, 0xfffffffe, 4, 0x44332211);
+    store(lab->cpu, second_insn(lab), 0xfffffffe, 4, 0x44332211);
     assert_int_equal(*(memory16 *)mmu_lab_at(lab, FIRST + 0xffe), 0x2211);
     assert_int_equal(*(memory16 *)mmu_lab_at(lab, SECOND), 0x4433);
     mmu_lab_free(lab);
+}
+
+static void addresses_wrap_at_4g_outside_64_bit_mode(void **state)
+{
+    (void)state;
+    check_wrap(mmu_lab_create(MMU_LAB_PAE));
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
+    lab->cpu->segment[SEG_CS].rights = 0xc09b; /* compatibility mode */
+    vcpu_mode_changed(lab->cpu);
+    check_wrap(lab);
 }
 
 static void crossing_into_what_is_not_canonical_is_a_protection_fault(void **state)
