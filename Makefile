@@ -177,6 +177,7 @@ $(BENCHES): $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBRARIES)
 	@mkdir -p $(@D)
 	$(CC) $(SANFLAGS) -o $@ $^ $(LIBS)
 
+$(BUILD)/tests/bench/soft_loops: $(call obj,tests/unit/one_insn.c)
 $(BUILD)/tests/bench/dispatch: $(call obj,tests/unit/code_runner.c tests/unit/guest_runner.c)
 
 # Fuzz targets: the libraries once more, by clang, with coverage and sanitizers.

@@ -13,6 +13,7 @@
 #include "hvstub/hvstub.h"
 #include "image/error.h"
 #include "image/image.h"
+#include "image/patched_note.h"
 
 /* The record, found and bounded. Pointers lead into image->bytes. */
 struct patched_record {
@@ -24,10 +25,6 @@ struct patched_record {
     const uint8_t *run_bytes; /* the runs' bytes, concatenated */
     uint64_t run_bytes_size;
 };
-
-/* True if the image carries our note; *note and the two file offsets (may be NULL) are filled. */
-bool patched_note_find(const struct image *image, struct pv_note *note, uint64_t *note_file,
-                       uint64_t *descriptor_file);
 
 /* Finds and checks the record. 0, or -1 with *err set (EXIT_INPUT): no note, another ABI version,
  * or a record that does not fit the file. */

@@ -5,7 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum option_kind { OPTION_STRING, OPTION_FLAG, OPTION_SIZE, OPTION_SMP, OPTION_SECONDS, OPTION_ENGINE };
+enum option_kind {
+    OPTION_STRING,
+    OPTION_FLAG,
+    OPTION_SIZE,
+    OPTION_SMP,
+    OPTION_SECONDS,
+    OPTION_ENGINE
+};
 
 struct option_row {
     char letter; /* 0: no short option */
@@ -27,9 +34,14 @@ static const struct option_row rows[] = {
     {'a', "append", "STRING", OPTION_STRING, CONFIG(append), "added to the kernel's command line"},
     {0, "serial", "TARGET", OPTION_STRING, CONFIG(serial), "stdio, or a file to write (stdio)"},
     {0, "stats", "FILE", OPTION_STRING, CONFIG(stats), "write counters as JSON at the end"},
-    {'s', "summary", NULL, OPTION_FLAG, CONFIG(summary), "print times and exits on stderr at the end"},
-    {'t', "timeout", "SECONDS", OPTION_SECONDS, CONFIG(timeout), "end the guest after that time, exit code 124"},
-    {0, "no-patch", NULL, OPTION_FLAG, CONFIG(no_patch), "leave a patched image's routines inactive"},
+    {'s', "summary", NULL, OPTION_FLAG, CONFIG(summary),
+     "print times and exits on stderr at the end"},
+    {'t', "timeout", "SECONDS", OPTION_SECONDS, CONFIG(timeout),
+     "end the guest after that time, exit code 124"},
+    {0, "no-patch", NULL, OPTION_FLAG, CONFIG(no_patch),
+     "leave a patched image's routines inactive"},
+    {0, "link-all", NULL, OPTION_FLAG, CONFIG(link_all),
+     "link every routine, even where that does not pay"},
     {0, "deterministic", NULL, OPTION_FLAG, CONFIG(deterministic),
      "same guest time in every run; halting waits for nothing"},
     {'h', "help", NULL, OPTION_FLAG, FIELD(help), "print this help"},
@@ -63,7 +75,8 @@ static int take_seconds(const char *text, double *seconds, struct error *err)
 {
     char *end;
     *seconds = strtod(text, &end);
-    if (strspn(text, "0123456789.") != strlen(text) || end == text || *end || *seconds <= 0 || *seconds > 1e8)
+    if (strspn(text, "0123456789.") != strlen(text) || end == text || *end || *seconds <= 0 ||
+        *seconds > 1e8)
         return fail(err, HVRUN_USAGE, "--timeout '%s': a number of seconds is needed", text);
     return 0;
 }
@@ -71,12 +84,14 @@ static int take_seconds(const char *text, double *seconds, struct error *err)
 static int take_smp(const char *text, unsigned *smp, struct error *err)
 {
     if (text[0] < '1' || text[0] > '0' + VCPUS_MAX || text[1])
-        return fail(err, HVRUN_USAGE, "--smp '%s': from 1 to %d virtual processors", text, VCPUS_MAX);
+        return fail(err, HVRUN_USAGE, "--smp '%s': from 1 to %d virtual processors", text,
+                    VCPUS_MAX);
     *smp = (unsigned)(text[0] - '0');
     return 0;
 }
 
-static int take(const struct option_row *row, const char *value, struct options *options, struct error *err)
+static int take(const struct option_row *row, const char *value, struct options *options,
+                struct error *err)
 {
     void *field = (char *)options + row->field;
 
@@ -86,7 +101,8 @@ static int take(const struct option_row *row, const char *value, struct options 
         return 0;
     case OPTION_STRING:
         if (value[0] == '\0' && row->field != CONFIG(append))
-            return fail(err, HVRUN_USAGE, "option '--%s' needs a %s that is not empty", row->name, row->argument);
+            return fail(err, HVRUN_USAGE, "option '--%s' needs a %s that is not empty", row->name,
+                        row->argument);
         *(const char **)field = value;
         return 0;
     case OPTION_ENGINE:
@@ -170,16 +186,19 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
             return 0;
     }
     if (argc - optind != 1)
-        return fail(err, HVRUN_USAGE, argc == optind ? "no KERNEL given; see 'hvrun --help'"
-                                                     : "one KERNEL only; see 'hvrun --help'");
+        return fail(err, HVRUN_USAGE,
+                    argc == optind ? "no KERNEL given; see 'hvrun --help'"
+                                   : "one KERNEL only; see 'hvrun --help'");
     options->config.kernel = argv[optind];
     return 0;
 }
 
 void options_help(FILE *stream)
 {
-    fprintf(stream, "usage: hvrun [OPTION]... KERNEL\n"
-                    "Runs a guest kernel: vmlinux, bzImage, PVH or multiboot, patched by patchc or not.\n\n");
+    fprintf(
+        stream,
+        "usage: hvrun [OPTION]... KERNEL\n"
+        "Runs a guest kernel: vmlinux, bzImage, PVH or multiboot, patched by patchc or not.\n\n");
     for (size_t i = 0; i < ROWS; i++) {
         char left[48];
         snprintf(left, sizeof left, "--%s%s%s", rows[i].name, rows[i].argument ? " " : "",
@@ -189,5 +208,6 @@ void options_help(FILE *stream)
         else
             fprintf(stream, "      %-22s %s\n", left, rows[i].help);
     }
-    fprintf(stream, "\nOn a terminal, Ctrl-A x ends the guest. Exit codes and all else: hvrun(1).\n");
+    fprintf(stream,
+            "\nOn a terminal, Ctrl-A x ends the guest. Exit codes and all else: hvrun(1).\n");
 }

@@ -10,12 +10,18 @@
 #include "runtime/vm.h"
 
 static const char *const kind_names[EXIT_KINDS] = {
-    [EXIT_KIND_IO] = "io",           [EXIT_KIND_CPUID] = "cpuid",
-    [EXIT_KIND_MSR] = "msr",         [EXIT_KIND_DOORBELL] = "doorbell",
-    [EXIT_KIND_OTHER_LISTED] = "other_listed", [EXIT_KIND_HLT] = "hlt",
-    [EXIT_KIND_INTERRUPT] = "interrupt", [EXIT_KIND_MMIO] = "mmio",
-    [EXIT_KIND_CR3] = "cr3",         [EXIT_KIND_CR] = "cr",
-    [EXIT_KIND_DR] = "dr",           [EXIT_KIND_EXCEPTION] = "exception",
+    [EXIT_KIND_IO] = "io",
+    [EXIT_KIND_CPUID] = "cpuid",
+    [EXIT_KIND_MSR] = "msr",
+    [EXIT_KIND_DOORBELL] = "doorbell",
+    [EXIT_KIND_OTHER_LISTED] = "other_listed",
+    [EXIT_KIND_HLT] = "hlt",
+    [EXIT_KIND_INTERRUPT] = "interrupt",
+    [EXIT_KIND_MMIO] = "mmio",
+    [EXIT_KIND_CR3] = "cr3",
+    [EXIT_KIND_CR] = "cr",
+    [EXIT_KIND_DR] = "dr",
+    [EXIT_KIND_EXCEPTION] = "exception",
 };
 
 static uint64_t total(const struct stats *stats)
@@ -43,18 +49,21 @@ static json_t *exits_json(const struct stats *stats)
 static json_t *stats_json(const struct vm *vm)
 {
     const struct stats *stats = &vm->stats;
-    json_t *forms = json_pack("{s:o,s:o,s:o,s:o}", "jump", number(stats->by_form[PV_FORM_JUMP]), "call",
-                              number(stats->by_form[PV_FORM_CALL]), "branch", number(stats->by_form[PV_FORM_BRANCH]),
-                              "break", number(stats->by_form[PV_FORM_BREAK]));
-    json_t *dispatch = json_pack("{s:o,s:o,s:o}", "routine_calls", number(stats->routine_calls), "host_calls",
-                                 number(stats->host_calls), "by_form", forms);
-    json_t *io = json_pack("{s:o,s:o,s:o,s:o,s:o}", "instructions", number(stats->io_instructions), "events",
-                           number(stats->io_events), "block_hits", number(stats->block_hits), "block_misses",
-                           number(stats->block_misses), "hash_mismatches", number(stats->hash_mismatches));
+    json_t *forms = json_pack("{s:o,s:o,s:o,s:o}", "jump", number(stats->by_form[PV_FORM_JUMP]),
+                              "call", number(stats->by_form[PV_FORM_CALL]), "branch",
+                              number(stats->by_form[PV_FORM_BRANCH]), "break",
+                              number(stats->by_form[PV_FORM_BREAK]));
+    json_t *dispatch = json_pack("{s:o,s:o,s:o}", "routine_calls", number(stats->routine_calls),
+                                 "host_calls", number(stats->host_calls), "by_form", forms);
+    json_t *io =
+        json_pack("{s:o,s:o,s:o,s:o,s:o}", "instructions", number(stats->io_instructions), "events",
+                  number(stats->io_events), "block_hits", number(stats->block_hits), "block_misses",
+                  number(stats->block_misses), "hash_mismatches", number(stats->hash_mismatches));
     return json_pack("{s:s,s:s,s:f,s:o,s:o,s:o,s:o,s:o}", "engine", vm->engine->name, "shutdown",
-                     shutdown_names[vm->shutdown], "wall_seconds", vm->wall_seconds, "guest_instructions",
-                     number(stats->guest_instructions), "exits", exits_json(stats), "dispatch", dispatch, "io", io,
-                     "steps", number(stats->steps));
+                     shutdown_names[vm->shutdown], "wall_seconds", vm->wall_seconds,
+                     "guest_instructions", number(stats->guest_instructions), "exits",
+                     exits_json(stats), "dispatch", dispatch, "io", io, "steps",
+                     number(stats->steps));
 }
 
 int stats_write(const struct vm *vm, const char *path, struct error *err)
@@ -101,8 +110,10 @@ static size_t collect(const struct stats *stats, const struct image *image, stru
     for (size_t k = 0; k < HOT_ADDRESSES; k++) {
         if (!stats->hot[k].count)
             continue;
-        const struct image_symbol *symbol = image ? image_symbol_at(image, stats->hot[k].address, NULL) : NULL;
-        hot[count++] = (struct hot_symbol){symbol ? symbol->name : NULL, stats->hot[k].address, stats->hot[k].count};
+        const struct image_symbol *symbol =
+            image ? image_symbol_at(image, stats->hot[k].address, NULL) : NULL;
+        hot[count++] = (struct hot_symbol){symbol ? symbol->name : NULL, stats->hot[k].address,
+                                           stats->hot[k].count};
     }
     qsort(hot, count, sizeof *hot, by_name);
     size_t merged = 0;
@@ -125,8 +136,8 @@ void stats_summary(const struct vm *vm, const struct image *image, FILE *stream)
     fprintf(stream, "hvrun: exits %" PRIu64 ":", total(stats));
     for (unsigned k = 0; k < EXIT_KINDS; k++)
         if (stats->exits[k])
-            fprintf(stream, "%s %s %" PRIu64, k == EXIT_KINDS_IN_TOTAL ? "; beside these" : "", kind_names[k],
-                    stats->exits[k]);
+            fprintf(stream, "%s %s %" PRIu64, k == EXIT_KINDS_IN_TOTAL ? "; beside these" : "",
+                    kind_names[k], stats->exits[k]);
     fputc('\n', stream);
     struct hot_symbol *hot = malloc(HOT_ADDRESSES * sizeof *hot);
     size_t count = hot ? collect(stats, image, hot) : 0;

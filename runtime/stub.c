@@ -1,26 +1,375 @@
-/* The host side of a patched image's stub. */
+/* The host side of a patched image's stub: finding, checking, linking, and the way from an index to a handler. */
 #include "runtime/stub.h"
 
-int stub_attach(struct vm *vm, const struct image *image, struct error *err)
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "hvstub/cpuid_table.h"
+#include "image/patched_note.h"
+#include "runtime/soft/access.h"
+#include "runtime/soft/engine.h"
+
+/* ---- finding and checking ---- */
+/* The guest-physical address of guest-linear [linear, linear + size) by the segment that loads it. */
+static bool physical_of(const struct vm *vm, const struct image *image, uint64_t linear,
+                        uint64_t size, uint64_t *physical)
 {
-    (void)vm;
-    (void)image;
-    (void)err;
+    for (size_t k = 0; k < image->segment_count; k++) {
+        const struct image_segment *s = &image->segments[k];
+        if (s->type != 1 /* PT_LOAD */ || linear < s->vaddr || linear - s->vaddr >= s->mem_size ||
+            size > s->mem_size - (linear - s->vaddr))
+            continue;
+        *physical = s->paddr + (linear - s->vaddr);
+        return memory_at(&vm->memory, *physical, size) != NULL;
+    }
+    return false;
+}
+
+struct attach { /* one attachment, under way */
+    struct vm *vm;
+    const struct image *image;
+    struct stub *stub;
+    struct pv_header header;
+    struct error *err;
+};
+
+static int bad(const struct attach *a, const char *what, uint64_t where)
+{
+    return fail(a->err, HVRUN_IMAGE,
+                "%s: stub at 0x%" PRIx64 ": %s; --no-patch runs the image without it",
+                a->image->name, where, what);
+}
+
+/* Copies `size` bytes at header + offset out of guest memory. */
+static bool fetch(const struct attach *a, int64_t offset, void *to, uint64_t size,
+                  uint64_t *physical)
+{
+    uint64_t at;
+    if (!physical_of(a->vm, a->image, a->stub->header_linear + (uint64_t)offset, size, &at))
+        return false;
+    if (physical)
+        *physical = at;
+    return to ? memory_read(&a->vm->memory, at, to, size) : true;
+}
+
+#define ROUTINES_MAX (1u << 20)
+
+static int check_header(struct attach *a, const struct pv_note *note)
+{
+    struct stub *stub = a->stub;
+    stub->header_linear = note->header_address;
+    if (note->abi_version != PV_ABI_VERSION)
+        return fail(a->err, HVRUN_IMAGE,
+                    "%s: patched for stub ABI %u, this hvrun has %u; patch it again",
+                    a->image->name, note->abi_version, PV_ABI_VERSION);
+    if (!fetch(a, 0, &a->header, sizeof a->header, &stub->header_physical))
+        return bad(a, "the header is outside the loaded image", note->header_address);
+    const struct pv_header *h = &a->header;
+    if (memcmp(h->magic, PV_HEADER_MAGIC, sizeof h->magic) != 0 ||
+        h->abi_version != PV_ABI_VERSION || h->header_size != sizeof *h)
+        return bad(a, "no valid header", note->header_address);
+    if (h->routine_count > ROUTINES_MAX || h->patch_count > ROUTINES_MAX ||
+        h->doorbell_port != PV_DOORBELL_PORT)
+        return bad(a, "impossible header", note->header_address);
+    stub->routine_count = h->routine_count;
+    if (!fetch(a, h->routine_table_offset, NULL, 8ull * h->routine_count, &stub->table_physical))
+        return bad(a, "the routine table is outside the loaded image", note->header_address);
     return 0;
 }
 
+static int copy_routine(struct attach *a, uint32_t index)
+{
+    struct pv_routine r;
+    struct pv_patch patch;
+    const struct pv_header *h = &a->header;
+    if (!fetch(a, h->routine_info_offset + (int64_t)(index * sizeof r), &r, sizeof r, NULL))
+        return bad(a, "a routine's description is outside the loaded image",
+                   a->stub->header_linear);
+    if (r.kind >= PV_KINDS || r.form >= PV_FORMS || r.patch >= h->patch_count ||
+        !fetch(a, h->patch_info_offset + (int64_t)(r.patch * sizeof patch), &patch, sizeof patch,
+               NULL))
+        return bad(a, "impossible description of a routine", a->stub->header_linear);
+    a->stub->routines[index] = (struct stub_routine){.native_offset = r.native_offset,
+                                                     .window_offset = patch.window_offset,
+                                                     .emulation_offset = r.emulation_offset,
+                                                     .emulation_size = r.emulation_size,
+                                                     .operand = r.operand,
+                                                     .kind = r.kind,
+                                                     .form = r.form,
+                                                     .flags = r.flags};
+    return 0;
+}
+
+/* ---- linking ---- */
+/* The rule of profit: the native instruction costs one event of this engine; so does a doorbell. What is answered in
+ * the guest costs none. --link all links whatever works, to show that it does. */
+static bool wanted(const struct vm *vm, const struct stub_routine *r, bool table, bool state)
+{
+    if (!r->emulation_offset || r->flags & PV_ROUTINE_DEPRIVILEGED)
+        return false;
+    if (r->flags & PV_ROUTINE_TABLE && !table)
+        return false;
+    if (r->flags & PV_ROUTINE_STATE && !state)
+        return false;
+    if (r->flags & (PV_ROUTINE_TABLE | PV_ROUTINE_STATE))
+        return true;
+    return vm->config.link_all && (!(r->flags & PV_ROUTINE_DOORBELL) || doorbell_handlers[r->kind]);
+}
+
+static int link_routine(struct attach *a, uint32_t index)
+{
+    struct stub_routine *r = &a->stub->routines[index];
+    const struct pv_header *h = &a->header;
+    bool table = r->kind == PV_KIND_CPUID ? h->cpuid_table_offset != 0 : h->msr_table_offset != 0;
+    if (!wanted(a->vm, r, table, h->state_offset != 0))
+        return 0;
+    struct pv_routine info;
+    fetch(a, h->routine_info_offset + (int64_t)(index * sizeof info), &info, sizeof info, NULL);
+    uint64_t physical;
+    uint8_t link[5];
+    static const uint8_t inactive[5] = {0xe9, 0, 0, 0, 0};
+    int64_t distance = r->emulation_offset - (info.link_offset + 5);
+    if (!fetch(a, info.link_offset, link, sizeof link, &physical) ||
+        memcmp(link, inactive, sizeof link) != 0)
+        return bad(a, "a routine's link is not where its description says",
+                   a->stub->header_linear + (uint64_t)info.link_offset);
+    if (!fetch(a, r->emulation_offset, NULL, r->emulation_size, NULL) ||
+        distance != (int32_t)distance)
+        return bad(a, "a routine's emulation is outside the loaded image",
+                   a->stub->header_linear + (uint64_t)info.link_offset);
+    int32_t rel32 = (int32_t)distance;
+    memory_write(&a->vm->memory, physical + 1, &rel32, sizeof rel32);
+    r->linked = true;
+    a->stub->linked_count++;
+    return 0;
+}
+
+/* ---- tables ---- */
+static struct pv_cpuid_answer answer(const struct vcpu *cpu, uint32_t leaf, uint32_t subleaf)
+{
+    struct cpuid_answer a = cpuid_answer(cpu, leaf, subleaf);
+    return (struct pv_cpuid_answer){a.eax, a.ebx, a.ecx, a.edx};
+}
+
+#define SUBLEAVES_MAX 64
+
+/* A leaf whose answer depends on ECX: as many subleaves as are constant or not all zero. */
+static void put_subleaves(struct pv_cpuid_table *table, const struct vcpu *cpu, uint32_t leaf)
+{
+    struct pv_cpuid_answer answers[SUBLEAVES_MAX];
+    bool constant[SUBLEAVES_MAX];
+    uint32_t count = leaf == 0xd ? SUBLEAVES_MAX : 8;
+    for (uint32_t k = 0; k < count; k++) {
+        answers[k] = answer(cpu, leaf, k);
+        constant[k] = cpuid_constant(leaf, k);
+    }
+    pv_cpuid_put_subleaves(table, leaf, answers, constant, count);
+}
+
+static bool has_subleaves(uint32_t leaf)
+{
+    static const uint32_t leaves[] = {0x4,  0x7,  0xb,  0xd,  0xf,  0x10,      0x12,
+                                      0x14, 0x17, 0x18, 0x1d, 0x1f, 0x8000001d};
+    for (size_t k = 0; k < sizeof leaves / sizeof leaves[0]; k++)
+        if (leaves[k] == leaf)
+            return true;
+    return false;
+}
+
+static void fill_cpuid(struct pv_cpuid_table *table, const struct vcpu *cpu)
+{
+    static const uint32_t ranges[] = {0, 0x40000000, 0x80000000, 0x80860000, 0xc0000000};
+    enum { RANGES = sizeof ranges / sizeof ranges[0], LEAVES = 0x30 };
+    pv_cpuid_clear(table);
+    for (int subleaves = 0; subleaves < 2;
+         subleaves++) /* plain leaves first: their places are fixed */
+        for (unsigned range = 0; range < RANGES; range++)
+            for (uint32_t leaf = ranges[range]; leaf < ranges[range] + LEAVES; leaf++) {
+                if (has_subleaves(leaf) != (bool)subleaves)
+                    continue;
+                if (subleaves)
+                    put_subleaves(table, cpu, leaf);
+                else if (cpuid_constant(leaf, 0)) {
+                    struct pv_cpuid_answer plain = answer(cpu, leaf, 0);
+                    pv_cpuid_put(table, leaf, &plain);
+                }
+            }
+}
+
+static void fill_msrs(struct pv_msr_table *table)
+{
+    static const uint32_t ranges[][2] = {
+        {0, 0x1000}, {0xc0000000, 0xc0000200}, {0xc0010000, 0xc0012000}};
+    uint64_t value;
+    pv_msr_clear(table);
+    for (size_t k = 0; k < sizeof ranges / sizeof ranges[0]; k++)
+        for (uint32_t msr = ranges[k][0]; msr < ranges[k][1]; msr++)
+            if (msr_constant(msr, &value))
+                pv_msr_put(table, msr, value);
+}
+
+static int fill_tables(struct attach *a)
+{
+    const struct pv_header *h = &a->header;
+    struct memory *memory = &a->vm->memory;
+    uint64_t physical;
+    union {
+        struct pv_cpuid_table cpuid;
+        struct pv_msr_table msr;
+    } *table = malloc(sizeof *table);
+    if (!table)
+        return fail(a->err, HVRUN_HOST, "stub: out of memory");
+    int result = 0;
+    if (h->cpuid_table_offset) {
+        fill_cpuid(&table->cpuid, a->vm->vcpus[0]);
+        if (!fetch(a, h->cpuid_table_offset, NULL, sizeof table->cpuid, &physical) ||
+            !memory_write(memory, physical, &table->cpuid, sizeof table->cpuid))
+            result = bad(a, "the CPUID table is outside the loaded image", a->stub->header_linear);
+    }
+    if (h->msr_table_offset) {
+        fill_msrs(&table->msr);
+        if (!fetch(a, h->msr_table_offset, NULL, sizeof table->msr, &physical) ||
+            !memory_write(memory, physical, &table->msr, sizeof table->msr))
+            result = bad(a, "the MSR table is outside the loaded image", a->stub->header_linear);
+    }
+    if (h->state_offset && !fetch(a, h->state_offset, NULL, a->stub->state_size = h->state_size,
+                                  &a->stub->state_physical))
+        result = bad(a, "the state page is outside the loaded image", a->stub->header_linear);
+    free(table);
+    return result;
+}
+
+static int attach(struct attach *a, const struct pv_note *note)
+{
+    struct stub *stub = a->stub;
+    if (check_header(a, note) < 0)
+        return -1;
+    stub->routines = calloc(stub->routine_count + 1, sizeof *stub->routines);
+    if (!stub->routines)
+        return fail(a->err, HVRUN_HOST, "stub: out of memory");
+    for (uint32_t k = 0; k < stub->routine_count; k++)
+        if (copy_routine(a, k) < 0)
+            return -1;
+    if (fill_tables(a) < 0)
+        return -1;
+    for (uint32_t k = 0; k < stub->routine_count; k++)
+        if (link_routine(a, k) < 0)
+            return -1;
+    return 0;
+}
+
+int stub_attach(struct vm *vm, const struct image *image, struct error *err)
+{
+    struct pv_note note;
+    if (!patched_note_find(image, &note, NULL, NULL))
+        return 0;
+    if (vm->config.no_patch) {
+        if (note.flags & PV_IMAGE_NEEDS_RUNTIME)
+            return fail(
+                err, HVRUN_IMAGE,
+                "%s: has break patches, which do nothing without the stub; leave out --no-patch",
+                image->name);
+        return 0;
+    }
+    vm->stub = calloc(1, sizeof *vm->stub);
+    if (!vm->stub)
+        return fail(err, HVRUN_HOST, "stub: out of memory");
+    struct attach a = {.vm = vm, .image = image, .stub = vm->stub, .err = err};
+    return attach(&a, &note);
+}
+
+void stub_detach(struct vm *vm)
+{
+    if (!vm->stub)
+        return;
+    free(vm->stub->routines);
+    free(vm->stub);
+    vm->stub = NULL;
+}
+
+/* ---- run time ---- */
+static const struct stub_routine *routine_of(const struct stub *stub, uint64_t index)
+{
+    return index < stub->routine_count ? &stub->routines[index] : NULL;
+}
+
+/* Where the header is for the code at `rip`: at its linked address, or, early in a boot, at the identity address. Both
+ * are told apart by where that code lies in the image. */
+static uint64_t header_for(const struct stub *stub, uint64_t rip, int64_t offset)
+{
+    uint64_t linked = stub->header_linear + (uint64_t)offset,
+             identity = stub->header_physical + (uint64_t)offset;
+    uint64_t from_linked = rip > linked ? rip - linked : linked - rip;
+    uint64_t from_identity = rip > identity ? rip - identity : identity - rip;
+    return from_identity < from_linked ? stub->header_physical : stub->header_linear;
+}
+
+static void count(struct vcpu *cpu, const struct stub_routine *r, uint64_t rip, bool host_call)
+{
+    struct stats *stats = &cpu->vm->stats;
+    stats->routine_calls++;
+    stats->host_calls += host_call;
+    stats->by_form[r->form]++;
+    stats_exit(stats, EXIT_KIND_DOORBELL, rip);
+}
+
+/* Calls the handler with the guest's RAX and RSP in place; afterwards RAX is the handler's and RSP `rsp_after`. */
+static void ring(struct vcpu *cpu, const struct insn *i, const struct stub_routine *r, uint64_t rax,
+                 uint64_t rsp)
+{
+    struct doorbell bell = {.cpu = cpu, .i = i, .routine = r, .rax = rax};
+    uint64_t rip = insn_rip(cpu, i), host_rsp = cpu->r[RSP], host_rax = cpu->r[RAX];
+    bell.native = header_for(cpu->vm->stub, rip, r->emulation_offset) + (uint64_t)r->native_offset;
+    count(cpu, r, rip, true);
+    cpu->r[RSP] = rsp;
+    cpu->r[RAX] = rax;
+    doorbell_handlers[r->kind](&bell);
+    cpu->r[RSP] = host_rsp;
+    cpu->r[RAX] = host_rax;
+    if (rsp == host_rsp)
+        cpu->r[RAX] = bell.rax; /* bare: nothing was pushed */
+    else if (bell.rax != rax)
+        store(cpu, i, host_rsp, 8, bell.rax);
+}
+
+/* D5, D10: the index alone leads to the handler; nothing is fetched from the instruction it stands for. */
 bool stub_doorbell(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip)
 {
-    (void)cpu;
-    (void)i;
     (void)next_rip;
-    return false;
+    const struct stub_routine *r = routine_of(cpu->vm->stub, (uint32_t)cpu->r[RAX]);
+    if (!r || cpu->cpl != 0 || !vcpu_code64(cpu) || !(r->flags & PV_ROUTINE_DOORBELL) ||
+        !doorbell_handlers[r->kind] || r->operand & PV_OPERAND_MEMORY)
+        return false;
+    uint64_t rax = load(cpu, i, cpu->r[RSP], 8);
+    probe_write(cpu, i, cpu->r[RSP], 8);
+    ring(cpu, i, r, rax, cpu->r[RSP] + 8);
+    return true;
+}
+
+static bool take_break(struct vcpu *cpu, const struct insn *i, const struct stub_routine *r,
+                       uint64_t *next_rip)
+{
+    struct stub *stub = cpu->vm->stub;
+    uint64_t target, rip = insn_rip(cpu, i), index = (uint64_t)(r - stub->routines);
+    if (r->form != PV_FORM_BREAK ||
+        !memory_read(&cpu->vm->memory, stub->table_physical + 8 * index, &target, 8))
+        return false;
+    count(cpu, r, rip, false);
+    /* The table holds linked addresses: at the identity address the routine is as far from its own. */
+    *next_rip = target + (header_for(stub, rip, r->window_offset) - stub->header_linear);
+    return true;
 }
 
 bool stub_ud1(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip)
 {
-    (void)cpu;
-    (void)i;
-    (void)next_rip;
-    return false;
+    const struct stub_routine *r = routine_of(cpu->vm->stub, i->imm);
+    if (!r || cpu->cpl != 0 || !vcpu_code64(cpu))
+        return false;
+    if (i->aux == STUB_UD1_BREAK)
+        return take_break(cpu, i, r, next_rip);
+    if (i->aux != STUB_UD1_BARE || !(r->flags & PV_ROUTINE_BARE) || !doorbell_handlers[r->kind] ||
+        r->operand & PV_OPERAND_MEMORY)
+        return false;
+    ring(cpu, i, r, cpu->r[RAX], cpu->r[RSP]);
+    return true;
 }

@@ -1,10 +1,16 @@
-/* The stub of a patched image: found and checked, linked, and served while the guest runs. */
+/* The stub of a patched image: found and checked, linked, and served while the guest runs.
+ *
+ * All that the host needs to know of a routine is copied when the image is loaded, before the guest
+ * runs its first instruction: what the guest writes there later changes nothing here. Only the routine
+ * table is read at run time, because it is the guest's dispatch table (D5): an entry is an address
+ * in the guest, and no more harmful than a jump of the guest's own. */
 #ifndef RUNTIME_STUB_H
 #define RUNTIME_STUB_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "hvstub/hvstub.h"
 #include "image/error.h"
 
 struct image;
@@ -12,9 +18,33 @@ struct insn;
 struct vcpu;
 struct vm;
 
+struct stub_routine { /* what the host keeps of struct pv_routine */
+    int64_t native_offset;
+    int64_t window_offset; /* of its patch: where a break traps */
+    int64_t emulation_offset;
+    uint32_t emulation_size;
+    uint32_t operand;
+    uint16_t kind;
+    uint8_t form;
+    uint8_t flags;
+    bool linked;
+};
+
+struct stub {
+    uint64_t header_linear; /* as linked */
+    uint64_t header_physical;
+    uint64_t table_physical; /* of the routine table */
+    uint64_t state_physical; /* of struct pv_state; 0 = none */
+    uint32_t state_size;
+    uint32_t routine_count;
+    uint32_t linked_count;
+    struct stub_routine *routines;
+};
+
 /* Finds, checks and links the stub of a patched image that is loaded already: routines lead to their emulation, tables are
  * filled. An image that is not patched, or --no-patch: nothing to do. 0, or -1 with *err (HVRUN_IMAGE). */
 int stub_attach(struct vm *vm, const struct image *image, struct error *err);
+void stub_detach(struct vm *vm);
 
 /* The doorbell, `OUT PV_DOORBELL_PORT, EAX`, rang; port permission is checked. *next_rip comes in as the RIP behind the
  * instruction; the handler may change it (and everything else of the vCPU), or raise. False: nothing was
@@ -26,5 +56,19 @@ bool stub_doorbell(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip);
 bool stub_ud1(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip);
 
 enum { STUB_UD1_PLAIN, STUB_UD1_BREAK, STUB_UD1_BARE };
+
+/* ---- doorbell.c: the host's handlers, found by kind ---- */
+/* The guest's registers as an emulated instruction sees them: those the routine pushed are back in place. */
+struct doorbell {
+    struct vcpu *cpu;
+    const struct insn *i;
+    const struct stub_routine *routine;
+    uint64_t rax; /* the guest's; what the handler leaves here becomes its RAX */
+    uint64_t
+        native; /* guest-linear address of the instruction in the routine: where its faults happen */
+};
+typedef void doorbell_fn(struct doorbell *bell);
+/* Indexed by enum pv_kind; NULL: no handler, such routines stay native. */
+extern doorbell_fn *const doorbell_handlers[PV_KINDS];
 
 #endif

@@ -138,8 +138,8 @@ enum {
 };
 
 #define DR6_BD 0x2000ull /* general detect */
-#define DR6_BS 0x4000u   /* single step */
-#define DR6_BT 0x8000u   /* task switch */
+#define DR6_BS 0x4000ull /* single step */
+#define DR6_BT 0x8000ull /* task switch */
 #define DR7_GD 0x2000ull
 
 #define PF_PRESENT  1u
@@ -231,6 +231,8 @@ struct vcpu {
     struct tlb_entry *tlb; /* = tlb_table[mode] */
     uint64_t jump_key;  /* mode bits in bits 48-54: what a block depends on besides its address */
     bool one_iteration; /* a REP string instruction does one iteration and comes back */
+    bool
+        untrapped; /* the instruction under execution has cleared TF itself (INT n, SYSCALL): no single-step trap */
     /* the block under execution was invalidated: leave it after this instruction */
     bool code_changed;
 

@@ -57,6 +57,7 @@ struct vm_config {
     bool summary;
     double timeout; /* seconds of wall time; 0 = none */
     bool no_patch;
+    bool link_all; /* link every routine that works, profitable or not */
     /* a halted guest does not wait: guest time jumps to the next timer; the RTC starts at a fixed date */
     bool deterministic;
 };

@@ -33,7 +33,9 @@ int watchdog_start(struct vm *vm, struct error *err)
             return fail(err, HVRUN_HOST, "signal %d: %s", signals[n], strerror(errno));
     double seconds = vm->config.timeout;
     if (seconds > 0) {
-        struct itimerval timer = {.it_value = {(time_t)seconds, (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)}};
+        struct itimerval timer = {
+            .it_value = {(time_t)seconds,
+                         (suseconds_t)((seconds - (double)(time_t)seconds) * 1e6)}};
         if (timer.it_value.tv_sec == 0 && timer.it_value.tv_usec == 0)
             timer.it_value.tv_usec = 1;
         if (setitimer(ITIMER_REAL, &timer, NULL) < 0)

@@ -12,7 +12,7 @@
 #define MSR_X2APIC_LAST  0x8ff
 
 #define MODE_BITS     (APIC_BASE_ENABLED | APIC_BASE_X2APIC)
-#define BASE_ADDRESS  (((1ull << CPU_PHYSICAL_BITS) - 1) & ~PAGE_OFFSET)
+#define BASE_ADDRESS  (((1ull << PHYSICAL_BITS) - 1) & ~PAGE_OFFSET)
 #define BASE_RESERVED (~(BASE_ADDRESS | APIC_BASE_BSP | MODE_BITS))
 
 #define VERSION (0x14 | (LVTS - 1) << 16 | 1u << 24) /* bit 24: EOI broadcast can be suppressed */

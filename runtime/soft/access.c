@@ -31,6 +31,16 @@ void cpu_raise_error(struct vcpu *cpu, const struct insn *i, int vector, uint32_
     raise_fault(cpu, i, vector, true, error);
 }
 
+void cpu_raise_at(struct vcpu *cpu, const struct insn *i, uint64_t rip, int vector, bool has_error)
+{
+    const struct block *block = cpu->block;
+    if (block && i)
+        cpu->budget += block->count - i->position;
+    cpu->block = NULL;
+    cpu->rip = rip;
+    raise_fault(cpu, NULL, vector, has_error, 0);
+}
+
 const struct insn *insn_leave(struct vcpu *cpu, const struct insn *i, uint64_t rip)
 {
     const struct block *block = cpu->block;
@@ -44,8 +54,8 @@ const struct insn *insn_leave(struct vcpu *cpu, const struct insn *i, uint64_t r
 
 const struct insn *insn_after_slow(struct vcpu *cpu, const struct insn *i)
 {
-    /* a data breakpoint traps right behind its instruction */
-    if (likely(!cpu->code_changed && !cpu->pending_db))
+    /* a data breakpoint traps right behind its instruction; a device may have raised an interrupt */
+    if (likely(!cpu->code_changed && !cpu->pending_db && !cpu->withheld))
         return i + 1;
     cpu->code_changed = false;
     return insn_leave(cpu, i, insn_next_rip(cpu, i));

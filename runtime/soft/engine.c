@@ -102,7 +102,7 @@ static bool wakes(const struct vcpu *cpu)
     if (cpu->activity == ACTIVITY_WAIT_FOR_SIPI)
         return cpu->events & (VCPU_EVENT_SIPI | VCPU_EVENT_INIT);
     if (cpu->activity == ACTIVITY_HLT)
-        return (cpu->events & (VCPU_EVENT_NMI | VCPU_EVENT_INIT)) ||
+        return cpu->pending_db || (cpu->events & (VCPU_EVENT_NMI | VCPU_EVENT_INIT)) ||
                ((cpu->events & VCPU_EVENT_INTERRUPT) && (cpu->rflags & RFLAGS_IF));
     return cpu->activity == ACTIVITY_ACTIVE;
 }
@@ -140,9 +140,6 @@ static bool take_event(struct vcpu *cpu)
         return true;
     }
     if (cpu->pending_db && !(shadow & SHADOW_MOVSS)) {
-        cpu->dr[6] |= cpu->pending_db;
-        cpu->dr[7] &= ~0x2000ull; /* GD */
-        cpu->pending_db = 0;
         event_deliver(cpu, EVENT_EXCEPTION, EXC_DB, false, 0);
         return true;
     }
@@ -200,8 +197,9 @@ static void step_instruction(struct vcpu *cpu)
     int64_t saved = cpu->budget - 1;
     cpu->withheld += saved;
     cpu->budget = 1;
+    cpu->untrapped = false;
     run_block(cpu, block);
-    if (trap)
+    if (trap && !cpu->untrapped && !(cpu->shadow & SHADOW_MOVSS))
         cpu->pending_db |= 0x4000; /* BS */
 }
 
@@ -230,8 +228,10 @@ static void run_slice(struct vcpu *cpu)
         reclaim(cpu);
         if (cpu->budget <= 0 || !wakes(cpu))
             return;
-        if ((cpu->events || cpu->pending_db) && take_event(cpu))
+        if ((cpu->events || cpu->pending_db) && take_event(cpu)) {
+            cpu->link = NULL; /* RIP is no longer where that jump leads */
             continue;
+        }
         if (cpu->activity != ACTIVITY_ACTIVE)
             return;
         if (unlikely(needs_steps(cpu))) {
@@ -251,6 +251,7 @@ void soft_run(struct vcpu *cpu, int64_t instructions)
     cpu->vm->running = cpu;
     cpu->budget = soft->slice = instructions;
     cpu->withheld = 0;
+    cpu->link = NULL;
     if (setjmp(cpu->unwind))
         soft_unwound(cpu);
     run_slice(cpu);
@@ -317,7 +318,8 @@ static void idle(struct vm *vm)
     struct pollfd wake = {.fd = vm->wake_fd, .events = POLLIN};
     uint64_t before = host_ns();
     console_flush(vm);
-    ppoll(&wake, 1, deadline == CLOCK_NEVER ? NULL : &timeout, NULL); /* vm_attend empties wake_fd */
+    ppoll(&wake, 1, deadline == CLOCK_NEVER ? NULL : &timeout,
+          NULL); /* vm_attend empties wake_fd */
     uint64_t slept = host_ns() - before;
     vm->soft->idle_ns += slept < wait ? slept : wait;
 }

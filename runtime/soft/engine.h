@@ -45,15 +45,4 @@ void event_deliver_fault(struct vcpu *cpu);
 /* Shutdown state: a register dump on stderr, then the VM stops with HVRUN_GUEST_DEATH. */
 void cpu_triple_fault(struct vcpu *cpu);
 
-/* ---- segments.c: descriptors ---- */
-/* Loads a data or stack segment register with all checks (SDM 2B MOV); raises. `i` may be NULL inside an event. */
-void segment_load(struct vcpu *cpu, const struct insn *i, int segment, uint16_t selector);
-/* Sets a segment register as real mode and virtual-8086 mode do. */
-void segment_set_real(struct vcpu *cpu, int segment, uint16_t selector);
-/* Reads an 8-byte descriptor; raises `vector`(selector) if beyond the table. *linear (may be NULL) gets its address. */
-uint64_t descriptor_read(struct vcpu *cpu, const struct insn *i, uint16_t selector, int vector,
-                         uint64_t *linear);
-/* Unpacks a descriptor into a segment register's hidden part (not the selector). */
-void descriptor_unpack(uint64_t descriptor, struct segment *segment);
-
 #endif

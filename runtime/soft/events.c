@@ -59,7 +59,7 @@ static void deliver_real(struct vcpu *cpu, const struct event *event)
     frame_push(cpu, event->i, &frame, cpu->segment[SEG_CS].selector);
     frame_push(cpu, event->i, &frame, event->rip);
     frame_commit(cpu, event->i, &frame);
-    stack_set(cpu, frame.sp);
+    cpu->r[RSP] = frame.sp;
     segment_set_real(cpu, SEG_CS, (uint16_t)(pointer >> 16));
     cpu->rip = (uint16_t)pointer;
     cpu->rflags &= ~RFLAGS_AC;
@@ -221,7 +221,7 @@ static void deliver32(struct vcpu *cpu, const struct event *event)
         cpu->segment[SEG_SS] = ss;
     cpu->rflags &= ~RFLAGS_VM;
     code_enter(cpu, &handler, cpl);
-    stack_set(cpu, frame.sp);
+    cpu->r[RSP] = frame.sp;
     if (v86) {
         segment_set_null(cpu, SEG_ES, 0);
         segment_set_null(cpu, SEG_DS, 0);
@@ -331,7 +331,7 @@ void event_deliver(struct vcpu *cpu, enum event_type type, int vector, bool has_
                    uint32_t error)
 {
     struct event event = {type, vector, has_error, error, cpu->rip, NULL};
-    if (type == EVENT_EXCEPTION && vector == EXC_DB) {
+    if (type == EVENT_EXCEPTION && vector == EXC_DB && cpu->pending_db) {
         set_dr6(cpu, cpu->pending_db);
         cpu->pending_db = 0;
     }
@@ -363,7 +363,13 @@ void event_deliver_fault(struct vcpu *cpu)
 void event_software(struct vcpu *cpu, const struct insn *i, enum event_type type, int vector)
 {
     struct event event = {type, vector, false, 0, insn_next_rip(cpu, i), i};
+    /* what waits behind MOV SS is part of the same #DB */
+    uint64_t pending = type == EVENT_ICEBP ? cpu->pending_db : 0;
     deliver(cpu, &event);
+    cpu->untrapped = true;
+    if (pending)
+        set_dr6(cpu, pending);
+    cpu->pending_db &= ~pending;
 }
 
 /* ---- shutdown ---- */

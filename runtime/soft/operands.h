@@ -8,12 +8,6 @@
 
 #include "runtime/soft/access.h"
 
-/* Guest memory has no alignment and no C type. */
-typedef uint8_t memory8;
-typedef uint16_t memory16 __attribute__((may_alias, aligned(1)));
-typedef uint32_t memory32 __attribute__((may_alias, aligned(1)));
-typedef uint64_t memory64 __attribute__((may_alias, aligned(1)));
-
 #define BODY static inline __attribute__((always_inline)) void
 /* Out of line: OP_SLOW functions may call, so they must not be merged into the fast ones. */
 #define OP_SLOW(name) SLOW name(struct vcpu *cpu, const struct insn *i)
@@ -119,6 +113,12 @@ static inline bool guest_has(const struct decoded *d, enum guest_feature feature
     }
     return false;
 }
+
+/* Tests: pretend that the host has not got some instructions; returns what it has, as the same mask. */
+#define HOST_BMI1  1u
+#define HOST_BMI2  2u
+#define HOST_LZCNT 4u
+unsigned bmi_pretend_host(unsigned has);
 
 /* Selects of the rows of ops_bits that are in ops_bmi.c. */
 select_fn select_bsf, select_bsr, select_tzcnt, select_lzcnt, select_popcnt, select_crc32,

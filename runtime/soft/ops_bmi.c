@@ -23,6 +23,16 @@ __attribute__((constructor)) static void probe_host(void)
         host.lzcnt = c & bit_LZCNT;
 }
 
+unsigned bmi_pretend_host(unsigned has)
+{
+    unsigned had =
+        (host.bmi1 ? HOST_BMI1 : 0) | (host.bmi2 ? HOST_BMI2 : 0) | (host.lzcnt ? HOST_LZCNT : 0);
+    host.bmi1 = has & HOST_BMI1;
+    host.bmi2 = has & HOST_BMI2;
+    host.lzcnt = has & HOST_LZCNT;
+    return had;
+}
+
 /* Flags after a result computed in C: as a logical operation leaves them, with this carry. */
 static uint16_t result_status(uint64_t result, unsigned bits, bool carry)
 {
@@ -56,7 +66,7 @@ static __attribute__((noinline, cold)) void count_zeros(struct vcpu *cpu, const 
     if (value)
         count = (unsigned)(leading ? __builtin_clzll(value) - (64 - (int)bits)
                                    : __builtin_ctzll(value));
-    cpu->status = (uint16_t)((cpu->status & ~(STATUS_CF | STATUS_ZF)) | (value ? 0 : STATUS_CF) |
+    cpu->status = (uint16_t)(0x200u | (cpu->status & STATUS_OF) | (value ? 0 : STATUS_CF) |
                              (count ? 0 : STATUS_ZF));
     if (bits == 16)
         REG16(i->dst) = (uint16_t)count;

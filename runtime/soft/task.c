@@ -143,6 +143,8 @@ static void enter_task(struct vcpu *cpu, const struct task *task, bool nested)
     cpu->cr0 |= CR0_TS;
     cpu->dr[7] &= ~0x155ull; /* local breakpoints */
     if (task->layout->cr3 && cpu->cr0 & CR0_PG) {
+        if (cpu->cr4 & CR4_PAE)
+            tlb_load_pdptes(cpu, task->cr3); /* the walk finds entries that are not valid */
         cpu->cr3 = task->cr3;
         tlb_flush(cpu);
     }
@@ -152,7 +154,9 @@ static void enter_task(struct vcpu *cpu, const struct task *task, bool nested)
     for (int n = SEG_ES; n <= SEG_GS; n++)
         segment_set_null(cpu, n, task->selector[n]);
     segment_set_null(cpu, SEG_LDTR, task->ldt);
+    /* CPL counts from here, though CS is not loaded */
     cpu->cpl = task->eflags & RFLAGS_VM ? 3 : (uint8_t)RPL(task->selector[SEG_CS]);
+    cpu->segment[SEG_CS].rights |= (uint32_t)cpu->cpl << 5;
     vcpu_set_rflags(cpu, task->eflags | (nested ? RFLAGS_NT : 0));
     vcpu_mode_changed(cpu);
 }
@@ -234,7 +238,7 @@ static void start_task(struct vcpu *cpu, void *context)
         frame_begin(cpu, &frame, task->layout->size);
         frame_push(cpu, NULL, &frame, task->event->error);
         frame_commit(cpu, NULL, &frame);
-        stack_set(cpu, frame.sp);
+        cpu->r[RSP] = frame.sp;
     }
     if (cpu->rip > cpu->segment[SEG_CS].limit)
         cpu_raise_error(cpu, NULL, EXC_GP, 0);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "runtime/soft/decode.h"
 #include "runtime/soft/engine.h"
 #include "runtime/soft/tlb.h"
 
@@ -76,7 +77,6 @@ struct vcpu *one_insn_vcpu(void)
     vm->vcpus[0] = vm->running = cpu;
     vm->vcpu_count = 1;
     cpu->vm = vm;
-    cpu->block = &block_none;
     cpu->fault.vector = -1;
     for (unsigned mode = 0; mode < TLB_MODES; mode++)
         for (unsigned n = 0; n < TLB_ENTRIES; n++)
@@ -165,132 +165,13 @@ void one_insn_mode(struct vcpu *cpu, enum one_insn_mode mode, bool user)
     vcpu_mode_changed(cpu);
 }
 
-/* ---- decoding: as decode.c does it, for one instruction ---- */
+/* ---- running ---- */
 static const struct insn *leave(struct vcpu *cpu, const struct insn *i)
 {
     cpu->rip += i->offset;
     return NULL;
 }
 
-static uint8_t address_register(ZydisRegister reg)
-{
-    if (reg == ZYDIS_REGISTER_NONE)
-        return offsetof(struct vcpu, r[REG_ZERO]);
-    if (reg == ZYDIS_REGISTER_RIP || reg == ZYDIS_REGISTER_EIP)
-        return offsetof(struct vcpu, rip);
-    return insn_register(reg);
-}
-
-static void fill_memory(const ZydisDecodedInstruction *z, const ZydisDecodedOperandMem *m,
-                        struct insn *out)
-{
-    out->base = address_register(m->base);
-    out->index = address_register(m->index);
-    out->scale = m->scale > 1 ? (uint8_t)__builtin_ctz(m->scale) : 0;
-    out->disp = (int32_t)m->disp.value;
-    if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP)
-        out->disp += z->length;
-    if (m->segment >= ZYDIS_REGISTER_ES && m->segment <= ZYDIS_REGISTER_GS)
-        out->segment = (uint8_t)(m->segment - ZYDIS_REGISTER_ES);
-}
-
-static bool is_general(ZydisRegister reg)
-{
-    ZydisRegisterClass class = ZydisRegisterGetClass(reg);
-    return class >= ZYDIS_REGCLASS_GPR8 && class <= ZYDIS_REGCLASS_GPR64;
-}
-
-static void fill(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *operands,
-                 struct insn *out)
-{
-    bool memory = false, immediate = false;
-    out->length = z->length;
-    out->base = out->index = offsetof(struct vcpu, r[REG_ZERO]);
-    out->segment = SEG_DS;
-    if (z->address_width == 32)
-        out->flags |= INSN_ADDRESS32;
-    if (z->address_width == 16)
-        out->flags |= INSN_ADDRESS16;
-    if (z->machine_mode != ZYDIS_MACHINE_MODE_LONG_64)
-        out->flags |= INSN_LEGACY;
-    if (z->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE))
-        out->flags |= INSN_REP;
-    if (z->attributes & ZYDIS_ATTRIB_HAS_REPNE)
-        out->flags |= INSN_REPNE;
-    if (z->attributes & ZYDIS_ATTRIB_HAS_LOCK)
-        out->flags |= INSN_LOCK;
-    for (unsigned n = 0; n < z->operand_count; n++) {
-        const ZydisDecodedOperand *o = &operands[n];
-        if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && !memory) {
-            fill_memory(z, &o->mem, out);
-            memory = true;
-        }
-        if (n >= z->operand_count_visible)
-            continue;
-        if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && !immediate) {
-            out->imm = o->imm.value.u;
-            immediate = true;
-        }
-        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && is_general(o->reg.value)) {
-            if (n == 0)
-                out->dst = insn_register(o->reg.value);
-            else
-                out->src = insn_register(o->reg.value);
-            if (n == 1 && operands[0].type != ZYDIS_OPERAND_TYPE_REGISTER)
-                out->dst = out->src;
-        }
-    }
-}
-
-static insn_fn *select_row(struct decoded *d, struct insn *out)
-{
-    static const struct op_row *const tables[] = {
-        ops_alu,    ops_move,    ops_branch, ops_bits, ops_muldiv, ops_string, ops_stack,
-        ops_system, ops_segment, ops_io,     ops_fpu,  ops_xstate, ops_legacy};
-    for (unsigned t = 0; t < sizeof tables / sizeof *tables; t++)
-        for (const struct op_row *row = tables[t]; row->select; row++)
-            if (row->mnemonic == d->zydis->mnemonic) {
-                struct insn copy = *out;
-                insn_fn *run = row->select(d, &copy);
-                if (run) {
-                    *out = copy;
-                    return run;
-                }
-            }
-    return NULL;
-}
-
-static bool decode(struct vcpu *cpu, const uint8_t *bytes, size_t length, struct insn *out)
-{
-    bool big = cpu->segment[SEG_CS].rights & RIGHTS_DB;
-    ZydisDecoder decoder;
-    ZydisDecodedInstruction z;
-    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-    if (vcpu_code64(cpu))
-        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    else if (big)
-        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
-    else
-        ZydisDecoderInit(&decoder,
-                         vcpu_protected(cpu) && !vcpu_v86(cpu) ? ZYDIS_MACHINE_MODE_LEGACY_16
-                                                               : ZYDIS_MACHINE_MODE_REAL_16,
-                         ZYDIS_STACK_WIDTH_16);
-    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes, length, &z, operands)))
-        return false;
-    fill(&z, operands, out);
-    struct decoded d = {.zydis = &z,
-                        .operands = operands,
-                        .bytes = bytes,
-                        .cpu = cpu,
-                        .rip = cpu->rip,
-                        .code_bits = vcpu_code64(cpu) ? 64
-                                     : big            ? 32
-                                                      : 16};
-    out->run = select_row(&d, out);
-    return out->run != NULL;
-}
-
-/* ---- running ---- */
 static struct one_insn_result fault_result(const struct vcpu *cpu)
 {
     return (struct one_insn_result){.fault = true,
@@ -304,8 +185,13 @@ struct one_insn_result one_insn_catch(struct vcpu *cpu,
                                       void (*call)(struct vcpu *cpu, void *context), void *context)
 {
     cpu->fault.vector = -1;
-    if (setjmp(cpu->unwind))
+    if (setjmp(cpu->unwind)) {
+        /* as the engine's loop: back to the instruction, which may not be the vCPU's block's first */
+        const struct insn *i = cpu->current;
+        if (cpu->block && i)
+            cpu->rip += cpu->fault.software ? i->offset + i->length : i->offset;
         return fault_result(cpu);
+    }
     call(cpu, context);
     return (struct one_insn_result){.vector = -1};
 }
@@ -320,25 +206,25 @@ static void run_block(struct vcpu *cpu, void *context)
 struct one_insn_result one_insn_run(struct vcpu *cpu, const uint8_t *bytes, size_t length)
 {
     uint64_t at = cpu->rip + (vcpu_code64(cpu) ? 0 : cpu->segment[SEG_CS].base);
-    if (at < ONE_INSN_RAM - length)
-        memcpy(one_insn_at(cpu, at), bytes, length);
+    struct decoded d;
     struct block *block = calloc(1, sizeof *block + 2 * sizeof block->insns[0]);
     assert(block);
+    if (at < ONE_INSN_RAM - length)
+        memcpy(one_insn_at(cpu, at), bytes, length);
+    enum decode_result decoded = decode_insn(cpu, bytes, length, cpu->rip, block->insns, &d);
+    assert(decoded == DECODE_OK);
     block->key = cpu->jump_key;
     block->physical = at;
     block->count = 1;
     block->valid = true;
-    if (!decode(cpu, bytes, length, block->insns)) {
-        free(block);
-        return (struct one_insn_result){.fault = true, .vector = EXC_UD, .undefined = true};
-    }
     block->bytes = block->insns[0].length;
     block->insns[1] = (struct insn){.run = leave, .offset = block->insns[0].length, .position = 1};
     cpu->block = block;
     cpu->budget = 1000000;
     cpu->code_changed = false;
     struct one_insn_result result = one_insn_catch(cpu, run_block, block);
-    cpu->block = &block_none;
+    cpu->block = NULL;
+    cpu->current = NULL;
     cpu->link = NULL;
     free(block);
     return result;

@@ -23,12 +23,13 @@ static void faults_are_caught(void **state)
     one_insn_free(cpu);
 }
 
-static void bytes_that_no_row_takes_are_undefined(void **state)
+static void bytes_that_mean_nothing_are_undefined_opcodes(void **state)
 {
     (void)state;
     struct vcpu *cpu = one_insn_vcpu();
     struct one_insn_result r = ONE_INSN(cpu, 0x0f, 0x04);
-    assert_true(r.undefined);
+    assert_true(r.fault);
+    assert_int_equal(r.vector, EXC_UD);
     assert_int_equal(cpu->rip, ONE_INSN_CODE);
     one_insn_free(cpu);
 }
@@ -53,7 +54,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(faults_are_caught),
-        cmocka_unit_test(bytes_that_no_row_takes_are_undefined),
+        cmocka_unit_test(bytes_that_mean_nothing_are_undefined_opcodes),
         cmocka_unit_test(every_mode_can_be_set_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,33 @@
+/* One instruction on the host processor and on a vCPU, with the same registers, flags and data: both must leave
+ * the same. */
+#ifndef TESTS_AGAINST_HOST_H
+#define TESTS_AGAINST_HOST_H
+
+#include "tests/unit/one_insn.h"
+
+#define AGAINST_HOST_DATA  ONE_INSN_DATA /* mapped in the test process too, at the same address */
+#define AGAINST_HOST_BYTES 0x10000u
+
+/* A vCPU in 64-bit mode at CPL 3, and the data region on both sides. */
+struct vcpu *against_host_vcpu(void);
+void against_host_free(struct vcpu *cpu);
+
+/* Fills registers (of all shapes: small, large, all ones, single bits), status flags and 4 KiB of data from
+ * AGAINST_HOST_DATA + 0x1000 on with random values; RSP stays. DF is clear. */
+void against_host_random(struct vcpu *cpu);
+/* One such value. */
+uint64_t against_host_value(void);
+
+/* Flags to compare from now on, until the next against_host_vcpu: at first all status flags and DF. */
+void against_host_flags(uint32_t flags);
+
+/* Executes the bytes both ways and compares registers, flags and data. Repeats a REP
+ * instruction on the vCPU until it is done. Fails the test, with the bytes, if they differ or if the vCPU faults. */
+void same_as_host(struct vcpu *cpu, const uint8_t *bytes, size_t length);
+#define SAME_AS_HOST(cpu, ...)                                                                     \
+    same_as_host(cpu, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+
+/* The vCPU side of it alone: until the instruction is done or faults. */
+struct one_insn_result run_whole(struct vcpu *cpu, const uint8_t *bytes, size_t length);
+
+#endif
