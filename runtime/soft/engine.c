@@ -228,8 +228,10 @@ static void run_slice(struct vcpu *cpu)
         reclaim(cpu);
         if (cpu->budget <= 0 || !wakes(cpu))
             return;
-        if ((cpu->events || cpu->pending_db) && take_event(cpu))
+        if ((cpu->events || cpu->pending_db) && take_event(cpu)) {
+            cpu->link = NULL; /* RIP is no longer where that jump leads */
             continue;
+        }
         if (cpu->activity != ACTIVITY_ACTIVE)
             return;
         if (unlikely(needs_steps(cpu))) {
@@ -249,6 +251,7 @@ void soft_run(struct vcpu *cpu, int64_t instructions)
     cpu->vm->running = cpu;
     cpu->budget = soft->slice = instructions;
     cpu->withheld = 0;
+    cpu->link = NULL;
     if (setjmp(cpu->unwind))
         soft_unwound(cpu);
     run_slice(cpu);
