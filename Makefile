@@ -53,7 +53,7 @@ SAMPLE_DIRS  := $(patsubst %/,%,$(sort $(dir $(wildcard samples/*/*.S samples/*/
 MAN          := $(wildcard man/*.1 man/*.5)
 C_SRC        := $(wildcard image/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
 	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/devices/*.[ch]) \
-	$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/bench/*.[ch])
+	$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/tools/*/*.[ch] tests/bench/*.[ch])
 SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run \
 	$(wildcard tests/integration/*.sh completion/*)
 
@@ -167,6 +167,8 @@ $(foreach s,$(SAMPLE_DIRS:samples/%=%),$(eval $(call sample,$(s),$(wildcard samp
 $(UNIT): $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(UNIT_SUPPORT)) $(LIBRARIES) $(BUILD)/obj/unit-files
 	@mkdir -p $(@D)
 	$(CC) $(SANFLAGS) -o $@ $(filter %.o,$^) $(LIBRARIES) -lcmocka $(LIBS)
+
+$(BUILD)/tests/tools/differential: $(call obj,$(wildcard tests/tools/differential/*.c))
 
 $(TOOLS): $(BUILD)/tests/tools/%: $(BUILD)/obj/tests/tools/%.o $(LIBRARIES)
 	@mkdir -p $(@D)
