@@ -71,6 +71,8 @@ static const uint8_t isa_needs[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
     [ZYDIS_ISA_SET_AVX2] = FEATURE_AVX2,
     [ZYDIS_ISA_SET_AVX2GATHER] = FEATURE_AVX2,
     [ZYDIS_ISA_SET_AVXAES] = FEATURE_AES,
+    [ZYDIS_ISA_SET_VAES] = FEATURE_VAES,
+    [ZYDIS_ISA_SET_VPCLMULQDQ] = FEATURE_VPCLMULQDQ,
     [ZYDIS_ISA_SET_F16C] = FEATURE_F16C,
     [ZYDIS_ISA_SET_FMA] = FEATURE_FMA,
     [ZYDIS_ISA_SET_ADOX_ADCX] = FEATURE_ADX,
@@ -102,10 +104,32 @@ static const uint8_t isa_needs[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
     [ZYDIS_ISA_SET_XSAVES] = FEATURE_XSAVES,
 };
 
+/* Features that need the host's operating system to keep the YMM registers. */
+static bool needs_ymm(const struct feature_row *row)
+{
+    static const uint8_t rows[] = {FEATURE_AVX,  FEATURE_AVX2, FEATURE_FMA,
+                                   FEATURE_F16C, FEATURE_VAES, FEATURE_VPCLMULQDQ};
+    for (size_t n = 0; n < sizeof rows; n++)
+        if (row == &features[rows[n]])
+            return true;
+    return false;
+}
+
+static bool host_keeps_ymm(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE))
+        return false;
+    __asm__("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
+    return (eax & (XSTATE_SSE | XSTATE_AVX)) == (XSTATE_SSE | XSTATE_AVX);
+}
+
 /* What the host processor and its operating system have. */
 static bool host_has(const struct feature_row *row)
 {
     unsigned r[4];
+    if (needs_ymm(row) && !host_keeps_ymm())
+        return false;
     uint32_t subleaf = row->leaf == 0xd ? 1 : 0;
     if (!__get_cpuid_count(row->leaf, subleaf, &r[EAX], &r[EBX], &r[ECX], &r[EDX]))
         return false;

@@ -40,10 +40,10 @@
     X(SSE2, 1, EDX, 26, SHOWN)                                                                     \
     X(HTT, 1, EDX, 28, STATE)                                                                      \
     X(SSE3, 1, ECX, 0, SHOWN)                                                                      \
-    X(PCLMULQDQ, 1, ECX, 1, HIDDEN)                                                                \
+    X(PCLMULQDQ, 1, ECX, 1, HOST)                                                                  \
     X(MONITOR, 1, ECX, 3, HIDDEN)                                                                  \
     X(SSSE3, 1, ECX, 9, SHOWN)                                                                     \
-    X(FMA, 1, ECX, 12, HIDDEN)                                                                     \
+    X(FMA, 1, ECX, 12, HOST)                                                                       \
     X(CX16, 1, ECX, 13, SHOWN)                                                                     \
     X(PCID, 1, ECX, 17, SHOWN)                                                                     \
     X(SSE41, 1, ECX, 19, SHOWN)                                                                    \
@@ -52,18 +52,18 @@
     X(MOVBE, 1, ECX, 22, SHOWN)                                                                    \
     X(POPCNT, 1, ECX, 23, SHOWN)                                                                   \
     X(TSC_DEADLINE, 1, ECX, 24, SHOWN)                                                             \
-    X(AES, 1, ECX, 25, HIDDEN)                                                                     \
+    X(AES, 1, ECX, 25, HOST)                                                                       \
     X(XSAVE, 1, ECX, 26, SHOWN)                                                                    \
     X(OSXSAVE, 1, ECX, 27, STATE)                                                                  \
-    X(AVX, 1, ECX, 28, HIDDEN)                                                                     \
-    X(F16C, 1, ECX, 29, HIDDEN)                                                                    \
+    X(AVX, 1, ECX, 28, HOST)                                                                       \
+    X(F16C, 1, ECX, 29, HOST)                                                                      \
     X(RDRAND, 1, ECX, 30, SHOWN)                                                                   \
     X(HYPERVISOR, 1, ECX, 31, SHOWN)                                                               \
     X(ARAT, 6, EAX, 2, SHOWN)                                                                      \
     X(FSGSBASE, 7, EBX, 0, SHOWN)                                                                  \
     X(TSC_ADJUST, 7, EBX, 1, SHOWN)                                                                \
     X(BMI1, 7, EBX, 3, SHOWN)                                                                      \
-    X(AVX2, 7, EBX, 5, HIDDEN)                                                                     \
+    X(AVX2, 7, EBX, 5, HOST)                                                                       \
     X(SMEP, 7, EBX, 7, SHOWN)                                                                      \
     X(BMI2, 7, EBX, 8, SHOWN)                                                                      \
     X(ERMS, 7, EBX, 9, SHOWN)                                                                      \
@@ -73,17 +73,19 @@
     X(SMAP, 7, EBX, 20, SHOWN)                                                                     \
     X(CLFLUSHOPT, 7, EBX, 23, SHOWN)                                                               \
     X(CLWB, 7, EBX, 24, SHOWN)                                                                     \
-    X(SHA, 7, EBX, 29, HIDDEN)                                                                     \
+    X(SHA, 7, EBX, 29, HOST)                                                                       \
     X(UMIP, 7, ECX, 2, SHOWN)                                                                      \
     X(PKU, 7, ECX, 3, SHOWN)                                                                       \
     X(OSPKE, 7, ECX, 4, STATE)                                                                     \
+    X(VAES, 7, ECX, 9, HOST)                                                                       \
+    X(VPCLMULQDQ, 7, ECX, 10, HOST)                                                                \
     X(RDPID, 7, ECX, 22, SHOWN)                                                                    \
     X(FSRM, 7, EDX, 4, SHOWN)                                                                      \
     X(SERIALIZE, 7, EDX, 14, HIDDEN)                                                               \
-    X(XSAVEOPT, 0xd, EAX, 0, HIDDEN)                                                               \
-    X(XSAVEC, 0xd, EAX, 1, HIDDEN)                                                                 \
-    X(XGETBV1, 0xd, EAX, 2, HIDDEN)                                                                \
-    X(XSAVES, 0xd, EAX, 3, HIDDEN)                                                                 \
+    X(XSAVEOPT, 0xd, EAX, 0, SHOWN)                                                                \
+    X(XSAVEC, 0xd, EAX, 1, SHOWN)                                                                  \
+    X(XGETBV1, 0xd, EAX, 2, SHOWN)                                                                 \
+    X(XSAVES, 0xd, EAX, 3, SHOWN)                                                                  \
     X(LAHF, 0x80000001, ECX, 0, SHOWN)                                                             \
     X(CMP_LEGACY, 0x80000001, ECX, 1, STATE)                                                       \
     X(ABM, 0x80000001, ECX, 5, SHOWN)                                                              \

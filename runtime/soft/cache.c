@@ -11,6 +11,7 @@
 #include "runtime/soft/chain.h"
 #include "runtime/soft/decode.h"
 #include "runtime/soft/engine.h"
+#include "runtime/soft/host_assist.h"
 #include "runtime/soft/tlb.h"
 
 #define ARENA_BYTES (40u << 20)
@@ -347,6 +348,10 @@ static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t 
 {
     struct draft draft;
     draft.count = draft.bytes = 0;
+    if (assist_full()) { /* decoded instructions point to stubs: both are made anew */
+        cache_flush(cache);
+        assist_reset();
+    }
     size_t available = legacy_available(cpu, PAGE_SIZE - (linear & PAGE_OFFSET));
     bool ram = memory_at(&cache->vm->memory, physical, 1);
     uint64_t physical2 = 0;

@@ -2,8 +2,9 @@
  *
  * For each distinct instruction a small function is made once (a stub): it loads the XMM, YMM or MMX registers that
  * the instruction names from vcpu.fpu, general registers from vcpu.r, executes the instruction itself with its memory
- * operand rewritten to [RSI], and stores what it writes. Only mnemonics that have a row in ops_fpu get that far, and
- * what was rewritten is decoded again before it is used, so nothing else can be executed. */
+ * operand rewritten to [RSI], and stores what it writes. Only mnemonics that have a row in ops_fpu get that far, of
+ * instruction sets that CPUID offers, and what was rewritten is decoded again before it is used: nothing else can be
+ * executed. */
 #ifndef RUNTIME_SOFT_HOST_ASSIST_H
 #define RUNTIME_SOFT_HOST_ASSIST_H
 
@@ -13,60 +14,6 @@
 #include "image/error.h"
 #include "runtime/soft/insn.h"
 
-/* ---- what the guest can be shown (cpuid.c) ---- */
-/* Instruction sets that depend on the host. What is not listed (x87 to SSE2) every x86-64 processor has. */
-enum assist_feature {
-    ASSIST_SSE3,
-    ASSIST_SSSE3,
-    ASSIST_SSE41,
-    ASSIST_SSE42,
-    ASSIST_AES,
-    ASSIST_PCLMUL,
-    ASSIST_SHA,
-    ASSIST_AVX,
-    ASSIST_AVX2,
-    ASSIST_FMA,
-    ASSIST_F16C,
-    ASSIST_VAES,
-    ASSIST_VPCLMUL,
-    ASSIST_FEATURES
-};
-bool assist_has(enum assist_feature feature);
-
-static inline bool assist_has_avx(void)
-{
-    return assist_has(ASSIST_AVX);
-}
-static inline bool assist_has_avx2(void)
-{
-    return assist_has(ASSIST_AVX2);
-}
-static inline bool assist_has_fma(void)
-{
-    return assist_has(ASSIST_FMA);
-}
-static inline bool assist_has_f16c(void)
-{
-    return assist_has(ASSIST_F16C);
-}
-
-/* State components (ops_xstate.c). */
-#define XSTATE_X87  1u
-#define XSTATE_SSE  2u
-#define XSTATE_AVX  4u
-#define XSTATE_PKRU 0x200u
-/* XCR0 bits that XSETBV takes: CPUID leaf 0xD, EDX:EAX. */
-uint64_t xstate_supported(void);
-/* Size and standard-format offset in bytes of component 2 or higher: CPUID leaf 0xD, subleaf `component`, EAX and EBX
- * (ECX is 0: user state, not aligned in the compacted format). False if there is no such component. */
-bool xstate_component(unsigned component, uint32_t *size, uint32_t *offset);
-/* Bytes of an XSAVE area with these components, header included: leaf 0xD EBX (of XCR0), ECX (of all); `compacted`:
- * subleaf 1 EBX (of XCR0 | IA32_XSS). */
-uint32_t xstate_size(uint64_t components, bool compacted);
-/* CPUID leaf 0xD, subleaf 1, EAX: XSAVEOPT, XSAVEC, XGETBV with ECX = 1, XSAVES. */
-uint32_t xstate_features(void);
-
-/* ---- stubs ---- */
 enum assist_class { ASSIST_CLASS_SSE, ASSIST_CLASS_AVX, ASSIST_CLASS_MMX, ASSIST_CLASS_X87 };
 enum assist_memory { ASSIST_NO_MEMORY, ASSIST_LOAD, ASSIST_STORE };
 

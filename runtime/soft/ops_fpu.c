@@ -176,6 +176,7 @@ const struct op_row ops_fpu[] = {
     GATHER(ROW_GATHER)
     {ZYDIS_MNEMONIC_MOVD, select_movd},
     {ZYDIS_MNEMONIC_MOVQ, select_movq},
+    {ZYDIS_MNEMONIC_MOVNTI, select_movnti},
     {ZYDIS_MNEMONIC_PMOVMSKB, select_pmovmskb},
     {ZYDIS_MNEMONIC_VZEROUPPER, select_vzeroupper},
     {ZYDIS_MNEMONIC_VZEROALL, select_vzeroall},

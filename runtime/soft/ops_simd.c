@@ -1,4 +1,5 @@
 /* MMX, SSE and AVX instructions that the host executes through a stub. */
+#include "runtime/cpuid.h"
 #include "runtime/soft/fpu.h"
 
 /* ---- checks ---- */
@@ -235,11 +236,11 @@ OP(vzeroall)
 
 insn_fn *select_vzeroupper(struct decoded *d, struct insn *out)
 {
-    (void)d, (void)out;
-    return assist_has_avx() ? vzeroupper : NULL;
+    (void)out;
+    return cpuid_offers_isa(d->zydis->meta.isa_set) ? vzeroupper : NULL;
 }
 insn_fn *select_vzeroall(struct decoded *d, struct insn *out)
 {
-    (void)d, (void)out;
-    return assist_has_avx() ? vzeroall : NULL;
+    (void)out;
+    return cpuid_offers_isa(d->zydis->meta.isa_set) ? vzeroall : NULL;
 }

@@ -1,5 +1,6 @@
 /* SIMD instructions that touch memory by elements: masked moves and gathers. Elements that are not enabled are neither
  * read nor written, so they cannot fault (SDM 2C VMASKMOV, VPGATHERDD). */
+#include "runtime/cpuid.h"
 #include "runtime/soft/fpu.h"
 
 /* insn.dst is the number of the data register, insn.src that of the mask, for both kinds. */
@@ -108,24 +109,35 @@ static uint8_t vector_number(const struct decoded *d, unsigned operand)
     return (uint8_t)ZydisRegisterGetId(d->operands[operand].reg.value);
 }
 
+/* The memory operand at rDI, which is not among the visible ones. */
+static void fill_implicit(const struct decoded *d, struct insn *out)
+{
+    for (unsigned n = 0; n < d->zydis->operand_count; n++)
+        if (d->operands[n].type == ZYDIS_OPERAND_TYPE_MEMORY) {
+            const ZydisDecodedOperandMem *m = &d->operands[n].mem;
+            out->base = insn_register(m->base);
+            out->segment = (uint8_t)(m->segment - ZYDIS_REGISTER_ES);
+        }
+}
+
 insn_fn *select_maskmov(struct decoded *d, struct insn *out)
 {
     out->dst = vector_number(d, 0);
     out->src = vector_number(d, 1);
+    fill_implicit(d, out);
     if (d->zydis->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ)
         return maskmovq;
     bool vex = d->zydis->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
     out->aux = vex ? AUX_VEX : 0;
-    return !vex || assist_has_avx() ? maskmovdqu : NULL;
+    return cpuid_offers_isa(d->zydis->meta.isa_set) ? maskmovdqu : NULL;
 }
 
 insn_fn *select_vmaskmov(struct decoded *d, struct insn *out)
 {
     bool is_store = d->operands[0].type == ZYDIS_OPERAND_TYPE_MEMORY;
     ZydisMnemonic m = d->zydis->mnemonic;
-    bool integer = m == ZYDIS_MNEMONIC_VPMASKMOVD || m == ZYDIS_MNEMONIC_VPMASKMOVQ;
     bool wide_elements = m == ZYDIS_MNEMONIC_VMASKMOVPD || m == ZYDIS_MNEMONIC_VPMASKMOVQ;
-    if (integer ? !assist_has_avx2() : !assist_has_avx())
+    if (!cpuid_offers_isa(d->zydis->meta.isa_set))
         return NULL;
     out->dst = vector_number(d, is_store ? 2 : 0);
     out->src = vector_number(d, 1);
@@ -181,7 +193,8 @@ insn_fn *select_gather(struct decoded *d, struct insn *out)
                    m == ZYDIS_MNEMONIC_VGATHERQPS || m == ZYDIS_MNEMONIC_VGATHERQPD;
     bool value64 = m == ZYDIS_MNEMONIC_VPGATHERDQ || m == ZYDIS_MNEMONIC_VPGATHERQQ ||
                    m == ZYDIS_MNEMONIC_VGATHERDPD || m == ZYDIS_MNEMONIC_VGATHERQPD;
-    if (!assist_has_avx2() || d->zydis->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+    if (!cpuid_offers_isa(d->zydis->meta.isa_set) ||
+        d->zydis->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
         return NULL;
     uint8_t index = (uint8_t)ZydisRegisterGetId(d->operands[1].mem.index);
     out->dst = vector_number(d, 0);

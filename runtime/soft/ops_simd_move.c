@@ -1,8 +1,9 @@
 /* The SIMD instructions that make up most of what guests execute: moves, bitwise logic, and what string functions
  * compare bytes with. C code serves them without a stub. */
-#include "runtime/soft/fpu.h"
-
 #include <emmintrin.h>
+
+#include "runtime/cpuid.h"
+#include "runtime/soft/fpu.h"
 
 /* insn.dst and src are numbers of XMM or YMM registers here, or offsets of general registers. */
 #define XMM(n) ((__m128i *)FPU_XMM(&cpu->fpu, n))
@@ -260,6 +261,20 @@ insn_fn *select_movq(struct decoded *d, struct insn *out)
     return select_movd_movq(d, out);
 }
 
+/* MOVNTI: a store like any other, and not an SSE register in it. */
+OP(movnti)
+{
+    store(cpu, i, linear(cpu, i, i->aux, true), i->aux, REG64(i->src));
+    NEXT_SLOW;
+}
+
+insn_fn *select_movnti(struct decoded *d, struct insn *out)
+{
+    out->src = insn_register(d->operands[1].reg.value);
+    out->aux = (uint8_t)(d->operands[0].size / 8);
+    return movnti;
+}
+
 /* ---- two registers, or a register and aligned memory ---- */
 #define LOGIC(X)                                                                                   \
     X(PXOR, _mm_xor_si128(a, b))                                                                   \
@@ -421,7 +436,8 @@ static insn_fn *select_vmove(struct decoded *d, struct insn *out, bool aligned)
                                         {vmovaps_load16, vmovaps_load32}};
     static insn_fn *const store[2][2] = {{vmovups_store16, vmovups_store32},
                                          {vmovaps_store16, vmovaps_store32}};
-    if (!assist_has_avx() || d->zydis->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+    if (!cpuid_offers_isa(d->zydis->meta.isa_set) ||
+        d->zydis->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
         return NULL;
     bool wide = d->zydis->raw.vex.L;
     switch (vector_form(d, out, wide ? ZYDIS_REGCLASS_YMM : ZYDIS_REGCLASS_XMM)) {

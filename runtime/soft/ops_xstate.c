@@ -1,50 +1,20 @@
 /* FXSAVE, XSAVE and their kind, XGETBV, XSETBV, LDMXCSR, STMXCSR, RDPKRU, WRPKRU (SDM 1 10.5, 13). */
+#include "runtime/cpuid.h"
 #include "runtime/soft/fpu.h"
 #include "runtime/soft/tlb.h"
 
-/* ---- what there is ---- */
 #define LEGACY_SIZE 512u
-#define HEADER_SIZE 64u
-#define AREA_SIZE   (LEGACY_SIZE + HEADER_SIZE)
-#define AREA_MAX    (AREA_SIZE + 256u + 8u)
+#define AREA_SIZE   XSTATE_LEGACY_SIZE /* with the header */
+#define AREA_MAX    (XSTATE_PKRU_OFFSET + XSTATE_PKRU_SIZE)
 #define COMPACTED   (1ull << 63)
 
 /* Extended components in ascending order; offsets of the standard format. */
 static const struct {
     uint8_t bit;
     uint16_t size, offset;
-} components[] = {{2, 256, AREA_SIZE}, {9, 8, AREA_SIZE + 256}};
+} components[] = {{2, XSTATE_AVX_SIZE, XSTATE_AVX_OFFSET},
+                  {9, XSTATE_PKRU_SIZE, XSTATE_PKRU_OFFSET}};
 #define COMPONENTS (sizeof components / sizeof *components)
-
-uint64_t xstate_supported(void)
-{
-    return XSTATE_X87 | XSTATE_SSE | XSTATE_PKRU | (assist_has_avx() ? XSTATE_AVX : 0);
-}
-
-bool xstate_component(unsigned component, uint32_t *size, uint32_t *offset)
-{
-    for (unsigned n = 0; n < COMPONENTS; n++)
-        if (components[n].bit == component && xstate_supported() >> component & 1) {
-            *size = components[n].size;
-            *offset = components[n].offset;
-            return true;
-        }
-    return false;
-}
-
-uint32_t xstate_size(uint64_t mask, bool compacted)
-{
-    uint32_t size = AREA_SIZE;
-    for (unsigned n = 0; n < COMPONENTS; n++)
-        if (mask >> components[n].bit & 1)
-            size = (compacted ? size : components[n].offset) + components[n].size;
-    return size;
-}
-
-uint32_t xstate_features(void)
-{
-    return 0xf; /* XSAVEOPT, XSAVEC, XGETBV with ECX = 1, XSAVES */
-}
 
 /* ---- components that are not in their initial state (SDM 1 13.6, XINUSE) ---- */
 static bool all_zero(const void *bytes, size_t size)
@@ -347,7 +317,7 @@ OP(xrstor)
         RAISE_GP();
     if (present & ~(uint64_t)(XSTATE_X87 | XSTATE_SSE))
         load_bytes(cpu, i, address + AREA_SIZE, area + AREA_SIZE,
-                   xstate_size(layout, compacted) - AREA_SIZE);
+                   cpuid_xsave_size(layout, compacted) - AREA_SIZE);
     if (mask & XSTATE_X87)
         restore_x87(cpu, i, area, present & XSTATE_X87);
     if (mask & XSTATE_SSE) {
@@ -376,7 +346,7 @@ OP(xgetbv)
     if (!(cpu->cr4 & CR4_OSXSAVE))
         RAISE_UD();
     uint32_t number = (uint32_t)cpu->r[RCX];
-    if (number > 1)
+    if (number > cpuid_offers(FEATURE_XGETBV1))
         RAISE_GP();
     uint64_t value = number == 0 ? cpu->xcr0 : cpu->xcr0 & in_use(cpu);
     cpu->r[RAX] = (uint32_t)value;
@@ -389,7 +359,7 @@ OP(xsetbv)
     if (!(cpu->cr4 & CR4_OSXSAVE))
         RAISE_UD();
     uint64_t value = (uint32_t)cpu->r[RAX] | cpu->r[RDX] << 32;
-    if (cpu->cpl || (uint32_t)cpu->r[RCX] || value & ~xstate_supported() || !(value & XSTATE_X87) ||
+    if (cpu->cpl || (uint32_t)cpu->r[RCX] || value & ~cpuid_xcr0_mask() || !(value & XSTATE_X87) ||
         (value & XSTATE_AVX && !(value & XSTATE_SSE)))
         RAISE_GP();
     cpu->xcr0 = value;
@@ -453,8 +423,8 @@ OP(wrpkru)
 #define SELECT(name)                                                                               \
     static insn_fn *select_##name(struct decoded *d, struct insn *out)                             \
     {                                                                                              \
-        (void)d, (void)out;                                                                        \
-        return name;                                                                               \
+        (void)out;                                                                                 \
+        return cpuid_offers_isa(d->zydis->meta.isa_set) ? name : NULL;                             \
     }
 SELECT(rdpkru)
 SELECT(xgetbv)
@@ -463,10 +433,9 @@ SELECT(wrpkru)
 
 static insn_fn *select_mxcsr(struct decoded *d, struct insn *out)
 {
-    bool vex = d->zydis->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
     ZydisMnemonic m = d->zydis->mnemonic;
-    out->aux = vex;
-    if (vex && !assist_has_avx())
+    out->aux = d->zydis->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+    if (!cpuid_offers_isa(d->zydis->meta.isa_set))
         return NULL;
     return m == ZYDIS_MNEMONIC_LDMXCSR || m == ZYDIS_MNEMONIC_VLDMXCSR ? ldmxcsr : stmxcsr;
 }
@@ -496,7 +465,7 @@ static insn_fn *select_area(struct decoded *d, struct insn *out)
         {ZYDIS_MNEMONIC_XRSTORS64, xrstor, 1, SAVE_SUPERVISOR},
     };
     for (unsigned n = 0; n < sizeof rows / sizeof *rows; n++)
-        if (rows[n].mnemonic == d->zydis->mnemonic) {
+        if (rows[n].mnemonic == d->zydis->mnemonic && cpuid_offers_isa(d->zydis->meta.isa_set)) {
             out->aux = rows[n].pointers64;
             out->src = rows[n].kind;
             return rows[n].run;
