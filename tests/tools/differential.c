@@ -137,8 +137,8 @@ static void run(const struct options *o, struct native *native, struct soft_side
             soft_side_run(soft, &cases[n], &soft_after[n]);
         tally->done += count;
         if (!native_finish(native, host_after, count)) {
-            tally->lost += count;
-            continue;
+            tally->lost += count; /* what killed it would be the generator's fault */
+            return;
         }
         for (unsigned n = 0; n < count; n++) {
             tally->instructions += cases[n].count;
@@ -171,5 +171,7 @@ int main(int argc, char **argv)
            tally.done, tally.instructions, tally.faults, tally.lost, tally.failed, now() - started);
     soft_side_destroy(soft);
     native_stop(native);
+    if (tally.lost)
+        return 2;
     return tally.failed ? 1 : 0;
 }

@@ -37,6 +37,10 @@ static void drop_instructions(struct shrinking *s)
         memmove(&s->trial.insn[n], &s->trial.insn[n + 1],
                 (s->trial.count - n - 1) * sizeof s->trial.insn[0]);
         s->trial.count--;
+        if (keep(s))
+            continue;
+        s->trial = *s->c; /* branches over it need its length */
+        memset(s->trial.insn[n].bytes, 0x90, s->trial.insn[n].length);
         keep(s);
     }
 }

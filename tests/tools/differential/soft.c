@@ -11,7 +11,10 @@
 #include "runtime/soft/tlb.h"
 #include "runtime/vm.h"
 
-/* Guest-physical layout; the first 64 KiB are mapped at the same linear addresses for the supervisor. */
+/* Where the first 64 KiB of guest-physical memory are mapped for the supervisor: with the kernel's addresses, so that
+ * a case finds nothing at low ones, as on the host. */
+#define KERNEL 0xffffffff80000000ull
+/* Guest-physical layout. */
 enum {
     GDT = 0x1000,
     IDT = 0x2000,
@@ -21,9 +24,11 @@ enum {
     PML4 = 0x10000,
     PDPT = 0x11000,
     PD = 0x12000,
-    PT_LOW = 0x13000,
+    PT_KERNEL = 0x13000,
     PT_CODE = 0x14000,
     PT_DATA = 0x15000,
+    PDPT_KERNEL = 0x16000,
+    PD_KERNEL = 0x17000,
     CODE = 0x20000,
     DATA = 0x30000,
     RAM = 0x200000,
@@ -48,11 +53,13 @@ static void build_pages(struct soft_side *soft)
 {
     put(soft, PML4, PDPT | P | RW | US | A);
     put(soft, PDPT, PD | P | RW | US | A);
-    put(soft, PD, PT_LOW | P | RW | US | A);
+    put(soft, PML4 + 8 * 511, PDPT_KERNEL | P | RW | A);
+    put(soft, PDPT_KERNEL + 8 * 510, PD_KERNEL | P | RW | A);
+    put(soft, PD_KERNEL, PT_KERNEL | P | RW | A);
     put(soft, PD + 8 * (CODE_BASE >> 21), PT_CODE | P | RW | US | A);
     put(soft, PD + 8 * (DATA_BASE >> 21), PT_DATA | P | RW | US | A);
     for (uint64_t page = 0; page < 16; page++)
-        put(soft, PT_LOW + 8 * page, page << 12 | P | RW | A | D);
+        put(soft, PT_KERNEL + 8 * page, page << 12 | P | RW | A | D);
     put(soft, PT_CODE, (uint64_t)CODE | P | US | A);
     for (uint64_t page = 0; page < DATA_PAGES; page++)
         put(soft, PT_DATA + 8 * (page + 1),
@@ -65,12 +72,15 @@ static void build_tables(struct soft_side *soft)
     put(soft, GDT + KERNEL_SS, 0x00cf93000000ffff);
     put(soft, GDT + (USER_DS & ~7), 0x00cff3000000ffff);
     put(soft, GDT + (USER_CS & ~7), 0x00affb000000ffff);
-    put(soft, TSS + 4, STACK_TOP); /* RSP0 */
+    put(soft, TSS + 4, KERNEL + STACK_TOP);               /* RSP0 */
+    put(soft, TSS + 0x60, (uint64_t)0x68 << 48); /* no I/O permission bitmap */
     for (uint64_t vector = 0; vector < 32; vector++) {
-        uint64_t at = HANDLERS + vector, dpl = vector == VECTOR_END || vector == 4 ? 3 : 0;
+        uint64_t at = HANDLERS + vector, linear = KERNEL + at;
+        uint64_t dpl = vector == VECTOR_END || vector == 4 ? 3 : 0;
         put(soft, IDT + 16 * vector,
-            (at & 0xffff) | (uint64_t)KERNEL_CS << 16 | 0x8e00ull << 32 | dpl << 45);
-        put(soft, IDT + 16 * vector + 8, 0);
+            (linear & 0xffff) | (uint64_t)KERNEL_CS << 16 | 0x8e00ull << 32 | dpl << 45 |
+                (linear & 0xffff0000) << 32);
+        put(soft, IDT + 16 * vector + 8, linear >> 32);
         *memory_at(&soft->vm.memory, at, 1) = 0xf4;
     }
 }
@@ -106,12 +116,12 @@ static void set_system_state(struct vcpu *cpu)
     cpu->cr3 = PML4;
     cpu->cr4 = (CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_UMIP) & cpuid_cr4_mask();
     cpu->xcr0 = 7 & cpuid_xcr0_mask();
-    cpu->gdt_base = GDT;
+    cpu->gdt_base = KERNEL + GDT;
     cpu->gdt_limit = 0x7f;
-    cpu->idt_base = IDT;
+    cpu->idt_base = KERNEL + IDT;
     cpu->idt_limit = 32 * 16 - 1;
     cpu->segment[SEG_TR] =
-        (struct segment){.selector = TASK, .rights = 0x8b, .limit = 0x67, .base = TSS};
+        (struct segment){.selector = TASK, .rights = 0x8b, .limit = 0x67, .base = KERNEL + TSS};
     cpu->segment[SEG_LDTR] = (struct segment){.rights = RIGHTS_UNUSABLE};
     tlb_flush(cpu);
 }
@@ -146,14 +156,14 @@ void soft_side_destroy(struct soft_side *soft)
 static void read_frame(struct soft_side *soft, struct machine *after)
 {
     struct vcpu *cpu = soft->cpu;
-    uint64_t frame[6], vector = cpu->rip - 1 - HANDLERS;
+    uint64_t frame[6], vector = cpu->rip - 1 - KERNEL - HANDLERS;
     after->vector = VECTOR_NONE;
     after->error = 0;
     after->cr2 = cpu->cr2;
     if (cpu->activity != ACTIVITY_HLT || vector >= 32)
         return;
     uint64_t rsp = cpu->r[RSP];
-    bool has_error = STACK_TOP - rsp == sizeof frame;
+    bool has_error = KERNEL + STACK_TOP - rsp == sizeof frame;
     memcpy(frame, memory_at(&soft->vm.memory, STACK_TOP - sizeof frame, sizeof frame),
            sizeof frame);
     after->vector = (int)vector;
