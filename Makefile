@@ -49,7 +49,8 @@ FUZZ_SRC     := $(wildcard tests/fuzz/fuzz_*.c)
 TOOL_SRC     := $(wildcard tests/tools/*.c)
 BENCH_SRC    := $(wildcard tests/bench/*.c)
 SAMPLE_FILES := $(wildcard samples/*.S)
-SAMPLE_DIRS  := $(patsubst %/,%,$(sort $(dir $(wildcard samples/*/*.S samples/*/*.c))))
+SAMPLE_KERNEL := $(wildcard samples/kernel/*.S samples/kernel/*.c)
+SAMPLE_DIRS  := $(filter-out samples/kernel,$(patsubst %/,%,$(sort $(dir $(wildcard samples/*/*.S samples/*/*.c)))))
 MAN          := $(wildcard man/*.1 man/*.5)
 C_SRC        := $(wildcard image/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
 	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/devices/*.[ch]) \
@@ -149,8 +150,8 @@ $(BUILD)/hvrun: $(BUILD)/obj/runtime/main.o $(BUILD)/libhvrun.a $(BUILD)/libpvim
 	$(CC) $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # ---- samples: small guest kernels -----------------------------------------------------------------
-# samples/NAME.S, or a folder samples/NAME/ with *.S and *.c, maybe link.ld (its linker script) and
-# cflags (more compiler flags, such as -m32).
+# samples/NAME.S, or a folder samples/NAME/ with *.S and *.c, which samples/kernel/ is linked to, maybe link.ld (its
+# linker script, instead of the one there) and cflags (more compiler flags).
 SAMPLE_CFLAGS := -std=gnu11 -Wall -Wextra -Werror -O2 -I. -D_GNU_SOURCE -nostdlib -static -ffreestanding \
 	-fno-pie -no-pie -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
 	-mno-red-zone -mgeneral-regs-only -Wl,--build-id=none
@@ -161,7 +162,7 @@ $(BUILD)/samples/$(1).elf: $(2) $(3) $(4) | $(READY)
 	$(CC) $(SAMPLE_CFLAGS) $(if $(4),$$$$(cat $(4))) -MMD -MP -MF $(BUILD)/obj/samples/$(1).d -MT $$@ $(if $(3),-T $(3)) -o $$@ $(2)
 endef
 $(foreach s,$(SAMPLE_FILES:samples/%.S=%),$(eval $(call sample,$(s),samples/$(s).S,$(wildcard samples/$(s).ld),$(wildcard samples/$(s).cflags))))
-$(foreach s,$(SAMPLE_DIRS:samples/%=%),$(eval $(call sample,$(s),$(wildcard samples/$(s)/*.S samples/$(s)/*.c),$(wildcard samples/$(s)/link.ld),$(wildcard samples/$(s)/cflags))))
+$(foreach s,$(SAMPLE_DIRS:samples/%=%),$(eval $(call sample,$(s),$(SAMPLE_KERNEL) $(wildcard samples/$(s)/*.S samples/$(s)/*.c),$(or $(wildcard samples/$(s)/link.ld),samples/kernel/link.ld),$(wildcard samples/$(s)/cflags))))
 
 # ---- tests ----------------------------------------------------------------------------------------
 $(UNIT): $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(UNIT_SUPPORT)) $(LIBRARIES) $(BUILD)/obj/unit-files

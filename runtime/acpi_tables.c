@@ -78,7 +78,6 @@ enum { /* offsets in the FADT (5.2.9) */
        FADT_FLAGS = 112,
        FADT_RESET = 116,
        FADT_RESET_VALUE = 128,
-       FADT_X_FACS = 132,
        FADT_X_DSDT = 140,
        FADT_X_PM1A_EVENT = 148,
        FADT_X_PM1A_CONTROL = 172,
@@ -179,8 +178,7 @@ static uint8_t *fadt(struct tables *t)
 {
     uint32_t facs_address = address(t, facs(t)), dsdt_address = address(t, dsdt(t));
     uint8_t *f = begin(t, "FACP", 3, FADT_SIZE);
-    put(f + FADT_FACS, 4, facs_address);
-    put(f + FADT_X_FACS, 8, facs_address);
+    put(f + FADT_FACS, 4, facs_address); /* the 64-bit field stays 0: one of the two (5.2.9) */
     put(f + FADT_DSDT, 4, dsdt_address);
     put(f + FADT_X_DSDT, 8, dsdt_address);
     put(f + FADT_SCI, 2, IRQ_SCI);

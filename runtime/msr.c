@@ -215,7 +215,9 @@ static const struct msr_row rows[] = {
     {0xc0000102, 0xc0000102, FIELD(kernel_gs_base), ADDRESS},
     {0xc0000103, 0xc0000103, FIELD(tsc_aux), .feature = FEATURE_RDTSCP, .write = write_tsc_aux,
      ALL},
-    {0xc0010010, 0xc0010010, KEPT(1), .writable = 0x7fffff},     /* SYSCFG */
+    {0xc0010000, 0xc0010007, .constant = true,
+     .ignored = true},                                       /* performance counters: stand still */
+    {0xc0010010, 0xc0010010, KEPT(1), .writable = 0x7fffff}, /* SYSCFG */
     {0xc0010015, 0xc0010015, KEPT(2), .writable = 0x7fffffff},   /* HWCR */
     {0xc0010016, 0xc0010019, .constant = true, .ignored = true}, /* IORR: none */
     {0xc001001a, 0xc001001a, KEPT(3), ALL},                      /* TOP_MEM */

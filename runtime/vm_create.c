@@ -62,6 +62,8 @@ void vm_destroy(struct vm *vm)
     vm->engine = NULL;
     vm->clock.source = NULL; /* guest time was the engine's */
     vm->clock.deadline_changed = NULL;
+    while (vm->clock.first) /* before the devices go, in which the timers live */
+        clock_cancel(&vm->clock, vm->clock.first);
     while (vm->device_count) {
         const struct device_type *type = vm->device_type[--vm->device_count];
         void *device = vm->device[vm->device_count];
@@ -72,7 +74,6 @@ void vm_destroy(struct vm *vm)
     }
     vm->uart = vm->i8254 = vm->i8259 = vm->ioapic = vm->i8042 = vm->mc146818 = NULL;
     vm->bus = (struct bus){0};
-    vm->clock.first = NULL; /* timers lived in the devices */
     while (vm->vcpu_count) {
         vcpu_destroy(vm->vcpus[--vm->vcpu_count]);
         vm->vcpus[vm->vcpu_count] = NULL;

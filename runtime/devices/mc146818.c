@@ -162,6 +162,13 @@ static uint64_t period(const struct mc146818 *rtc)
     return (1ull << ((rate < 3 ? rate + 7 : rate) - 1)) * SECOND / 32768;
 }
 
+/* Periods that have ended by then; stands still at 0 while they are off. */
+static uint64_t periods_until(const struct mc146818 *rtc, uint64_t now)
+{
+    uint64_t length = period(rtc);
+    return length ? now / length : 0;
+}
+
 static bool alarm_field(uint8_t alarm, uint8_t now)
 {
     return (alarm & ANY) == ANY || alarm == now;
@@ -190,7 +197,7 @@ static void arm(struct mc146818 *rtc, uint64_t now)
     if (!rtc->level && wanted & (C_ALARM | C_UPDATE) && !held(rtc))
         next = rtc->second_began + SECOND;
     if (!rtc->level && wanted & C_PERIOD && period(rtc)) {
-        uint64_t end = (now / period(rtc) + 1) * period(rtc);
+        uint64_t end = (periods_until(rtc, now) + 1) * period(rtc);
         next = end < next ? end : next;
     }
     if (next != CLOCK_NEVER)
@@ -215,7 +222,7 @@ static void update(struct mc146818 *rtc)
         if (alarm_matches(rtc, count))
             r[REG_C] |= C_ALARM;
     }
-    uint64_t periods = period(rtc) ? now / period(rtc) : rtc->periods;
+    uint64_t periods = periods_until(rtc, now);
     if (periods != rtc->periods)
         r[REG_C] |= C_PERIOD;
     rtc->periods = periods;
@@ -273,7 +280,7 @@ static void write_control(struct mc146818 *rtc, uint8_t index, uint8_t value)
         registers_from_date(rtc);
     if (was_held && !held(rtc))
         date_from_registers(rtc);
-    rtc->periods = period(rtc) ? guest_now(rtc) / period(rtc) : 0;
+    rtc->periods = periods_until(rtc, guest_now(rtc));
 }
 
 static void write_register(struct mc146818 *rtc, uint8_t index, uint8_t value)
@@ -352,7 +359,7 @@ static void mc146818_reset(void *device)
                              .second_began = clock_now(&vm->clock),
                              .timer = {.fire = fire, .context = rtc}};
     fill_memory_sizes(rtc->registers, &vm->memory);
-    rtc->periods = guest_now(rtc) / period(rtc);
+    rtc->periods = periods_until(rtc, guest_now(rtc));
 }
 
 static void *mc146818_create(struct vm *vm, struct error *err)

@@ -54,8 +54,8 @@ const struct insn *insn_leave(struct vcpu *cpu, const struct insn *i, uint64_t r
 
 const struct insn *insn_after_slow(struct vcpu *cpu, const struct insn *i)
 {
-    /* a data breakpoint traps right behind its instruction */
-    if (likely(!cpu->code_changed && !cpu->pending_db))
+    /* a data breakpoint traps right behind its instruction; a device may have raised an interrupt */
+    if (likely(!cpu->code_changed && !cpu->pending_db && !cpu->withheld))
         return i + 1;
     cpu->code_changed = false;
     return insn_leave(cpu, i, insn_next_rip(cpu, i));

@@ -21,7 +21,7 @@
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__clang__)
 #define NEXT return i[1].run(cpu, i + 1)
 #else
-#define NEXT return i + 1
+#define NEXT return (void)cpu, i + 1
 #endif
 /* After anything done out of line (a local's address may have been taken, code may have changed). */
 #define NEXT_SLOW return insn_after_slow(cpu, i)
@@ -55,7 +55,8 @@ const struct insn *insn_after_slow(struct vcpu *cpu, const struct insn *i);
 _Noreturn void cpu_raise(struct vcpu *cpu, const struct insn *i, int vector); /* no error code */
 _Noreturn void cpu_raise_error(struct vcpu *cpu, const struct insn *i, int vector, uint32_t error);
 /* The same with the guest at another RIP than `i`'s: a doorbell's handler raises at the instruction it emulates. */
-_Noreturn void cpu_raise_at(struct vcpu *cpu, const struct insn *i, uint64_t rip, int vector, bool has_error);
+_Noreturn void cpu_raise_at(struct vcpu *cpu, const struct insn *i, uint64_t rip, int vector,
+                            bool has_error);
 #define RAISE_UD() cpu_raise(cpu, i, EXC_UD)
 #define RAISE_GP() cpu_raise_error(cpu, i, EXC_GP, 0)
 
@@ -83,6 +84,12 @@ static inline uint64_t linear(struct vcpu *cpu, const struct insn *i, unsigned s
     return REG64(i->base) + (REG64(i->index) << i->scale) + (int64_t)i->disp +
            cpu->base[i->segment];
 }
+
+/* Guest memory has no alignment and no C type. */
+typedef uint8_t memory8;
+typedef uint16_t memory16 __attribute__((may_alias, aligned(1)));
+typedef uint32_t memory32 __attribute__((may_alias, aligned(1)));
+typedef uint64_t memory64 __attribute__((may_alias, aligned(1)));
 
 /* ---- memory by guest-linear address, at the present privilege (vcpu.tlb) ---- */
 /* Host address of [linear, linear + size) if one look finds it, else NULL: then use the _slow function. */
@@ -152,13 +159,13 @@ static inline uint64_t load(struct vcpu *cpu, const struct insn *i, uint64_t add
         return load_slow(cpu, i, address, size);
     switch (size) {
     case 1:
-        return *(const uint8_t *)host;
+        return *(const memory8 *)host;
     case 2:
-        return *(const uint16_t *)host;
+        return *(const memory16 *)host;
     case 4:
-        return *(const uint32_t *)host;
+        return *(const memory32 *)host;
     case 8:
-        return *(const uint64_t *)host;
+        return *(const memory64 *)host;
     }
     return value;
 }
@@ -172,16 +179,16 @@ static inline void store(struct vcpu *cpu, const struct insn *i, uint64_t addres
     }
     switch (size) {
     case 1:
-        *(uint8_t *)host = (uint8_t)value;
+        *(memory8 *)host = (uint8_t)value;
         break;
     case 2:
-        *(uint16_t *)host = (uint16_t)value;
+        *(memory16 *)host = (uint16_t)value;
         break;
     case 4:
-        *(uint32_t *)host = (uint32_t)value;
+        *(memory32 *)host = (uint32_t)value;
         break;
     case 8:
-        *(uint64_t *)host = value;
+        *(memory64 *)host = value;
         break;
     }
 }

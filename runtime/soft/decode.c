@@ -10,7 +10,9 @@ static const struct op_row *const modules[] = {
     ops_system, ops_segment, ops_io,     ops_fpu,  ops_xstate, ops_legacy,
 };
 
-static select_fn *select_of[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+/* Two rows may name one mnemonic (MOVSD is a string instruction and an SSE one): who does not know the
+ * instruction returns NULL, and the other is asked. */
+static select_fn *select_of[ZYDIS_MNEMONIC_MAX_VALUE + 1][2];
 static ZydisDecoder decoders[3]; /* 16, 32, 64 bits */
 static pthread_once_t prepared = PTHREAD_ONCE_INIT;
 
@@ -18,7 +20,7 @@ static void prepare(void)
 {
     for (size_t m = 0; m < sizeof modules / sizeof modules[0]; m++)
         for (const struct op_row *row = modules[m]; row->select; row++)
-            select_of[row->mnemonic] = row->select;
+            select_of[row->mnemonic][select_of[row->mnemonic][0] != NULL] = row->select;
     ZydisDecoderInit(&decoders[0], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
     ZydisDecoderInit(&decoders[1], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
     ZydisDecoderInit(&decoders[2], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
@@ -182,8 +184,8 @@ enum decode_result decode_insn(struct vcpu *cpu, const uint8_t *bytes, size_t av
     if (ZYAN_SUCCESS(status)) {
         out->length = zydis.length;
         fill(d, out);
-        if (select_of[zydis.mnemonic])
-            run = select_of[zydis.mnemonic](d, out);
+        for (unsigned k = 0; k < 2 && !run && select_of[zydis.mnemonic][k]; k++)
+            run = select_of[zydis.mnemonic][k](d, out);
     }
     if (!run) {
         run = op_undefined;

@@ -102,7 +102,7 @@ static bool wakes(const struct vcpu *cpu)
     if (cpu->activity == ACTIVITY_WAIT_FOR_SIPI)
         return cpu->events & (VCPU_EVENT_SIPI | VCPU_EVENT_INIT);
     if (cpu->activity == ACTIVITY_HLT)
-        return (cpu->events & (VCPU_EVENT_NMI | VCPU_EVENT_INIT)) ||
+        return cpu->pending_db || (cpu->events & (VCPU_EVENT_NMI | VCPU_EVENT_INIT)) ||
                ((cpu->events & VCPU_EVENT_INTERRUPT) && (cpu->rflags & RFLAGS_IF));
     return cpu->activity == ACTIVITY_ACTIVE;
 }
@@ -199,7 +199,7 @@ static void step_instruction(struct vcpu *cpu)
     cpu->budget = 1;
     cpu->untrapped = false;
     run_block(cpu, block);
-    if (trap && !cpu->untrapped)
+    if (trap && !cpu->untrapped && !(cpu->shadow & SHADOW_MOVSS))
         cpu->pending_db |= 0x4000; /* BS */
 }
 
@@ -228,8 +228,10 @@ static void run_slice(struct vcpu *cpu)
         reclaim(cpu);
         if (cpu->budget <= 0 || !wakes(cpu))
             return;
-        if ((cpu->events || cpu->pending_db) && take_event(cpu))
+        if ((cpu->events || cpu->pending_db) && take_event(cpu)) {
+            cpu->link = NULL; /* RIP is no longer where that jump leads */
             continue;
+        }
         if (cpu->activity != ACTIVITY_ACTIVE)
             return;
         if (unlikely(needs_steps(cpu))) {
@@ -249,6 +251,7 @@ void soft_run(struct vcpu *cpu, int64_t instructions)
     cpu->vm->running = cpu;
     cpu->budget = soft->slice = instructions;
     cpu->withheld = 0;
+    cpu->link = NULL;
     if (setjmp(cpu->unwind))
         soft_unwound(cpu);
     run_slice(cpu);

@@ -363,8 +363,13 @@ void event_deliver_fault(struct vcpu *cpu)
 void event_software(struct vcpu *cpu, const struct insn *i, enum event_type type, int vector)
 {
     struct event event = {type, vector, false, 0, insn_next_rip(cpu, i), i};
+    /* what waits behind MOV SS is part of the same #DB */
+    uint64_t pending = type == EVENT_ICEBP ? cpu->pending_db : 0;
     deliver(cpu, &event);
     cpu->untrapped = true;
+    if (pending)
+        set_dr6(cpu, pending);
+    cpu->pending_db &= ~pending;
 }
 
 /* ---- shutdown ---- */

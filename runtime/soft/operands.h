@@ -8,12 +8,6 @@
 
 #include "runtime/soft/access.h"
 
-/* Guest memory has no alignment and no C type. */
-typedef uint8_t memory8;
-typedef uint16_t memory16 __attribute__((may_alias, aligned(1)));
-typedef uint32_t memory32 __attribute__((may_alias, aligned(1)));
-typedef uint64_t memory64 __attribute__((may_alias, aligned(1)));
-
 #define BODY static inline __attribute__((always_inline)) void
 /* Out of line: OP_SLOW functions may call, so they must not be merged into the fast ones. */
 #define OP_SLOW(name) SLOW name(struct vcpu *cpu, const struct insn *i)

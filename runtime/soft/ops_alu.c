@@ -38,7 +38,7 @@
         uintptr_t host;                                                                            \
         if (!address_simple(i) || !hit_write(cpu, address_of(cpu, i), bits / 8, &host))            \
             return name##_##form##bits##_slow(cpu, i);                                             \
-        uint##bits##_t *p = (uint##bits##_t *)host;                                                \
+        memory##bits *p = (memory##bits *)host;                                                    \
         uint##bits##_t d = *p, s = (uint##bits##_t)(source);                                       \
         uint16_t st;                                                                               \
         apply(mn, d, s);                                                                           \
@@ -64,7 +64,7 @@
         uintptr_t host;                                                                            \
         if (!address_simple(i) || !hit_read(cpu, address_of(cpu, i), bits / 8, &host))             \
             return name##_##form##bits##_slow(cpu, i);                                             \
-        const uint##bits##_t *p = (const uint##bits##_t *)host;                                    \
+        const memory##bits *p = (const memory##bits *)host;                                        \
         uint##bits##_t m = *p;                                                                     \
         uint##bits##_t d = (uint##bits##_t)(first), s = (uint##bits##_t)(second);                  \
         uint16_t st;                                                                               \
@@ -183,7 +183,7 @@ static insn_fn *select_xor_zero(struct decoded *d, struct insn *out)
         uintptr_t host;                                                                            \
         if (!address_simple(i) || !hit_write(cpu, address_of(cpu, i), bits / 8, &host))            \
             return name##_m##bits##_slow(cpu, i);                                                  \
-        uint##bits##_t *p = (uint##bits##_t *)host;                                                \
+        memory##bits *p = (memory##bits *)host;                                                    \
         uint##bits##_t d = *p;                                                                     \
         uint16_t st;                                                                               \
         apply(mn, d);                                                                              \

@@ -66,7 +66,7 @@ static __attribute__((noinline, cold)) void count_zeros(struct vcpu *cpu, const 
     if (value)
         count = (unsigned)(leading ? __builtin_clzll(value) - (64 - (int)bits)
                                    : __builtin_ctzll(value));
-    cpu->status = (uint16_t)((cpu->status & ~(STATUS_CF | STATUS_ZF)) | (value ? 0 : STATUS_CF) |
+    cpu->status = (uint16_t)(0x200u | (cpu->status & STATUS_OF) | (value ? 0 : STATUS_CF) |
                              (count ? 0 : STATUS_ZF));
     if (bits == 16)
         REG16(i->dst) = (uint16_t)count;

@@ -56,7 +56,7 @@ SLOW push_slow(struct vcpu *cpu, const struct insn *i, uint64_t value, uint64_t 
     uint64_t back = insn_next_rip(cpu, i);                                                         \
     if (unlikely(!hit_write(cpu, cpu->r[RSP] - 8, 8, &host)))                                      \
         return push_slow(cpu, i, back, target);                                                    \
-    *(uint64_t *)host = back;                                                                      \
+    *(memory64 *)host = back;                                                                      \
     cpu->r[RSP] -= 8
 
 OP(call_chained)
@@ -104,7 +104,7 @@ OP(jmp_m64)
     uintptr_t host;
     if (!address_simple(i) || !hit_read(cpu, address_of(cpu, i), 8, &host))
         return jmp_m64_slow(cpu, i);
-    uint64_t target = *(const uint64_t *)host;
+    uint64_t target = *(const memory64 *)host;
     if (unlikely(!canonical(target)))
         return not_canonical(cpu, i);
     GO_ANYWHERE(target);
@@ -133,7 +133,7 @@ OP(ret64)
     uintptr_t host;
     if (unlikely(!hit_read(cpu, cpu->r[RSP], 8, &host)))
         return ret_slow(cpu, i);
-    uint64_t target = *(const uint64_t *)host;
+    uint64_t target = *(const memory64 *)host;
     if (unlikely(!canonical(target)))
         return not_canonical(cpu, i);
     cpu->r[RSP] += 8 + (uint16_t)i->imm;

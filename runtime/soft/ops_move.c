@@ -20,7 +20,7 @@
         uintptr_t host;                                                                            \
         if (!address_simple(i) || !hit_read(cpu, address_of(cpu, i), from / 8, &host))             \
             return name##_slow(cpu, i);                                                            \
-        uint##from##_t m = *(const uint##from##_t *)host;                                          \
+        uint##from##_t m = *(const memory##from *)host;                                            \
         put(i->dst, value);                                                                        \
         NEXT;                                                                                      \
     }
@@ -36,7 +36,7 @@
         uintptr_t host;                                                                            \
         if (!address_simple(i) || !hit_write(cpu, address_of(cpu, i), bits / 8, &host))            \
             return name##_slow(cpu, i);                                                            \
-        *(uint##bits##_t *)host = (uint##bits##_t)(value);                                         \
+        *(memory##bits *)host = (uint##bits##_t)(value);                                           \
         NEXT;                                                                                      \
     }
 
@@ -78,7 +78,7 @@ MOV_SIZE(64)
         uintptr_t host;                                                                            \
         if (unlikely(!hit_read(cpu, PLAIN_ADDRESS, bits / 8, &host)))                              \
             return mov_rm##bits##_slow(cpu, i);                                                    \
-        REG64(i->dst) = *(const uint##bits##_t *)host;                                             \
+        REG64(i->dst) = *(const memory##bits *)host;                                               \
         NEXT;                                                                                      \
     }                                                                                              \
     OP(mov_plain_mr##bits)                                                                         \
@@ -86,7 +86,7 @@ MOV_SIZE(64)
         uintptr_t host;                                                                            \
         if (unlikely(!hit_write(cpu, PLAIN_ADDRESS, bits / 8, &host)))                             \
             return mov_mr##bits##_slow(cpu, i);                                                    \
-        *(uint##bits##_t *)host = REG##bits(i->dst);                                               \
+        *(memory##bits *)host = REG##bits(i->dst);                                                 \
         NEXT;                                                                                      \
     }
 PLAIN(32)

@@ -62,6 +62,10 @@ OP(sysret)
         vcpu_set_rflags(cpu, cpu->r[R11] & ~(uint64_t)(RFLAGS_RF | RFLAGS_VM));
     else
         cpu->rflags |= RFLAGS_IF;
+    /* SYSCALL and SYSRET are trapped if TF is set at their end */
+    cpu->untrapped = true;
+    if (cpu->rflags & RFLAGS_TF)
+        cpu->pending_db |= DR6_BS;
     if (i->aux == 8)
         return enter(cpu, i, (uint16_t)(base + 16), ss, 3, true, cpu->r[RCX]);
     return enter(cpu, i, base, ss, 3, false, (uint32_t)cpu->r[RCX]);

@@ -78,11 +78,16 @@ OP(rdpid)
     NEXT;
 }
 
-/* There are no performance counters: every index is out of range. */
+/* The four counters of this family (APM 2 13.2.1), which stand still. */
 OP(rdpmc)
 {
+    if (cpu->cpl != 0 && !(cpu->cr4 & CR4_PCE))
+        RAISE_GP();
     count_exit(cpu, i, EXIT_KIND_OTHER_LISTED);
-    RAISE_GP();
+    if ((uint32_t)cpu->r[RCX] >= 4)
+        RAISE_GP();
+    put_edx_eax(cpu, 0);
+    NEXT;
 }
 
 /* ---- caches and the TLB ---- */
@@ -304,7 +309,7 @@ insn_fn *select_mov_system(struct decoded *d, struct insn *out)
     for (unsigned k = 0; k < 2; k++)
         if (d->operands[k].type == ZYDIS_OPERAND_TYPE_REGISTER &&
             ZydisRegisterGetClass(d->operands[k].reg.value) == ZYDIS_REGCLASS_SEGMENT)
-            return select_mov_segment ? select_mov_segment(d, out) : NULL;
+            return select_mov_segment(d, out);
     return select_mov_control(d, out);
 }
 

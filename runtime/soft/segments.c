@@ -161,8 +161,11 @@ void segments_drop_privileged(struct vcpu *cpu)
     for (unsigned n = 0; n < sizeof data; n++) {
         struct segment *s = &cpu->segment[data[n]];
         bool conforming = rights_code(s->rights) && rights_conforming(s->rights);
-        if (!(s->rights & RIGHTS_UNUSABLE) && !conforming && RIGHTS_DPL(s->rights) < cpu->cpl)
-            segment_set_null(cpu, data[n], 0);
+        if (!(s->rights & RIGHTS_UNUSABLE) && !conforming && RIGHTS_DPL(s->rights) < cpu->cpl) {
+            /* Unlike a load, this keeps the base, which FS and GS go on using in 64-bit mode. */
+            s->selector = 0;
+            s->rights = RIGHTS_UNUSABLE;
+        }
     }
 }
 

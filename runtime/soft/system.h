@@ -44,7 +44,7 @@ bool control_write(struct vcpu *cpu, unsigned number, uint64_t value);
 uint64_t control_read(struct vcpu *cpu, unsigned number);
 
 /* MOV to and from a segment register (ops_segment.c). */
-insn_fn *select_mov_segment(struct decoded *d, struct insn *out) __attribute__((weak));
+insn_fn *select_mov_segment(struct decoded *d, struct insn *out);
 /* MOV where an operand is a segment, control or debug register: what ops_move.c calls. */
 insn_fn *select_mov_system(struct decoded *d, struct insn *out);
 

@@ -7,7 +7,6 @@
 
 #define AGAINST_HOST_DATA  ONE_INSN_DATA /* mapped in the test process too, at the same address */
 #define AGAINST_HOST_BYTES 0x10000u
-#define AGAINST_HOST_FLAGS (RFLAGS_STATUS | RFLAGS_DF)
 
 /* A vCPU in 64-bit mode at CPL 3, and the data region on both sides. */
 struct vcpu *against_host_vcpu(void);
@@ -19,7 +18,10 @@ void against_host_random(struct vcpu *cpu);
 /* One such value. */
 uint64_t against_host_value(void);
 
-/* Executes the bytes both ways and compares registers, flags of AGAINST_HOST_FLAGS and data. Repeats a REP
+/* Flags to compare from now on, until the next against_host_vcpu: at first all status flags and DF. */
+void against_host_flags(uint32_t flags);
+
+/* Executes the bytes both ways and compares registers, flags and data. Repeats a REP
  * instruction on the vCPU until it is done. Fails the test, with the bytes, if they differ or if the vCPU faults. */
 void same_as_host(struct vcpu *cpu, const uint8_t *bytes, size_t length);
 #define SAME_AS_HOST(cpu, ...)                                                                     \

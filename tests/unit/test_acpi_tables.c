@@ -94,7 +94,7 @@ static void test_all_tables_have_right_checksums_and_lie_in_the_area(void **stat
     check_table(number(fadt + 40, 4), true);
     assert_int_equal(number(fadt + 40, 4), number(fadt + 140, 8));
     check_table(number(fadt + 36, 4), false);
-    assert_int_equal(number(fadt + 36, 4), number(fadt + 132, 8));
+    assert_int_equal(number(fadt + 132, 8), 0);
     assert_true(is(number(fadt + 36, 4), "FACS"));
     assert_int_equal(number(fadt + 36, 4) % 64, 0);
 }

@@ -456,6 +456,7 @@ static void test_output_that_nobody_takes_any_more_ends_the_run(void **state)
 static void timed_out(int signal)
 {
     (void)signal;
+    // NOLINTNEXTLINE(bugprone-signal-handler): made for that
     vm_request_stop(&vm, SHUTDOWN_TIMEOUT, HVRUN_TIMEOUT);
 }
 

@@ -152,6 +152,19 @@ static void a_level_interrupts_again_after_its_end_while_it_is_up(void **state)
     assert_int_equal(entry(m, 14), LEVEL | 0x77);
 }
 
+static void a_level_that_comes_and_goes_while_it_is_served_is_coalesced(void **state)
+{
+    struct machine *m = *state;
+    route(m, 14, LEVEL | 0x98, 0);
+    line(m, 14, true);
+    assert_int_equal(machine_take(m, 0), 0x98);
+    line(m, 14, false);
+    line(m, 14, true);
+    line(m, 14, false);
+    eoi(m, 0);
+    assert_int_equal(machine_take(m, 0), -1);
+}
+
 static void a_level_that_meets_a_mask_comes_through_later(void **state)
 {
     struct machine *m = *state;
@@ -364,6 +377,7 @@ int main(void)
         TEST(an_edge_is_one_interrupt),
         TEST(an_edge_that_meets_a_mask_is_lost),
         TEST(a_level_interrupts_again_after_its_end_while_it_is_up),
+        TEST(a_level_that_comes_and_goes_while_it_is_served_is_coalesced),
         TEST(a_level_that_meets_a_mask_comes_through_later),
         TEST(masking_inside_the_handler_holds_the_level_back),
         TEST(the_end_is_found_by_vector_when_the_destination_has_changed),

@@ -60,7 +60,7 @@ static void registers_that_do_not_exist_fault(void **state)
                              0x10b,      0x17b,      0x178,      0x210,      0x251,      0x257,
                              0x25a,      0x267,      0x270,      0x276,      0x278,      0x400,
                              0x47f,      0x480,      0x7ff,      0x900,      0xda0,      0x40000000,
-                             0xc000007f, 0xc0000085, 0xc00000ff, 0xc0000104, 0xc0010000, 0xc0010114,
+                             0xc000007f, 0xc0000085, 0xc00000ff, 0xc0000104, 0xc0010008, 0xc0010114,
                              0xffffffff};
     uint64_t value;
     for (size_t n = 0; n < sizeof msrs / sizeof msrs[0]; n++) {
@@ -217,7 +217,7 @@ static void constants_are_read_only_and_the_same_as_read(void **state)
 {
     struct vcpu *cpu = *state;
     unsigned constants = 0;
-    const uint32_t bases[] = {0, 0xc0000000, 0xc0010000, 0xc0011000};
+    const uint32_t bases[] = {0, 0xc0000000, 0xc0010008, 0xc0011000};
     for (size_t b = 0; b < 4; b++)
         for (uint32_t msr = bases[b]; msr < bases[b] + 0x1000; msr++) {
             uint64_t value, read;

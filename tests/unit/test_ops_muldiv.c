@@ -10,7 +10,7 @@
 #include "tests/unit/code_runner.h"
 
 #define ROUNDS  400
-#define OPERAND (AGAINST_HOST_DATA + 0x1800)
+#define PLACE (AGAINST_HOST_DATA + 0x1800)
 
 static struct vcpu *cpu;
 
@@ -45,7 +45,7 @@ static void run_both(uint8_t *bytes, size_t length, size_t modrm, uint8_t regist
         bytes[modrm] = registers;
         same_as_host(cpu, bytes, length);
         bytes[modrm] = memory;
-        cpu->r[RDI] = OPERAND + (round & 15);
+        cpu->r[RDI] = PLACE + (round & 15);
         if (round % 16 == 15)
             cpu->r[RDI] = AGAINST_HOST_DATA + 0x1ffd;
         same_as_host(cpu, bytes, length);
@@ -152,7 +152,7 @@ static void quotients_are_the_hosts_and_what_does_not_fit_is_refused(void **stat
                 uint64_t by = cpu->r[RBX];
                 if (round % 3 == 0) {
                     bytes[n + 1] = (uint8_t)(0x07 | reg << 3);
-                    cpu->r[RDI] = OPERAND + (round & 3);
+                    cpu->r[RDI] = PLACE + (round & 3);
                     memcpy(one_insn_at(cpu, cpu->r[RDI]), &by, 8);
                 }
                 divide(bytes, n + 2, reg == 7, size, by);
@@ -244,7 +244,7 @@ static void compare_and_exchange_is_the_hosts(void **state)
                 cpu->r[RBX] = cpu->r[RAX];
             bytes[n + 2] = 0xd3;
             same_as_host(cpu, bytes, n + 3);
-            cpu->r[RDI] = OPERAND + (round & 15);
+            cpu->r[RDI] = PLACE + (round & 15);
             memcpy(one_insn_at(cpu, cpu->r[RDI]), &cpu->r[RAX], 8);
             bytes[n + 2] = 0x17;
             same_as_host(cpu, bytes, n + 3);
@@ -264,11 +264,11 @@ static void double_width_compare_and_exchange_is_the_hosts(void **state)
         }
         for (unsigned round = 0; round < ROUNDS; round++) {
             against_host_random(cpu);
-            cpu->r[RDI] = OPERAND;
+            cpu->r[RDI] = PLACE;
             if (round & 1) {
                 uint64_t low = wide ? cpu->r[RAX] : cpu->r[RDX] << 32 | (uint32_t)cpu->r[RAX];
-                memcpy(one_insn_at(cpu, OPERAND), &low, 8);
-                memcpy(one_insn_at(cpu, OPERAND + 8), &cpu->r[RDX], 8);
+                memcpy(one_insn_at(cpu, PLACE), &low, 8);
+                memcpy(one_insn_at(cpu, PLACE + 8), &cpu->r[RDX], 8);
             }
             same_as_host(cpu, bytes, length);
         }
@@ -278,13 +278,13 @@ static void double_width_compare_and_exchange_is_the_hosts(void **state)
 static void cmpxchg16b_wants_an_aligned_operand(void **state)
 {
     (void)state;
-    cpu->r[RDI] = OPERAND + 8;
+    cpu->r[RDI] = PLACE + 8;
     cpu->rip = ONE_INSN_CODE;
     struct one_insn_result r = ONE_INSN(cpu, 0x48, 0x0f, 0xc7, 0x0f);
     assert_true(r.fault);
     assert_int_equal(r.vector, EXC_GP);
     assert_int_equal(r.error, 0);
-    cpu->r[RDI] = OPERAND;
+    cpu->r[RDI] = PLACE;
     r = ONE_INSN(cpu, 0x48, 0x0f, 0xc7, 0x0f);
     assert_false(r.fault);
 }
@@ -294,10 +294,10 @@ static void compare_and_exchange_needs_write_permission_in_any_case(void **state
 {
     (void)state;
     static const uint8_t forms[][6] = {{4, 0x48, 0x0f, 0xb1, 0x17}, {4, 0x48, 0x0f, 0xc7, 0x0f}};
-    *one_insn_pte(cpu, OPERAND) &= ~2ull;
+    *one_insn_pte(cpu, PLACE) &= ~2ull;
     one_insn_flush(cpu);
     for (unsigned f = 0; f < 2; f++) {
-        cpu->r[RDI] = OPERAND;
+        cpu->r[RDI] = PLACE;
         cpu->r[RAX] = 77; /* not what is there */
         cpu->rip = ONE_INSN_CODE;
         struct one_insn_result r = one_insn_run(cpu, forms[f] + 1, forms[f][0]);

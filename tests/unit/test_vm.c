@@ -194,6 +194,7 @@ static void test_another_thread_can_ask_for_the_end(void **state)
 
 static void on_signal(int number)
 {
+    // NOLINTNEXTLINE(bugprone-signal-handler): made for that
     vm_request_stop(&vm, SHUTDOWN_SIGNAL, number == SIGUSR1 ? HVRUN_SIGTERM : HVRUN_SIGINT);
 }
 
