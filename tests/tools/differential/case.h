@@ -97,7 +97,8 @@ void soft_side_run(struct soft_side *soft, const struct test_case *c, struct mac
 
 /* ---- compare.c ---- */
 /* True if both led to the same; otherwise, if `out` is not NULL, every difference is printed. */
-bool same_outcome(const struct machine *host, const struct machine *soft, FILE *out);
+bool same_outcome(const struct test_case *c, const struct machine *host, const struct machine *soft,
+                  FILE *out);
 /* The listing of a case and the state it begins in. */
 void print_case(const struct test_case *c, FILE *out);
 

@@ -47,7 +47,13 @@ static bool is_excluded(const ZydisDecodedInstruction *z)
     default:
         break;
     }
+    if (z->opcode_map == ZYDIS_OPCODE_MAP_0F && z->opcode == 0x0d && z->raw.modrm.mod == 3)
+        return true; /* PREFETCH of a register: #UD or nothing, by the processor's maker */
+    if ((z->mnemonic == ZYDIS_MNEMONIC_LOOPE || z->mnemonic == ZYDIS_MNEMONIC_LOOPNE) &&
+        z->raw.prefix_count > 0)
+        return true; /* F2 and F3 exchange the two on some processors */
     switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_CPUID:
     case ZYDIS_MNEMONIC_FXSAVE: /* FIP and FDP, which are not compared, get into memory */
     case ZYDIS_MNEMONIC_FXSAVE64:
     case ZYDIS_MNEMONIC_FNSAVE:

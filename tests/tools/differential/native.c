@@ -118,9 +118,9 @@ static void load(ucontext_t *context, const struct job *job)
 
 static void on_signal(int number, siginfo_t *info, void *context)
 {
-    /* the case may have set AC, and this code reads unaligned */
+    /* The case may have set AC, and this code reads unaligned; NT and ID would stay set for the next case. */
     __asm__ volatile(
-        "lea -128(%%rsp), %%rsp; pushfq; andq $~0x40400, (%%rsp); popfq; lea 128(%%rsp), %%rsp"
+        "lea -128(%%rsp), %%rsp; pushfq; andq $~0x244400, (%%rsp); popfq; lea 128(%%rsp), %%rsp"
         :
         :
         : "memory", "cc");

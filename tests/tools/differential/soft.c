@@ -72,7 +72,7 @@ static void build_tables(struct soft_side *soft)
     put(soft, GDT + KERNEL_SS, 0x00cf93000000ffff);
     put(soft, GDT + (USER_DS & ~7), 0x00cff3000000ffff);
     put(soft, GDT + (USER_CS & ~7), 0x00affb000000ffff);
-    put(soft, TSS + 4, KERNEL + STACK_TOP);               /* RSP0 */
+    put(soft, TSS + 4, KERNEL + STACK_TOP);      /* RSP0 */
     put(soft, TSS + 0x60, (uint64_t)0x68 << 48); /* no I/O permission bitmap */
     for (uint64_t vector = 0; vector < 32; vector++) {
         uint64_t at = HANDLERS + vector, linear = KERNEL + at;
