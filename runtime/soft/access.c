@@ -161,6 +161,9 @@ static unsigned resolve(struct vcpu *cpu, const struct insn *i, uint64_t linear,
     uint64_t second = linear + first;
     if (narrow)
         second = (uint32_t)second;
+    bool canonical = narrow || (uint64_t)((int64_t)(second << 16) >> 16) == second;
+    if (!canonical) /* that is looked at before any page is */
+        resolve_page(cpu, i, second, size - first, access, mode);
     part[0] = resolve_page(cpu, i, linear, first, access, mode);
     part[1] = resolve_page(cpu, i, second, size - first, access, mode);
     return 2;
