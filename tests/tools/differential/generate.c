@@ -52,6 +52,8 @@ static bool is_excluded(const ZydisDecodedInstruction *z)
     if ((z->mnemonic == ZYDIS_MNEMONIC_LOOPE || z->mnemonic == ZYDIS_MNEMONIC_LOOPNE) &&
         z->raw.prefix_count > 0)
         return true; /* F2 and F3 exchange the two on some processors */
+    if (z->mnemonic == ZYDIS_MNEMONIC_ENTER && z->operand_width == 16)
+        return true; /* what it leaves above BP */
     if (z->mnemonic == ZYDIS_MNEMONIC_PAUSE && z->raw.rex.B)
         return true; /* XCHG R8, RAX on some */
     switch (z->mnemonic) {
