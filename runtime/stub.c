@@ -232,11 +232,26 @@ static int fill_tables(struct attach *a)
             !memory_write(memory, physical, &table->msr, sizeof table->msr))
             result = bad(a, "the MSR table is outside the loaded image", a->stub->header_linear);
     }
-    if (h->state_offset && !fetch(a, h->state_offset, NULL, a->stub->state_size = h->state_size,
-                                  &a->stub->state_physical))
-        result = bad(a, "the state page is outside the loaded image", a->stub->header_linear);
     free(table);
     return result;
+}
+
+static int find_state(struct attach *a)
+{
+    const struct pv_header *h = &a->header;
+    struct stub *stub = a->stub;
+    if (!h->state_offset)
+        return 0;
+    if (h->state_size < sizeof(struct pv_state) ||
+        !fetch(a, h->state_offset, NULL, h->state_size, &stub->state_physical) ||
+        stub->state_physical % 64) {
+        stub->state_physical = 0;
+        return bad(a, "the state page is outside the loaded image, too small, or not aligned",
+                   stub->header_linear);
+    }
+    stub->state_size = h->state_size;
+    stub_devices_start(a->vm);
+    return 0;
 }
 
 static int attach(struct attach *a, const struct pv_note *note)
@@ -250,7 +265,7 @@ static int attach(struct attach *a, const struct pv_note *note)
     for (uint32_t k = 0; k < stub->routine_count; k++)
         if (copy_routine(a, k) < 0)
             return -1;
-    if (fill_tables(a) < 0)
+    if (fill_tables(a) < 0 || find_state(a) < 0)
         return -1;
     for (uint32_t k = 0; k < stub->routine_count; k++)
         if (link_routine(a, k) < 0)
@@ -282,6 +297,8 @@ void stub_detach(struct vm *vm)
 {
     if (!vm->stub)
         return;
+    vm->bus.before = NULL;
+    vm->bus.after = NULL;
     free(vm->stub->routines);
     free(vm->stub);
     vm->stub = NULL;

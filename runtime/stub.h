@@ -12,6 +12,7 @@
 
 #include "hvstub/hvstub.h"
 #include "image/error.h"
+#include "runtime/stub_devices.h"
 
 struct image;
 struct insn;
@@ -39,6 +40,7 @@ struct stub {
     uint32_t routine_count;
     uint32_t linked_count;
     struct stub_routine *routines;
+    struct stub_devices devices;
 };
 
 /* Finds, checks and links the stub of a patched image that is loaded already: routines lead to their emulation, tables are
