@@ -59,6 +59,10 @@ bool stub_ud1(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip);
 
 enum { STUB_UD1_PLAIN, STUB_UD1_BREAK, STUB_UD1_BARE };
 
+/* ---- stub_tables.c: what is constant, in the form that the templates look up ---- */
+void stub_fill_cpuid(const struct vm *vm, struct pv_cpuid_table *table);
+void stub_fill_msrs(struct pv_msr_table *table);
+
 /* ---- doorbell.c: the host's handlers, found by kind ---- */
 /* The guest's registers as an emulated instruction sees them: those the routine pushed are back in place. */
 struct doorbell {
