@@ -250,6 +250,7 @@ struct vcpu {
     uint64_t mtrr[32];     /* variable and fixed MTRRs, kept for the guest; no effect */
     uint64_t msr_kept[12]; /* MSRs that have no effect, kept for the guest (msr.c) */
     uint64_t random;       /* what RDRAND gives follows from it in a deterministic run */
+    uint64_t kvm_wall_clock, kvm_system_time; /* kvmclock.h */
     uint64_t xcr0, xss;
     uint32_t pkru;
     struct fpu fpu;

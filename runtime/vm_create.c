@@ -1,4 +1,5 @@
 /* A machine put together and taken apart. */
+#include <time.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,7 @@ int vm_create(struct vm *vm, struct error *err)
     if (vm->config.smp < 1 || vm->config.smp > VCPUS_MAX)
         return fail(err, HVRUN_USAGE, "%u processors: 1 to %d are possible", vm->config.smp,
                     VCPUS_MAX);
+    vm->start_date = vm->config.deterministic ? VM_FIXED_DATE : time(NULL);
     if (memory_create(&vm->memory, vm->config.memory, err))
         return -1;
     vm->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

@@ -2,8 +2,9 @@
  * console. Sending takes no time: the transmitter is always empty, and says so as soon as asked to.
  *
  * The far end sends only to a guest that listens: one with the receive interrupt on, or one that keeps
- * reading the line status without writing. Otherwise what a user types, or a script pipes in, before
- * the guest has set the port up would be thrown away with the FIFO. */
+ * reading the line status without writing; and it waits a little while the guest sets the port up.
+ * Otherwise what a user types, or a script pipes in, before the guest is ready would be thrown away with
+ * the FIFO. */
 #include "runtime/devices/uart16550.h"
 
 #include <stdlib.h>
@@ -49,6 +50,12 @@ _Static_assert(IER_DLM == UART16550_IER && LSR == UART16550_LSR, "uart16550.h");
  * kernel that only writes reads it once or twice a byte. */
 #define POLLS_LISTENING 16
 
+/* Guest time in ns that the far end waits after the guest has cleared its FIFOs, and after it has turned
+ * the receive interrupt on. Linux turns it on to see whether the bit is there; to set the port up it
+ * clears the FIFOs, turns the interrupt on, and then turns the FIFOs on, which clears them once more. */
+#define WAIT_FIFOS     5000000ull
+#define WAIT_INTERRUPT 100000ull
+
 struct uart16550 {
     struct vm *vm;
     uint8_t ier, fcr, lcr, mcr, scr;
@@ -62,6 +69,7 @@ struct uart16550 {
     bool level;        /* of the interrupt line */
     unsigned polls;
     struct timer timeout;
+    struct timer settled; /* while armed, the far end waits */
 };
 
 static const struct uart16550 power_on = {
@@ -108,7 +116,7 @@ static void restart_timeout(struct uart16550 *u)
     if (u->fcr & FCR_ENABLE && u->count && u->count < trigger(u)) {
         uint64_t bit = (u->divisor ? u->divisor : 1u) * 16ull * 1000000000ull / 1843200;
         clock_arm(&u->vm->clock, &u->timeout, clock_now(&u->vm->clock) + 4 * 10 * bit);
-    } else if (u->timeout.armed) {
+    } else {
         clock_cancel(&u->vm->clock, &u->timeout);
     }
 }
@@ -147,7 +155,7 @@ static void clear_receiver(struct uart16550 *u)
 static void pull(struct uart16550 *u)
 {
     bool listening = u->ier & IER_RX || u->polls >= POLLS_LISTENING;
-    if (!listening || u->mcr & MCR_LOOP || !room(u) || !console_readable(u->vm))
+    if (!listening || u->settled.armed || u->mcr & MCR_LOOP || !room(u) || !console_readable(u->vm))
         return;
     while (room(u)) {
         int byte = console_read(u->vm);
@@ -163,6 +171,20 @@ void uart16550_attend(void *uart)
     struct uart16550 *u = uart;
     pull(u);
     update_line(u);
+}
+
+/* Keeps the far end from sending for `span` ns at least. */
+static void wait(struct uart16550 *u, uint64_t span)
+{
+    uint64_t end = clock_now(&u->vm->clock) + span;
+    if (!u->settled.armed || u->settled.deadline < end)
+        clock_arm(&u->vm->clock, &u->settled, end);
+}
+
+static void fire_settled(void *device, uint64_t now)
+{
+    (void)now;
+    uart16550_attend(device);
 }
 
 static void transmit(struct uart16550 *u, uint8_t byte)
@@ -221,16 +243,19 @@ static void write_fcr(struct uart16550 *u, uint8_t value)
         clear_receiver(u);
     else
         restart_timeout(u);
+    if (toggled || value & FCR_CLEAR_RX)
+        wait(u, WAIT_FIFOS);
 }
 
 static void write_ier(struct uart16550 *u, uint8_t value)
 {
     if (value & ~u->ier & IER_THRE)
         u->thre_waiting = true; /* the transmitter is empty */
+    if (value & ~u->ier & IER_RX)
+        wait(u, WAIT_INTERRUPT);
     u->ier = value & 0x0f;
     if (!(u->ier & IER_RX))
         u->polls = 0;
-    pull(u);
 }
 
 static uint64_t uart_read(void *device, uint64_t offset, unsigned width)
@@ -344,14 +369,15 @@ static void uart_reset(void *device)
 {
     struct uart16550 *u = device;
     struct vm *vm = u->vm;
-    if (u->timeout.armed)
-        clock_cancel(&vm->clock, &u->timeout);
+    clock_cancel(&vm->clock, &u->timeout);
+    clock_cancel(&vm->clock, &u->settled);
     if (u->level)
         irq_set(vm, IRQ_COM1, false);
     *u = power_on;
     u->vm = vm;
     u->timeout.fire = fire_timeout;
-    u->timeout.context = u;
+    u->settled.fire = fire_settled;
+    u->timeout.context = u->settled.context = u;
 }
 
 static void *uart_create(struct vm *vm, struct error *err)

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include "runtime/cpuid.h"
 #include "runtime/soft/access.h"
 
 static const struct op_row *const modules[] = {
@@ -181,7 +182,7 @@ enum decode_result decode_insn(struct vcpu *cpu, const uint8_t *bytes, size_t av
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
         return DECODE_TOO_LONG;
     insn_fn *run = NULL;
-    if (ZYAN_SUCCESS(status)) {
+    if (ZYAN_SUCCESS(status) && cpuid_offers_isa(zydis.meta.isa_set)) {
         out->length = zydis.length;
         fill(d, out);
         for (unsigned k = 0; k < 2 && !run && select_of[zydis.mnemonic][k]; k++)

@@ -110,7 +110,7 @@ static bool wakes(const struct vcpu *cpu)
 
 static void take_init(struct vcpu *cpu)
 {
-    cpu->events &= ~(VCPU_EVENT_INIT | VCPU_EVENT_SIPI);
+    cpu->events &= ~VCPU_EVENT_INIT;
     vcpu_reset(cpu, true);
     lapic_init(cpu);
 }

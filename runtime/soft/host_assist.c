@@ -65,13 +65,13 @@ static const struct assist *add(const struct stub_plan *plan, uint16_t *slot)
         return NULL;
     struct assist *assist = &stubs.entry[stubs.entries].assist;
     stubs.entry[stubs.entries].plan = *plan;
-    bool aligned =
-        plan->how & ASSIST_ALIGNED ||
-        (plan->class != ASSIST_CLASS_AVX && plan->size == 16 && !(plan->how & ASSIST_UNALIGNED));
+    bool aligned = plan->class != ASSIST_CLASS_AVX && plan->memory && plan->size == 16 &&
+                   !(plan->how & ASSIST_UNALIGNED);
     *assist = (struct assist){.size = plan->size,
-                              .align = aligned && plan->memory ? (uint8_t)(plan->size - 1) : 0,
+                              .align = aligned ? 15 : 0,
                               .class = plan->class,
                               .memory = plan->memory,
+                              .lenient = plan->how & ASSIST_LENIENT,
                               .mxcsr = plan->how & ASSIST_MXCSR,
                               .sse = plan->sse};
     memcpy(&assist->run, &run, sizeof run);

@@ -25,12 +25,14 @@ struct assist {
     uint8_t class;  /* enum assist_class */
     uint8_t memory; /* enum assist_memory */
     bool mxcsr;     /* depends on MXCSR, or changes its flags */
+    bool lenient;   /* a misaligned operand is copied, it does not fault */
     bool sse;       /* needs CR4.OSFXSR besides being MMX */
 };
 
 /* How a row of the white list is to be executed. */
-#define ASSIST_MXCSR   1u /* loads the guest's MXCSR before, stores it after */
-#define ASSIST_ALIGNED 2u /* the memory operand must be aligned to its size, VEX-encoded too */
+#define ASSIST_MXCSR 1u /* loads the guest's MXCSR before, stores it after */
+/* Intel's processors want a 16-byte operand aligned, AMD's do not: the guest need not, the host gets it so */
+#define ASSIST_LENIENT 16u
 #define ASSIST_FLAGS   8u /* x87: reads or writes the status flags */
 #define ASSIST_UNALIGNED                                                                           \
     4u /* a 16-byte operand need not be aligned, though the encoding is not VEX */

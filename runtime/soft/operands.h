@@ -6,6 +6,7 @@
 #ifndef RUNTIME_SOFT_OPERANDS_H
 #define RUNTIME_SOFT_OPERANDS_H
 
+#include "runtime/cpuid.h"
 #include "runtime/soft/access.h"
 
 #define BODY static inline __attribute__((always_inline)) void
@@ -93,25 +94,6 @@ static inline unsigned operand_size(const struct decoded *d, unsigned n)
 static inline bool vex_allowed(const struct decoded *d)
 {
     return vcpu_protected(d->cpu) && !vcpu_v86(d->cpu);
-}
-
-/* The integer extensions that the guest's CPUID may lack. */
-enum guest_feature { GUEST_BMI1, GUEST_BMI2, GUEST_LZCNT, GUEST_ADX, GUEST_MOVBE };
-static inline bool guest_has(const struct decoded *d, enum guest_feature feature)
-{
-    switch (feature) {
-    case GUEST_BMI1:
-        return cpuid_answer(d->cpu, 7, 0).ebx >> 3 & 1;
-    case GUEST_BMI2:
-        return cpuid_answer(d->cpu, 7, 0).ebx >> 8 & 1;
-    case GUEST_ADX:
-        return cpuid_answer(d->cpu, 7, 0).ebx >> 19 & 1;
-    case GUEST_LZCNT:
-        return cpuid_answer(d->cpu, 0x80000001, 0).ecx >> 5 & 1;
-    case GUEST_MOVBE:
-        return cpuid_answer(d->cpu, 1, 0).ecx >> 22 & 1;
-    }
-    return false;
 }
 
 /* Tests: pretend that the host has not got some instructions; returns what it has, as the same mask. */

@@ -159,14 +159,14 @@ insn_fn *select_popcnt(struct decoded *d, struct insn *out)
 /* On a processor without them, TZCNT and LZCNT are BSF and BSR with a prefix that means nothing. */
 insn_fn *select_tzcnt(struct decoded *d, struct insn *out)
 {
-    if (!guest_has(d, GUEST_BMI1))
+    if (!cpuid_offers(FEATURE_BMI1))
         return select_source(d, out, &bsf_functions);
     return select_source(d, out, host.bmi1 ? &tzcnt_functions : &tzcnt_soft_functions);
 }
 
 insn_fn *select_lzcnt(struct decoded *d, struct insn *out)
 {
-    if (!guest_has(d, GUEST_LZCNT))
+    if (!cpuid_offers(FEATURE_ABM))
         return select_source(d, out, &bsr_functions);
     return select_source(d, out, host.lzcnt ? &lzcnt_functions : &lzcnt_soft_functions);
 }
@@ -289,25 +289,25 @@ static insn_fn *select_bmi(struct decoded *d, struct insn *out, unsigned rm, uns
     insn_fn *select_##name(struct decoded *d, struct insn *out)                                    \
     {                                                                                              \
         static insn_fn *const functions[4] = {name##_r32, name##_r64, name##_m32, name##_m64};     \
-        return guest_has(d, feature) ? select_bmi(d, out, rm, other, functions) : NULL;            \
+        return cpuid_offers(feature) ? select_bmi(d, out, rm, other, functions) : NULL;            \
     }
 
-BMI_SELECT(andn, GUEST_BMI1, 2, 1)
-BMI_SELECT(bextr, GUEST_BMI1, 1, 2)
-BMI_SELECT(blsi, GUEST_BMI1, 1, 0)
-BMI_SELECT(blsmsk, GUEST_BMI1, 1, 0)
-BMI_SELECT(blsr, GUEST_BMI1, 1, 0)
-BMI_SELECT(bzhi, GUEST_BMI2, 1, 2)
-BMI_SELECT(pdep, GUEST_BMI2, 2, 1)
-BMI_SELECT(pext, GUEST_BMI2, 2, 1)
-BMI_SELECT(sarx, GUEST_BMI2, 1, 2)
-BMI_SELECT(shlx, GUEST_BMI2, 1, 2)
-BMI_SELECT(shrx, GUEST_BMI2, 1, 2)
+BMI_SELECT(andn, FEATURE_BMI1, 2, 1)
+BMI_SELECT(bextr, FEATURE_BMI1, 1, 2)
+BMI_SELECT(blsi, FEATURE_BMI1, 1, 0)
+BMI_SELECT(blsmsk, FEATURE_BMI1, 1, 0)
+BMI_SELECT(blsr, FEATURE_BMI1, 1, 0)
+BMI_SELECT(bzhi, FEATURE_BMI2, 1, 2)
+BMI_SELECT(pdep, FEATURE_BMI2, 2, 1)
+BMI_SELECT(pext, FEATURE_BMI2, 2, 1)
+BMI_SELECT(sarx, FEATURE_BMI2, 1, 2)
+BMI_SELECT(shlx, FEATURE_BMI2, 1, 2)
+BMI_SELECT(shrx, FEATURE_BMI2, 1, 2)
 
 insn_fn *select_rorx(struct decoded *d, struct insn *out)
 {
     static insn_fn *const functions[4] = {rorx_r32, rorx_r64, rorx_m32, rorx_m64};
-    if (!guest_has(d, GUEST_BMI2))
+    if (!cpuid_offers(FEATURE_BMI2))
         return NULL;
     out->imm = d->operands[2].imm.value.u;
     return select_bmi(d, out, 1, 0, functions);
@@ -364,7 +364,7 @@ insn_fn *select_movbe(struct decoded *d, struct insn *out)
     static insn_fn *const loads[4] = {NULL, movbe_m16, movbe_m32, movbe_m64};
     static insn_fn *const stores[4] = {NULL, movbe_store16, movbe_store32, movbe_store64};
     unsigned size = operand_size(d, 0);
-    if (!guest_has(d, GUEST_MOVBE))
+    if (!cpuid_offers(FEATURE_MOVBE))
         return NULL;
     if (operand_is_memory(d, 0)) {
         out->src = operand_register(d, 1);

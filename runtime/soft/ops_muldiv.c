@@ -236,7 +236,7 @@ CARRY_FUNCTIONS(adox, 64, STATUS_OF)
 static insn_fn *select_mulx(struct decoded *d, struct insn *out)
 {
     bool wide = operand_size(d, 0) == 3;
-    if (!vex_allowed(d) || !guest_has(d, GUEST_BMI2))
+    if (!vex_allowed(d) || !cpuid_offers(FEATURE_BMI2))
         return NULL;
     out->dst = operand_register(d, 0);
     out->src = operand_register(d, 1);
@@ -249,7 +249,7 @@ static insn_fn *select_mulx(struct decoded *d, struct insn *out)
 static insn_fn *select_carry(struct decoded *d, struct insn *out, insn_fn *const functions[4])
 {
     bool wide = operand_size(d, 0) == 3;
-    if (!guest_has(d, GUEST_ADX))
+    if (!cpuid_offers(FEATURE_ADX))
         return NULL;
     out->dst = operand_register(d, 0);
     if (operand_is_memory(d, 1))

@@ -1,4 +1,6 @@
 /* MMX, SSE and AVX instructions that the host executes through a stub. */
+#include <emmintrin.h>
+
 #include "runtime/cpuid.h"
 #include "runtime/soft/fpu.h"
 
@@ -38,8 +40,6 @@ static inline void host_mxcsr_restore(uint32_t guest)
 static uint32_t run_masked(struct vcpu *cpu, const struct assist *a, void *memory, uint32_t control)
 {
     FPU_MXCSR(&cpu->fpu) = (control & ~MXCSR_FLAGS) | MXCSR_MASKS;
-    if (a->class == ASSIST_CLASS_MMX)
-        mmx_enter(&cpu->fpu);
     a->run(cpu, memory, NULL);
     uint32_t raised = FPU_MXCSR(&cpu->fpu) & MXCSR_FLAGS;
     host_mxcsr_restore(control | MXCSR_CONTROL);
@@ -86,6 +86,8 @@ static void run_unmasked(struct vcpu *cpu, const struct insn *i, const struct as
 {
     struct registers before, after;
     uint32_t guest = FPU_MXCSR(&cpu->fpu);
+    if (a->class == ASSIST_CLASS_MMX) /* even if the instruction then raises #XM */
+        mmx_enter(&cpu->fpu);
     registers_save(cpu, &before);
     /* The guest's FTZ has no effect on an underflow that is not masked. */
     uint32_t control = guest & MXCSR_UM ? guest : guest & ~MXCSR_FTZ;
@@ -147,8 +149,11 @@ ALWAYS const struct insn *execute(struct vcpu *cpu, const struct insn *i, enum a
         mmx_check(cpu, i, a->sse);
     if (memory != ASSIST_NO_MEMORY) {
         uint64_t address = linear(cpu, i, a->size, memory == ASSIST_STORE);
-        if (unlikely(address & a->align))
-            RAISE_GP();
+        if (unlikely(address & a->align)) {
+            if (!a->lenient)
+                RAISE_GP();
+            return run_copied(cpu, i, address);
+        }
         host = memory == ASSIST_LOAD ? host_read(cpu, address, a->size)
                                      : host_write(cpu, address, a->size);
         /* What an exception must not store goes through a copy. */
@@ -205,9 +210,9 @@ insn_fn *select_simd_unaligned(struct decoded *d, struct insn *out)
 {
     return choose(d, out, ASSIST_UNALIGNED);
 }
-insn_fn *select_simd_aligned(struct decoded *d, struct insn *out)
+insn_fn *select_simd_lenient(struct decoded *d, struct insn *out)
 {
-    return choose(d, out, ASSIST_ALIGNED);
+    return choose(d, out, ASSIST_LENIENT);
 }
 insn_fn *select_simd_fp(struct decoded *d, struct insn *out)
 {
@@ -215,12 +220,22 @@ insn_fn *select_simd_fp(struct decoded *d, struct insn *out)
 }
 
 /* ---- the upper halves ---- */
+/* Code of 32 bits leaves the registers that it cannot name as they are. */
+static inline void clear_registers(void *registers, bool all)
+{
+    __m128i zero = _mm_setzero_si128(), *p = registers;
+    __asm__("" : "+x"(zero)); /* else the compiler makes it a slow string instruction */
+    for (unsigned n = 0; n < 8; n++)
+        p[n] = zero;
+    for (unsigned n = 8; all && n < 16; n++)
+        p[n] = zero;
+}
+
 OP(vzeroupper)
 {
     if (!avx_ready(cpu))
         avx_refuse(cpu, i);
-    unsigned registers = vcpu_code64(cpu) ? 16 : 8;
-    memset(cpu->fpu.ymm_high, 0, registers * sizeof cpu->fpu.ymm_high[0]);
+    clear_registers(cpu->fpu.ymm_high, vcpu_code64(cpu));
     NEXT;
 }
 
@@ -228,9 +243,8 @@ OP(vzeroall)
 {
     if (!avx_ready(cpu))
         avx_refuse(cpu, i);
-    unsigned registers = vcpu_code64(cpu) ? 16 : 8;
-    memset(cpu->fpu.ymm_high, 0, registers * sizeof cpu->fpu.ymm_high[0]);
-    memset(FPU_XMM(&cpu->fpu, 0), 0, registers * 16u);
+    clear_registers(cpu->fpu.ymm_high, vcpu_code64(cpu));
+    clear_registers(FPU_XMM(&cpu->fpu, 0), vcpu_code64(cpu));
     NEXT;
 }
 

@@ -3,10 +3,17 @@
 
 #include <stdarg.h>
 
-enum { COM1 = 0x3f8, LINE_STATUS = 5, TRANSMITTER_EMPTY = 0x20, DEBUG_EXIT = 0xf4, VECTORS = 256 };
+enum {
+    COM1 = 0x3f8,
+    LINE_STATUS = 5,
+    TRANSMITTER_EMPTY = 0x20,
+    DEBUG_EXIT = 0xf4,
+    VECTORS = 256,
+    TRAP_FLAG = 0x100
+};
 
 volatile struct fault fault;
-uint64_t recovery;
+uint64_t recovery, recovery_stack;
 extern uint32_t multiboot_info;
 static unsigned failures;
 
@@ -91,7 +98,8 @@ bool command_line_has(const char *word)
 {
     enum { COMMAND_LINE = 4, FLAG_COMMAND_LINE = 4 };
     const uint32_t *info = (const uint32_t *)(uintptr_t)multiboot_info;
-    const char *line = info[0] & FLAG_COMMAND_LINE ? (const char *)(uintptr_t)info[COMMAND_LINE] : "";
+    const char *line =
+        info[0] & FLAG_COMMAND_LINE ? (const char *)(uintptr_t)info[COMMAND_LINE] : "";
     while (*line) {
         const char *w = word;
         while (*w && *line == *w) {
@@ -136,7 +144,8 @@ void limit_idt(unsigned count)
     struct {
         uint16_t limit;
         uint64_t base;
-    } __attribute__((packed)) pointer = {(uint16_t)(count * sizeof(struct gate) - 1), (uint64_t)idt};
+    } __attribute__((packed))
+    pointer = {(uint16_t)(count * sizeof(struct gate) - 1), (uint64_t)idt};
     if (!count)
         pointer.limit = 0;
     __asm__ volatile("lidt %0" : : "m"(pointer));
@@ -172,6 +181,8 @@ void interrupt(struct frame *frame)
     if (frame->vector < 32 && recovery) {
         fault = (struct fault){(int)frame->vector, frame->error, frame->rip, READ_CR(2)};
         frame->rip = recovery;
+        frame->rsp = recovery_stack;
+        frame->rflags &= ~(uint64_t)TRAP_FLAG;
         recovery = 0;
         return;
     }
@@ -187,7 +198,8 @@ static void load_tss(void)
     tss.rsp[0] = (uint64_t)stack_top;
     tss.ist[0] = (uint64_t)fault_stack_top;
     tss.io_map = sizeof tss;
-    gdt_tss[0] = (sizeof tss - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
+    gdt_tss[0] =
+        (sizeof tss - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
     gdt_tss[1] = base >> 32;
     __asm__ volatile("ltr %w0" : : "r"(TSS_SELECTOR));
 }

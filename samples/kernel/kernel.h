@@ -9,11 +9,31 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { KERNEL_CODE = 0x08, KERNEL_DATA = 0x10, USER_DATA = 0x23, USER_CODE = 0x2b, ABSENT_DATA = 0x40 };
+enum {
+    KERNEL_CODE = 0x08,
+    KERNEL_DATA = 0x10,
+    USER_DATA = 0x23,
+    USER_CODE = 0x2b,
+    ABSENT_DATA = 0x40
+};
 enum { PAGE = 4096 };
 
 /* Exceptions (SDM 3A table 6-1). */
-enum { DE = 0, DB = 1, BP = 3, UD = 6, NM = 7, DF = 8, TS = 10, NP = 11, SS = 12, GP = 13, PF = 14, MF = 16, XM = 19 };
+enum {
+    DE = 0,
+    DB = 1,
+    BP = 3,
+    UD = 6,
+    NM = 7,
+    DF = 8,
+    TS = 10,
+    NP = 11,
+    SS = 12,
+    GP = 13,
+    PF = 14,
+    MF = 16,
+    XM = 19
+};
 
 /* What an interrupt saves: start.S pushes all but the last five. */
 struct frame {
@@ -59,13 +79,15 @@ struct fault {
     uint64_t error, rip, cr2;
 };
 extern volatile struct fault fault;
-extern uint64_t recovery; /* where to go on after a fault; 0 = none is expected */
+/* where to go on after a fault, with which RSP; 0 = none is expected */
+extern uint64_t recovery, recovery_stack;
 
 /* Executes an instruction that may fault, and notes in `fault` whether it did. Operands as for asm; RAX is used. */
 #define TRY(instruction, ...)                                                                      \
     do {                                                                                           \
         fault.vector = -1;                                                                         \
-        __asm__ volatile("lea 1f(%%rip), %%rax\n\tmov %%rax, recovery(%%rip)\n\t" instruction      \
+        __asm__ volatile("lea 1f(%%rip), %%rax\n\tmov %%rax, recovery(%%rip)\n\t"                  \
+                         "mov %%rsp, recovery_stack(%%rip)\n\t" instruction                        \
                          "\n1:\tmovq $0, recovery(%%rip)" __VA_ARGS__                              \
                          : "rax", "memory", "cc");                                                 \
     } while (0)
@@ -112,7 +134,10 @@ static inline uint64_t read_msr(uint32_t msr)
 
 static inline void write_msr(uint32_t msr, uint64_t value)
 {
-    __asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
+    __asm__ volatile("wrmsr"
+                     :
+                     : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
+                     : "memory");
 }
 
 struct cpuid {
@@ -122,7 +147,9 @@ struct cpuid {
 static inline struct cpuid cpuid(uint32_t leaf, uint32_t subleaf)
 {
     struct cpuid r;
-    __asm__ volatile("cpuid" : "=a"(r.a), "=b"(r.b), "=c"(r.c), "=d"(r.d) : "a"(leaf), "c"(subleaf));
+    __asm__ volatile("cpuid"
+                     : "=a"(r.a), "=b"(r.b), "=c"(r.c), "=d"(r.d)
+                     : "a"(leaf), "c"(subleaf));
     return r;
 }
 

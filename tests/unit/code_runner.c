@@ -81,20 +81,20 @@ static void on_signal(int number, siginfo_t *info, void *ucontext)
 void code_run(struct code_registers *registers, const void *entry, code_trap *trap, void *context)
 {
     static char stack[65536];
-    static const int numbers[3] = {SIGSEGV, SIGILL, SIGTRAP};
-    struct sigaction previous[3];
+    static const int numbers[4] = {SIGSEGV, SIGILL, SIGTRAP, SIGFPE};
+    struct sigaction previous[4];
     stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack}, previous_stack;
     struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 
     sigaltstack(&alternate, &previous_stack);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         sigaction(numbers[i], &action, &previous[i]);
     current_trap = trap;
     current_context = context;
     code_current = registers;
     code_start(registers, entry);
     current_trap = NULL;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         sigaction(numbers[i], &previous[i], NULL);
     sigaltstack(&previous_stack, NULL);
 }

@@ -29,7 +29,7 @@ uint8_t *code_put_exit(uint8_t *p);
 /* Writes jmp rel32 from p (mapped where it will run) to target; returns p + 5. */
 uint8_t *code_put_jump(uint8_t *p, const void *target);
 
-/* Called for SIGSEGV, SIGILL and SIGTRAP in code that runs under code_run, with the registers at
+/* Called for SIGSEGV, SIGILL, SIGTRAP and SIGFPE in code that runs under code_run, with the registers at
  * the trap; rip may be changed. False: not expected, the process dies of it. */
 typedef bool code_trap(void *context, int signal, struct code_registers *registers, uint64_t *rip);
 

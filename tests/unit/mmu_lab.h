@@ -7,10 +7,10 @@
 #include "runtime/soft/access.h"
 #include "runtime/soft/tlb.h"
 
-#define LAB_RAM    0x800000u   /* bytes, from guest-physical 0 */
-#define LAB_TABLES 0x10000u    /* first page that lab_map takes for tables */
-#define LAB_ROOT   LAB_TABLES  /* what CR3 holds */
-#define LAB_DEVICE 0xd0000000u /* guest-physical: 8 KiB of device registers */
+#define MMU_LAB_RAM    0x800000u      /* bytes, from guest-physical 0 */
+#define MMU_LAB_TABLES 0x10000u       /* first page that mmu_lab_map takes for tables */
+#define MMU_LAB_ROOT   MMU_LAB_TABLES /* what CR3 holds */
+#define MMU_LAB_DEVICE 0xd0000000u    /* guest-physical: 8 KiB of device registers */
 
 #define PTE_P  0x1ull
 #define PTE_W  0x2ull
@@ -21,21 +21,21 @@
 #define PTE_G  0x100ull
 #define PTE_NX (1ull << 63)
 
-enum lab_paging { LAB_OFF, LAB_32, LAB_PAE, LAB_LONG };
+enum mmu_lab_paging { MMU_LAB_OFF, MMU_LAB_32, MMU_LAB_PAE, MMU_LAB_LONG };
 
-struct lab_access { /* one the device saw */
+struct mmu_lab_access { /* one the device saw */
     bool write;
     uint64_t offset, value;
     unsigned width;
 };
 
-struct lab {
+struct mmu_lab {
     struct vm vm;
     struct vcpu *cpu;
-    enum lab_paging paging;
+    enum mmu_lab_paging paging;
     uint64_t next_table; /* guest-physical */
     uint8_t registers[0x2000];
-    struct lab_access seen[32];
+    struct mmu_lab_access seen[32];
     unsigned seen_count;
     /* what memory_written found in marked lines */
     uint64_t changed_at, changed_length;
@@ -43,21 +43,21 @@ struct lab {
     struct block *block; /* with three instructions; cpu->block */
 };
 
-/* 64-bit code at CPL 0 with paging (LAB_32, LAB_PAE: 32-bit code), WP and NXE set, nothing mapped. */
-struct lab *lab_create(enum lab_paging paging);
-void lab_free(struct lab *lab);
-void lab_user(struct lab *lab, bool user); /* CPL 3 or 0 */
+/* 64-bit code at CPL 0 with paging (MMU_LAB_32, MMU_LAB_PAE: 32-bit code), WP and NXE set, nothing mapped. */
+struct mmu_lab *mmu_lab_create(enum mmu_lab_paging paging);
+void mmu_lab_free(struct mmu_lab *lab);
+void mmu_lab_user(struct mmu_lab *lab, bool user); /* CPL 3 or 0 */
 
 /* Maps 2^shift bytes at `linear` to `physical`: `leaf` are the flags of the last entry, `upper` those of all above it.
  * Returns the host address of the leaf entry. Tables are shared and made as needed. */
-void *lab_map(struct lab *lab, uint64_t linear, uint64_t physical, unsigned shift, uint64_t leaf,
-              uint64_t upper);
+void *mmu_lab_map(struct mmu_lab *lab, uint64_t linear, uint64_t physical, unsigned shift,
+                  uint64_t leaf, uint64_t upper);
 /* The entry of `level` (1 = 4 KiB page table) on the way to `linear`, or NULL. */
-void *lab_entry(struct lab *lab, uint64_t linear, unsigned level);
-void *lab_at(struct lab *lab, uint64_t physical);
+void *mmu_lab_entry(struct mmu_lab *lab, uint64_t linear, unsigned level);
+void *mmu_lab_at(struct mmu_lab *lab, uint64_t physical);
 
 /* The vector that a statement raises, or -1. */
-#define LAB_CATCH(lab, statement)                                                                  \
+#define MMU_LAB_CATCH(lab, statement)                                                              \
     ({                                                                                             \
         (lab)->cpu->fault.vector = -1;                                                             \
         if (!setjmp((lab)->cpu->unwind)) {                                                         \

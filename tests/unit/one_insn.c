@@ -14,9 +14,21 @@ void *one_insn_at(struct vcpu *cpu, uint64_t physical)
     return cpu->vm->memory.host + physical;
 }
 
+void one_insn_put(struct vcpu *cpu, uint64_t physical, unsigned size, uint64_t value)
+{
+    memcpy(one_insn_at(cpu, physical), &value, size);
+}
+
+uint64_t one_insn_get(struct vcpu *cpu, uint64_t physical, unsigned size)
+{
+    uint64_t value = 0;
+    memcpy(&value, one_insn_at(cpu, physical), size);
+    return value;
+}
+
 static void put64(struct vcpu *cpu, uint64_t physical, uint64_t value)
 {
-    memcpy(one_insn_at(cpu, physical), &value, 8);
+    one_insn_put(cpu, physical, 8, value);
 }
 
 /* ---- the vCPU ---- */

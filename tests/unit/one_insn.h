@@ -77,6 +77,9 @@ void one_insn_flush(struct vcpu *cpu);
 
 /* Host address of guest-physical memory. */
 void *one_insn_at(struct vcpu *cpu, uint64_t physical);
+/* Little-endian values of 1 to 8 bytes in guest-physical memory. */
+void one_insn_put(struct vcpu *cpu, uint64_t physical, unsigned size, uint64_t value);
+uint64_t one_insn_get(struct vcpu *cpu, uint64_t physical, unsigned size);
 
 /* Runs `call(context)` with faults caught: for functions that raise. */
 struct one_insn_result one_insn_catch(struct vcpu *cpu,

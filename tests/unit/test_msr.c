@@ -56,12 +56,12 @@ static void put(struct vcpu *cpu, uint32_t msr, uint64_t value)
 static void registers_that_do_not_exist_fault(void **state)
 {
     struct vcpu *cpu = *state;
-    const uint32_t msrs[] = {0,          0x11,       0x3a,       0x48,       0x49,       0x10a,
-                             0x10b,      0x17b,      0x178,      0x210,      0x251,      0x257,
-                             0x25a,      0x267,      0x270,      0x276,      0x278,      0x400,
-                             0x47f,      0x480,      0x7ff,      0x900,      0xda0,      0x40000000,
-                             0xc000007f, 0xc0000085, 0xc00000ff, 0xc0000104, 0xc0010008, 0xc0010114,
-                             0xffffffff};
+    const uint32_t msrs[] = {0,          0x11,       0x3a,       0x48,       0x49,
+                             0x10a,      0x10b,      0x17b,      0x178,      0x210,
+                             0x251,      0x257,      0x25a,      0x267,      0x270,
+                             0x276,      0x278,      0x400,      0x47f,      0x480,
+                             0x7ff,      0x900,      0x40000000, 0xc000007f, 0xc0000085,
+                             0xc00000ff, 0xc0000104, 0xc0010008, 0xc0010114, 0xffffffff};
     uint64_t value;
     for (size_t n = 0; n < sizeof msrs / sizeof msrs[0]; n++) {
         if (msr_read(cpu, msrs[n], &value))
@@ -197,6 +197,8 @@ static void reserved_bits_fault(void **state)
     assert_false(msr_write(cpu, 0x17a, 8));
     assert_false(msr_write(cpu, 0x1d9, 0x1000));
     assert_false(msr_write(cpu, 0xc0010015, 1ull << 32));
+    put(cpu, 0xda0, 0); /* IA32_XSS */
+    assert_false(msr_write(cpu, 0xda0, 1));
 }
 
 static void the_upper_half_of_TSC_AUX_is_dropped(void **state)

@@ -13,18 +13,18 @@
 #define USED   (PTE_A | PTE_D)
 #define LINEAR 0x40200000ull /* begins a page of every size but 1 GiB */
 
-static struct translation walk(struct lab *lab, uint64_t linear, enum access access)
+static struct translation walk(struct mmu_lab *lab, uint64_t linear, enum access access)
 {
     return tlb_walk(lab->cpu, linear, access, lab->cpu->mode);
 }
 
-static uint64_t filled(struct lab *lab, uint64_t linear, enum access access)
+static uint64_t filled(struct mmu_lab *lab, uint64_t linear, enum access access)
 {
     bool device;
     return tlb_fill(lab->cpu, NULL, linear, access, lab->cpu->mode, &device);
 }
 
-static struct tlb_entry *slot(struct lab *lab, uint64_t linear)
+static struct tlb_entry *slot(struct mmu_lab *lab, uint64_t linear)
 {
     return &lab->cpu->tlb_table[lab->cpu->mode][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
 }
@@ -83,7 +83,7 @@ static uint32_t expected_error(const struct rule *r, bool nxe, bool pae)
            (r->access == ACCESS_FETCH && ((nxe && pae) || r->smep) ? PF_FETCH : 0);
 }
 
-static void check_rule(struct lab *lab, const struct rule *r, bool nxe, bool pae)
+static void check_rule(struct mmu_lab *lab, const struct rule *r, bool nxe, bool pae)
 {
     struct vcpu *cpu = lab->cpu;
     cpu->cr0 = (cpu->cr0 & ~(uint64_t)CR0_WP) | (r->wp ? CR0_WP : 0);
@@ -107,10 +107,10 @@ static void check_rule(struct lab *lab, const struct rule *r, bool nxe, bool pae
 }
 
 /* All that can be said of one translation, `bits` being the case's number. */
-static void check_rules(struct lab *lab, bool user_page, bool writable, bool execute_disable,
+static void check_rules(struct mmu_lab *lab, bool user_page, bool writable, bool execute_disable,
                         bool nxe)
 {
-    bool pae = lab->paging >= LAB_PAE;
+    bool pae = lab->paging >= MMU_LAB_PAE;
     for (unsigned bits = 0; bits < 32; bits++)
         for (enum access access = ACCESS_READ; access <= ACCESS_FETCH; access++) {
             struct rule r = {.user_page = user_page,
@@ -127,60 +127,60 @@ static void check_rules(struct lab *lab, bool user_page, bool writable, bool exe
 }
 
 /* U, W and (with NXE) XD in the leaf and in all other levels, for pages of 2^shift bytes. */
-static void check_pages(enum lab_paging paging, unsigned shift)
+static void check_pages(enum mmu_lab_paging paging, unsigned shift)
 {
-    struct lab *lab = lab_create(paging);
+    struct mmu_lab *lab = mmu_lab_create(paging);
     for (unsigned bits = 0; bits < 64; bits++) {
-        bool wide = paging != LAB_32, pae_root = paging == LAB_PAE && shift == 21;
+        bool wide = paging != MMU_LAB_32, pae_root = paging == MMU_LAB_PAE && shift == 21;
         uint64_t leaf = PTE_P | USED | (bits & 1 ? PTE_W : 0) | (bits & 2 ? PTE_U : 0);
         uint64_t upper = PTE_P | PTE_A | (bits & 4 ? PTE_W : 0) | (bits & 8 ? PTE_U : 0);
-        bool upper_counts = !pae_root && !(paging == LAB_32 && shift == 22);
+        bool upper_counts = !pae_root && !(paging == MMU_LAB_32 && shift == 22);
         if (wide && bits & 16)
             leaf |= PTE_NX;
         if (wide && bits & 32)
             upper |= PTE_NX;
         bool nx = wide && (bits & 16 || (upper_counts && bits & 32));
         uint64_t both = upper_counts ? leaf & upper : leaf;
-        lab_map(lab, LINEAR, 0x200000 & ~((1ull << shift) - 1), shift, leaf, upper);
+        mmu_lab_map(lab, LINEAR, 0x200000 & ~((1ull << shift) - 1), shift, leaf, upper);
         if (shift == 22) /* 4 MiB pages begin at 0: LINEAR is their second half */
             assert_int_equal(LINEAR & 0x3fffff, 0x200000);
         check_rules(lab, both & PTE_U, both & PTE_W, nx, true);
     }
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void rights_of_4k_pages_in_long_mode(void **state)
 {
     (void)state;
-    check_pages(LAB_LONG, 12);
+    check_pages(MMU_LAB_LONG, 12);
 }
 static void rights_of_2m_pages_in_long_mode(void **state)
 {
     (void)state;
-    check_pages(LAB_LONG, 21);
+    check_pages(MMU_LAB_LONG, 21);
 }
 static void rights_of_pae_pages(void **state)
 {
     (void)state;
-    check_pages(LAB_PAE, 12);
-    check_pages(LAB_PAE, 21);
+    check_pages(MMU_LAB_PAE, 12);
+    check_pages(MMU_LAB_PAE, 21);
 }
 static void rights_of_32_bit_pages(void **state)
 {
     (void)state;
-    check_pages(LAB_32, 12);
-    check_pages(LAB_32, 22);
+    check_pages(MMU_LAB_32, 12);
+    check_pages(MMU_LAB_32, 22);
 }
 
 static void without_nxe_the_fetch_bit_is_reported_by_smep_only(void **state)
 {
     (void)state;
-    for (enum lab_paging paging = LAB_32; paging <= LAB_LONG; paging++) {
-        struct lab *lab = lab_create(paging);
+    for (enum mmu_lab_paging paging = MMU_LAB_32; paging <= MMU_LAB_LONG; paging++) {
+        struct mmu_lab *lab = mmu_lab_create(paging);
         lab->cpu->efer &= ~(uint64_t)EFER_NXE;
-        lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W | USED, UPPER);
+        mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W | USED, UPPER);
         check_rules(lab, false, true, false, false);
-        lab_free(lab);
+        mmu_lab_free(lab);
     }
 }
 
@@ -188,7 +188,7 @@ static void without_nxe_the_fetch_bit_is_reported_by_smep_only(void **state)
 static void protection_keys_forbid_data_in_user_pages(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *cpu = lab->cpu;
     cpu->cr4 |= CR4_PKE;
     for (unsigned bits = 0; bits < 256; bits++) {
@@ -197,10 +197,10 @@ static void protection_keys_forbid_data_in_user_pages(void **state)
         cpu->cr4 = on ? cpu->cr4 | CR4_PKE : cpu->cr4 & ~(uint64_t)CR4_PKE;
         cpu->cr0 = (cpu->cr0 & ~(uint64_t)CR0_WP) | (wp ? CR0_WP : 0);
         cpu->pkru = (ad ? 1u << 10 : 0) | (wd ? 1u << 11 : 0);
-        lab_map(lab, LINEAR, 0x200000, 12,
-                PTE_P | USED | (writable ? PTE_W : 0) | (user_page ? PTE_U : 0) |
-                    (other_key ? 6ull : 5ull) << 59,
-                UPPER);
+        mmu_lab_map(lab, LINEAR, 0x200000, 12,
+                    PTE_P | USED | (writable ? PTE_W : 0) | (user_page ? PTE_U : 0) |
+                        (other_key ? 6ull : 5ull) << 59,
+                    UPPER);
         for (enum access access = ACCESS_READ; access <= ACCESS_FETCH; access++) {
             bool keyed = on && user_page && !other_key && access != ACCESS_FETCH &&
                          (ad || (wd && access == ACCESS_WRITE && (wp || user)));
@@ -215,18 +215,18 @@ static void protection_keys_forbid_data_in_user_pages(void **state)
                 assert_int_equal(t.error, expected_error(&r, true, true) | (keyed ? PF_KEY : 0));
         }
     }
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 /* ---- structures ---- */
 
-static void check_not_present_and_reserved(enum lab_paging paging, unsigned level,
+static void check_not_present_and_reserved(enum mmu_lab_paging paging, unsigned level,
                                            uint64_t reserved)
 {
-    struct lab *lab = lab_create(paging);
-    lab_user(lab, true);
-    lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W | PTE_U, UPPER);
-    uint8_t *entry = lab_entry(lab, LINEAR, level);
+    struct mmu_lab *lab = mmu_lab_create(paging);
+    mmu_lab_user(lab, true);
+    mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W | PTE_U, UPPER);
+    uint8_t *entry = mmu_lab_entry(lab, LINEAR, level);
     uint64_t good = value_of(entry);
     for (unsigned bit = 0; bit < 64; bit++) {
         if (!(reserved >> bit & 1))
@@ -241,7 +241,7 @@ static void check_not_present_and_reserved(enum lab_paging paging, unsigned leve
         assert_int_equal(t.error, PF_USER);
         assert_int_equal(value_of(entry), (good | 1ull << bit) & ~PTE_P);
     }
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void reserved_bits_and_absence_are_found_at_every_level(void **state)
@@ -249,52 +249,52 @@ static void reserved_bits_and_absence_are_found_at_every_level(void **state)
     (void)state;
     const uint64_t high = 0x000fff0000000000; /* 51:40 */
     for (unsigned level = 1; level <= 3; level++)
-        check_not_present_and_reserved(LAB_LONG, level, high);
-    check_not_present_and_reserved(LAB_LONG, 4, high | PTE_PS);
-    check_not_present_and_reserved(LAB_PAE, 1, 0x7fffff0000000000);
-    check_not_present_and_reserved(LAB_PAE, 2, 0x7fffff0000000000);
+        check_not_present_and_reserved(MMU_LAB_LONG, level, high);
+    check_not_present_and_reserved(MMU_LAB_LONG, 4, high | PTE_PS);
+    check_not_present_and_reserved(MMU_LAB_PAE, 1, 0x7fffff0000000000);
+    check_not_present_and_reserved(MMU_LAB_PAE, 2, 0x7fffff0000000000);
 }
 
 static void no_execute_is_reserved_without_nxe(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
-    lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_NX, UPPER);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
+    mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_NX, UPPER);
     assert_false(walk(lab, LINEAR, ACCESS_READ).fault);
     lab->cpu->efer &= ~(uint64_t)EFER_NXE;
     struct translation t = walk(lab, LINEAR, ACCESS_READ);
     assert_true(t.fault);
     assert_int_equal(t.error, PF_PRESENT | PF_RESERVED);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void large_pages_have_reserved_address_bits(void **state)
 {
     (void)state;
     static const struct {
-        enum lab_paging paging;
+        enum mmu_lab_paging paging;
         unsigned shift, low, high;
-    } row[] = {{LAB_LONG, 21, 13, 20},
-               {LAB_LONG, 30, 13, 29},
-               {LAB_PAE, 21, 13, 20},
-               {LAB_32, 22, 21, 21}};
+    } row[] = {{MMU_LAB_LONG, 21, 13, 20},
+               {MMU_LAB_LONG, 30, 13, 29},
+               {MMU_LAB_PAE, 21, 13, 20},
+               {MMU_LAB_32, 22, 21, 21}};
     for (unsigned n = 0; n < 4; n++)
         for (unsigned bit = row[n].low; bit <= row[n].high; bit++) {
-            struct lab *lab = lab_create(row[n].paging);
-            lab_map(lab, 0x40000000, 1ull << bit, row[n].shift, PTE_P, UPPER);
+            struct mmu_lab *lab = mmu_lab_create(row[n].paging);
+            mmu_lab_map(lab, 0x40000000, 1ull << bit, row[n].shift, PTE_P, UPPER);
             struct translation t = walk(lab, 0x40000000, ACCESS_READ);
             assert_true(t.fault);
             assert_int_equal(t.error, PF_PRESENT | PF_RESERVED);
-            lab_free(lab);
+            mmu_lab_free(lab);
         }
 }
 
 static void large_pages_give_their_address(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
-    lab_map(lab, 0xffffff8040000000, 0x40000000, 30, PTE_P | PTE_G, UPPER);
-    lab_map(lab, 0x80600000, 0x400000 | 1 << 12 /* PAT */, 21, PTE_P, UPPER);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
+    mmu_lab_map(lab, 0xffffff8040000000, 0x40000000, 30, PTE_P | PTE_G, UPPER);
+    mmu_lab_map(lab, 0x80600000, 0x400000 | 1 << 12 /* PAT */, 21, PTE_P, UPPER);
     struct translation t = walk(lab, 0xffffff807abcdef1, ACCESS_READ);
     assert_int_equal(t.physical, 0x7abcdef1);
     assert_int_equal(t.shift, 30);
@@ -306,24 +306,24 @@ static void large_pages_give_their_address(void **state)
     assert_int_equal(t.physical, 0x5ffff8);
     assert_int_equal(t.shift, 21);
     assert_false(t.device);
-    lab_free(lab);
+    mmu_lab_free(lab);
 
-    lab = lab_create(LAB_32);
-    lab_map(lab, 0x80400000, 0xc0400000 | 0x5a << 13 /* PSE-36 */, 22, PTE_P, 0);
+    lab = mmu_lab_create(MMU_LAB_32);
+    mmu_lab_map(lab, 0x80400000, 0xc0400000 | 0x5a << 13 /* PSE-36 */, 22, PTE_P, 0);
     assert_int_equal(walk(lab, 0x80423456, ACCESS_READ).physical, 0x5ac0423456);
     lab->cpu->cr4 &=
         ~(uint64_t)CR4_PSE; /* then PS is ignored: the entry leads to a table that is not RAM */
     assert_int_equal(walk(lab, 0x80423456, ACCESS_READ).physical, 0xfffff456);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void accessed_and_dirty_bits_are_set_by_what_succeeds(void **state)
 {
     (void)state;
-    for (enum lab_paging paging = LAB_32; paging <= LAB_LONG; paging++) {
-        struct lab *lab = lab_create(paging);
-        uint8_t *leaf = lab_map(lab, LINEAR, 0x200000, 12, PTE_P, UPPER);
-        uint8_t *above = lab_entry(lab, LINEAR, 2);
+    for (enum mmu_lab_paging paging = MMU_LAB_32; paging <= MMU_LAB_LONG; paging++) {
+        struct mmu_lab *lab = mmu_lab_create(paging);
+        uint8_t *leaf = mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P, UPPER);
+        uint8_t *above = mmu_lab_entry(lab, LINEAR, 2);
         assert_true(walk(lab, LINEAR, ACCESS_WRITE).fault);
         assert_int_equal(*leaf & USED, 0);
         assert_int_equal(*above & PTE_A, 0);
@@ -335,16 +335,16 @@ static void accessed_and_dirty_bits_are_set_by_what_succeeds(void **state)
         assert_true(walk(lab, LINEAR, ACCESS_WRITE).writable);
         assert_int_equal(*leaf & USED, USED);
         assert_true(walk(lab, LINEAR, ACCESS_FETCH).writable);
-        lab_free(lab);
+        mmu_lab_free(lab);
     }
 }
 
 static void peeking_leaves_no_trace_and_never_faults(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     uint64_t physical;
-    uint8_t *leaf = lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_NX, UPPER);
+    uint8_t *leaf = mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_NX, UPPER);
     lab->cpu->cr4 |= CR4_SMAP;
     assert_true(tlb_peek(lab->cpu, LINEAR + 5, &physical));
     assert_int_equal(physical, 0x200005);
@@ -354,14 +354,14 @@ static void peeking_leaves_no_trace_and_never_faults(void **state)
     lab->cpu->cr0 &= ~(uint64_t)CR0_PG;
     assert_true(tlb_peek(lab->cpu, 0x1234, &physical));
     assert_int_equal(physical, 0x1234);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void dirtying_a_page_table_that_holds_code_is_a_write(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
-    uint8_t *leaf = lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W | PTE_A, UPPER | PTE_A);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
+    uint8_t *leaf = mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W | PTE_A, UPPER | PTE_A);
     uint64_t table = memory_physical(&lab->vm.memory, leaf);
     lab->vm.memory.code_lines[table >> PAGE_SHIFT] = ~0ull;
     walk(lab, LINEAR, ACCESS_READ);
@@ -369,38 +369,38 @@ static void dirtying_a_page_table_that_holds_code_is_a_write(void **state)
     walk(lab, LINEAR, ACCESS_WRITE);
     assert_int_equal(lab->changes, 1);
     assert_int_equal(lab->changed_at, table);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void entries_outside_ram_are_all_ones_and_no_device_is_asked(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
-    lab->cpu->cr3 = LAB_DEVICE;
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
+    lab->cpu->cr3 = MMU_LAB_DEVICE;
     struct translation t = walk(lab, LINEAR, ACCESS_WRITE);
     assert_true(t.fault);
     assert_int_equal(t.error, PF_PRESENT | PF_WRITE | PF_RESERVED);
-    lab_free(lab);
+    mmu_lab_free(lab);
 
-    lab = lab_create(LAB_32);
-    lab->cpu->cr3 = LAB_DEVICE;
+    lab = mmu_lab_create(MMU_LAB_32);
+    lab->cpu->cr3 = MMU_LAB_DEVICE;
     lab->cpu->cr4 &= ~(uint64_t)CR4_PSE;
     t = walk(lab, 0x12345678, ACCESS_WRITE);
     assert_false(t.fault);
     assert_int_equal(t.physical, 0xfffff678);
     assert_true(t.device);
     assert_int_equal(lab->seen_count, 0);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void addresses_must_be_canonical(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     static const uint64_t bad[] = {1ull << 47, 0xffff7fffffffffff, 1ull << 63, 1ull << 48};
     for (unsigned n = 0; n < 4; n++) {
         assert_true(walk(lab, bad[n], ACCESS_READ).not_canonical);
-        assert_int_equal(LAB_CATCH(lab, filled(lab, bad[n], ACCESS_READ)), EXC_GP);
+        assert_int_equal(MMU_LAB_CATCH(lab, filled(lab, bad[n], ACCESS_READ)), EXC_GP);
         assert_true(lab->cpu->fault.has_error);
         assert_int_equal(lab->cpu->fault.error, 0);
     }
@@ -409,30 +409,30 @@ static void addresses_must_be_canonical(void **state)
     struct insn stack = {.segment = SEG_SS};
     bool device;
     assert_int_equal(
-        LAB_CATCH(lab, tlb_fill(lab->cpu, &stack, bad[0], ACCESS_READ, TLB_KERNEL, &device)),
+        MMU_LAB_CATCH(lab, tlb_fill(lab->cpu, &stack, bad[0], ACCESS_READ, TLB_KERNEL, &device)),
         EXC_SS);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void without_paging_linear_is_physical(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_OFF);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_OFF);
     struct translation t = walk(lab, 0x300000123, ACCESS_WRITE);
     assert_false(t.fault);
     assert_int_equal(t.physical, 0x123);
     assert_true(t.readable && t.writable && t.executable && !t.device);
     assert_true(walk(lab, 0xfee00000, ACCESS_READ).device);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void pdpte_registers_are_loaded_and_checked(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_PAE);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_PAE);
     struct vcpu *cpu = lab->cpu;
-    lab_map(lab, LINEAR, 0x200000, 12, PTE_P, UPPER);
-    uint8_t *pdpte = lab_entry(lab, LINEAR, 3);
+    mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P, UPPER);
+    uint8_t *pdpte = mmu_lab_entry(lab, LINEAR, 3);
     uint64_t good = value_of(pdpte);
     assert_true(tlb_load_pdptes(cpu, cpu->cr3));
     set(pdpte, 0); /* the registers still hold it */
@@ -454,7 +454,7 @@ static void pdpte_registers_are_loaded_and_checked(void **state)
     assert_false(walk(lab, LINEAR, ACCESS_READ).fault);
     set(pdpte + 0x20, good | 2);
     assert_int_equal(walk(lab, LINEAR, ACCESS_READ).error, PF_PRESENT | PF_RESERVED);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 /* ---- the TLB ---- */
@@ -462,48 +462,48 @@ static void pdpte_registers_are_loaded_and_checked(void **state)
 static void a_read_enters_no_write_until_the_page_is_dirty(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
-    lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W, UPPER);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
+    mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W, UPPER);
     assert_int_equal(filled(lab, LINEAR + 8, ACCESS_READ), 0x200008);
     struct tlb_entry *e = slot(lab, LINEAR);
     assert_int_equal(e->read, LINEAR);
     assert_int_equal(e->fetch, LINEAR);
     assert_int_equal(e->write, TLB_INVALID);
-    assert_ptr_equal(host_read(lab->cpu, LINEAR + 8, 8), lab_at(lab, 0x200008));
+    assert_ptr_equal(host_read(lab->cpu, LINEAR + 8, 8), mmu_lab_at(lab, 0x200008));
     assert_null(host_write(lab->cpu, LINEAR + 8, 8));
     assert_null(host_read(lab->cpu, LINEAR + 0xffd, 4)); /* crosses */
     filled(lab, LINEAR, ACCESS_WRITE);
-    assert_ptr_equal(host_write(lab->cpu, LINEAR + 8, 8), lab_at(lab, 0x200008));
-    lab_free(lab);
+    assert_ptr_equal(host_write(lab->cpu, LINEAR + 8, 8), mmu_lab_at(lab, 0x200008));
+    mmu_lab_free(lab);
 }
 
 static void faults_carry_address_and_code(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *cpu = lab->cpu;
-    lab_user(lab, true);
-    assert_int_equal(LAB_CATCH(lab, filled(lab, LINEAR + 0x77, ACCESS_WRITE)), EXC_PF);
+    mmu_lab_user(lab, true);
+    assert_int_equal(MMU_LAB_CATCH(lab, filled(lab, LINEAR + 0x77, ACCESS_WRITE)), EXC_PF);
     assert_true(cpu->fault.has_error);
     assert_false(cpu->fault.software);
     assert_int_equal(cpu->fault.error, PF_WRITE | PF_USER);
     assert_int_equal(cpu->fault.cr2, LINEAR + 0x77);
     assert_int_equal(slot(lab, LINEAR)->read, TLB_INVALID);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void devices_code_and_watched_pages_are_not_entered(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *cpu = lab->cpu;
     bool device;
-    lab_map(lab, LINEAR, LAB_DEVICE, 12, PTE_P | PTE_W, UPPER);
+    mmu_lab_map(lab, LINEAR, MMU_LAB_DEVICE, 12, PTE_P | PTE_W, UPPER);
     tlb_fill(cpu, NULL, LINEAR, ACCESS_WRITE, cpu->mode, &device);
     assert_true(device);
     assert_int_equal(slot(lab, LINEAR)->read, TLB_INVALID);
 
-    lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W, UPPER);
+    mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W, UPPER);
     lab->vm.memory.code_lines[0x200] = 1;
     filled(lab, LINEAR, ACCESS_WRITE);
     assert_int_equal(slot(lab, LINEAR)->read, LINEAR);
@@ -519,35 +519,35 @@ static void devices_code_and_watched_pages_are_not_entered(void **state)
     cpu->dr[7] &= ~0xffull;
     filled(lab, LINEAR, ACCESS_WRITE);
     assert_non_null(host_write(cpu, LINEAR, 1));
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void first_code_in_a_page_protects_it_in_all_tlbs(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *other = vcpu_create(&lab->vm, 1);
     lab->vm.vcpus[lab->vm.vcpu_count++] = other;
-    lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W | PTE_U, UPPER);
-    lab_map(lab, LINEAR + PAGE_SIZE, 0x200000, 12, PTE_P | PTE_W | PTE_U, UPPER);
-    lab_map(lab, LINEAR + 2 * PAGE_SIZE, 0x201000, 12, PTE_P | PTE_W | PTE_U, UPPER);
+    mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W | PTE_U, UPPER);
+    mmu_lab_map(lab, LINEAR + PAGE_SIZE, 0x200000, 12, PTE_P | PTE_W | PTE_U, UPPER);
+    mmu_lab_map(lab, LINEAR + 2 * PAGE_SIZE, 0x201000, 12, PTE_P | PTE_W | PTE_U, UPPER);
     for (unsigned page = 0; page < 3; page++)
         filled(lab, LINEAR + page * PAGE_SIZE, ACCESS_WRITE);
     other->cr0 = CR0_PE;
     bool device;
     tlb_fill(other, NULL, 0x200000, ACCESS_WRITE, other->mode, &device);
     assert_non_null(host_write(other, 0x200000, 1));
-    tlb_protect_page(&lab->vm, lab_at(lab, 0x200000));
+    tlb_protect_page(&lab->vm, mmu_lab_at(lab, 0x200000));
     assert_null(host_write(lab->cpu, LINEAR, 1));
     assert_null(host_write(lab->cpu, LINEAR + PAGE_SIZE, 1));
     assert_non_null(host_read(lab->cpu, LINEAR, 1));
     assert_non_null(host_write(lab->cpu, LINEAR + 2 * PAGE_SIZE, 1));
     assert_null(host_write(other, 0x200000, 1));
     vcpu_destroy(other);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
-static bool known(struct lab *lab, uint64_t linear)
+static bool known(struct mmu_lab *lab, uint64_t linear)
 {
     return host_read(lab->cpu, linear, 1);
 }
@@ -555,11 +555,11 @@ static bool known(struct lab *lab, uint64_t linear)
 static void a_cr3_write_keeps_global_pages_only(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *cpu = lab->cpu;
     cpu->cr4 |= CR4_PGE;
-    lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_G, UPPER);
-    lab_map(lab, LINEAR + PAGE_SIZE, 0x201000, 12, PTE_P, UPPER);
+    mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_G, UPPER);
+    mmu_lab_map(lab, LINEAR + PAGE_SIZE, 0x201000, 12, PTE_P, UPPER);
     filled(lab, LINEAR, ACCESS_READ);
     filled(lab, LINEAR + PAGE_SIZE, ACCESS_READ);
     assert_true(known(lab, LINEAR) && known(lab, LINEAR + PAGE_SIZE));
@@ -567,25 +567,28 @@ static void a_cr3_write_keeps_global_pages_only(void **state)
     assert_true(known(lab, LINEAR));
     assert_false(known(lab, LINEAR + PAGE_SIZE));
     /* the slot of a global page that another one takes is local from then on */
-    lab_map(lab, LINEAR + 0x400000, 0x202000, 12, PTE_P, UPPER);
+    mmu_lab_map(lab, LINEAR + 0x400000, 0x202000, 12, PTE_P, UPPER);
     filled(lab, LINEAR + 0x400000, ACCESS_READ);
     tlb_flush_nonglobal(cpu);
     assert_false(known(lab, LINEAR + 0x400000));
+    filled(lab, LINEAR + 0x400000, ACCESS_READ); /* and the other way round */
     filled(lab, LINEAR, ACCESS_READ);
+    tlb_flush_nonglobal(cpu);
+    assert_true(known(lab, LINEAR));
     tlb_flush(cpu);
     assert_false(known(lab, LINEAR));
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void invlpg_drops_a_page_in_every_view(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *cpu = lab->cpu;
     bool device;
     cpu->cr4 |= CR4_PGE;
-    lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_U | PTE_G, UPPER);
-    lab_map(lab, LINEAR + PAGE_SIZE, 0x201000, 12, PTE_P, UPPER);
+    mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_U | PTE_G, UPPER);
+    mmu_lab_map(lab, LINEAR + PAGE_SIZE, 0x201000, 12, PTE_P, UPPER);
     filled(lab, LINEAR + PAGE_SIZE, ACCESS_READ);
     for (enum tlb_mode mode = 0; mode < TLB_MODES; mode++)
         tlb_fill(cpu, NULL, LINEAR, ACCESS_READ, mode, &device);
@@ -596,16 +599,16 @@ static void invlpg_drops_a_page_in_every_view(void **state)
     }
     cpu->tlb = cpu->tlb_table[cpu->mode];
     assert_true(known(lab, LINEAR + PAGE_SIZE));
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void invlpg_drops_all_of_a_large_page(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
-    lab_map(lab, 0x80600000, 0x400000, 21, PTE_P, UPPER);
-    lab_map(lab, 0xffffff8000000000, 0, 30, PTE_P, UPPER);
-    lab_map(lab, LINEAR, 0x200000, 12, PTE_P, UPPER);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
+    mmu_lab_map(lab, 0x80600000, 0x400000, 21, PTE_P, UPPER);
+    mmu_lab_map(lab, 0xffffff8000000000, 0, 30, PTE_P, UPPER);
+    mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P, UPPER);
     filled(lab, 0x80600000, ACCESS_READ);
     filled(lab, 0x807ff000, ACCESS_READ);
     filled(lab, 0xffffff8000001000, ACCESS_READ);
@@ -615,20 +618,20 @@ static void invlpg_drops_all_of_a_large_page(void **state)
     assert_true(known(lab, 0xffffff8000001000) && known(lab, 0xffffff8000702000));
     tlb_flush_page(lab->cpu, 0xffffff803f000000);
     assert_false(known(lab, 0xffffff8000001000) || known(lab, 0xffffff8000702000));
-    lab_free(lab);
+    mmu_lab_free(lab);
 
-    lab = lab_create(LAB_32);
-    lab_map(lab, 0x80400000, 0x400000, 22, PTE_P, 0);
+    lab = mmu_lab_create(MMU_LAB_32);
+    mmu_lab_map(lab, 0x80400000, 0x400000, 22, PTE_P, 0);
     filled(lab, 0x80400000, ACCESS_READ);
     filled(lab, 0x807ff000, ACCESS_READ);
     tlb_flush_page(lab->cpu, 0x80600000);
     assert_false(known(lab, 0x80400000) || known(lab, 0x807ff000));
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 /* ---- the jump cache ---- */
 
-static struct jump_entry *jump_to(struct lab *lab, uint64_t rip, struct block *block)
+static struct jump_entry *jump_to(struct mmu_lab *lab, uint64_t rip, struct block *block)
 {
     struct jump_entry *entry = &lab->cpu->jump_cache[(rip ^ rip >> 11) & (JUMP_CACHE_ENTRIES - 1)];
     filled(lab, rip, ACCESS_FETCH);
@@ -641,13 +644,13 @@ static struct jump_entry *jump_to(struct lab *lab, uint64_t rip, struct block *b
 static void jumps_go_with_their_page(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *cpu = lab->cpu;
     struct block *plain = calloc(1, sizeof *plain), *crossing = calloc(1, sizeof *crossing);
     crossing->crosses = true;
     cpu->cr4 |= CR4_PGE;
-    lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_G, UPPER);
-    lab_map(lab, LINEAR + 0x3000, 0x203000, 12, PTE_P, UPPER);
+    mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_G, UPPER);
+    mmu_lab_map(lab, LINEAR + 0x3000, 0x203000, 12, PTE_P, UPPER);
     struct jump_entry *global = jump_to(lab, LINEAR + 0x10, plain);
     struct jump_entry *local = jump_to(lab, LINEAR + 0x3100, plain);
     struct jump_entry *cross = jump_to(lab, LINEAR + 0xfff, crossing);
@@ -670,13 +673,13 @@ static void jumps_go_with_their_page(void **state)
     assert_int_equal(global->tag, 0);
     free(plain);
     free(crossing);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void watchpoints_match_by_length_and_kind(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *cpu = lab->cpu;
     static const unsigned bytes[4] = {1, 2, 8, 4};
     for (unsigned length = 0; length < 4; length++)
@@ -695,7 +698,7 @@ static void watchpoints_match_by_length_and_kind(void **state)
                 cpu->dr[7] &= ~0xffull; /* not enabled */
                 assert_int_equal(tlb_watchpoints(cpu, first, 8, true), 0);
             }
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 int main(void)

@@ -12,7 +12,7 @@
 static void power_on_is_real_mode_at_the_reset_vector(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *cpu = lab->cpu;
     cpu->r[RAX] = cpu->lstar = cpu->pkru = 5;
     vcpu_reset(cpu, false);
@@ -31,7 +31,7 @@ static void power_on_is_real_mode_at_the_reset_vector(void **state)
     assert_int_equal(cpu->cpl, 0);
     assert_int_equal(cpu->activity, ACTIVITY_ACTIVE);
     assert_ptr_equal(cpu->vm, &lab->vm);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void other_processors_wait_for_sipi(void **state)
@@ -52,7 +52,7 @@ static void other_processors_wait_for_sipi(void **state)
 static void init_keeps_the_fpu_and_msrs_but_not_the_mode(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *cpu = lab->cpu;
     cpu->lstar = 0x1234;
     cpu->sysenter_eip = 0x5678;
@@ -72,13 +72,13 @@ static void init_keeps_the_fpu_and_msrs_but_not_the_mode(void **state)
     assert_int_equal(cpu->budget, 77);
     assert_int_equal(cpu->activity, ACTIVITY_ACTIVE);
     assert_false(vcpu_protected(cpu));
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void flags_are_split_and_put_together_again(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *cpu = lab->cpu;
     for (uint32_t flags = 0; flags < 0x400000; flags += 1) {
         vcpu_set_rflags(cpu, flags);
@@ -91,13 +91,13 @@ static void flags_are_split_and_put_together_again(void **state)
     assert_int_equal(vcpu_rflags(cpu), 0x3f7fd7);
     vcpu_set_rflags(cpu, RFLAGS_CF | RFLAGS_ZF | RFLAGS_OF);
     assert_int_equal(cpu->status, STATUS_CF | STATUS_ZF | STATUS_OF | 0x200);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void status_is_what_the_host_s_lahf_and_seto_give(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     for (unsigned n = 0; n < 0x1000; n++) {
         uint64_t flags = (n & RFLAGS_STATUS) | 2;
         uint16_t status;
@@ -105,15 +105,15 @@ static void status_is_what_the_host_s_lahf_and_seto_give(void **state)
         vcpu_set_rflags(lab->cpu, flags);
         assert_int_equal(lab->cpu->status, status);
     }
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void privilege_follows_the_code_segment(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_32);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_32);
     struct vcpu *cpu = lab->cpu;
-    lab_user(lab, true);
+    mmu_lab_user(lab, true);
     assert_int_equal(cpu->cpl, 3);
     assert_int_equal(cpu->mode, TLB_USER);
     /* conforming: the DPL says 0, the selector tells */
@@ -132,13 +132,13 @@ static void privilege_follows_the_code_segment(void **state)
     assert_int_equal(cpu->cpl, 0);
     vcpu_set_rflags(cpu, RFLAGS_VM);
     assert_int_equal(cpu->cpl, 3);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void smap_is_lifted_by_ac_for_the_kernel_only(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *cpu = lab->cpu;
     vcpu_set_rflags(cpu, RFLAGS_AC);
     assert_int_equal(cpu->mode, TLB_KERNEL); /* no SMAP: nothing to lift */
@@ -148,20 +148,20 @@ static void smap_is_lifted_by_ac_for_the_kernel_only(void **state)
     assert_ptr_equal(cpu->tlb, cpu->tlb_table[TLB_KERNEL_AC]);
     vcpu_set_rflags(cpu, 0);
     assert_int_equal(cpu->mode, TLB_KERNEL);
-    lab_user(lab, true);
+    mmu_lab_user(lab, true);
     vcpu_set_rflags(cpu, RFLAGS_AC);
     assert_int_equal(cpu->mode, TLB_USER);
     assert_ptr_equal(cpu->tlb, cpu->tlb_table[TLB_USER]);
     cpu->cr0 |= CR0_AM; /* alignment checks: nothing is found in line */
     vcpu_mode_changed(cpu);
     assert_ptr_equal(cpu->tlb, tlb_none);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void bases_of_the_old_segments_are_zero_in_64_bit_mode(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *cpu = lab->cpu;
     for (unsigned n = SEG_ES; n <= SEG_GS; n++)
         cpu->segment[n].base = 0x1000 * (n + 1);
@@ -173,17 +173,17 @@ static void bases_of_the_old_segments_are_zero_in_64_bit_mode(void **state)
     cpu->segment[SEG_CS].rights = 0xc09b; /* compatibility mode */
     vcpu_mode_changed(cpu);
     assert_int_equal(cpu->base[SEG_DS], 0x4000);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 static void the_jump_key_tells_modes_apart(void **state)
 {
     (void)state;
-    struct lab *lab = lab_create(LAB_LONG);
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
     struct vcpu *cpu = lab->cpu;
     uint64_t keys[6];
     keys[0] = cpu->jump_key;
-    lab_user(lab, true);
+    mmu_lab_user(lab, true);
     keys[1] = cpu->jump_key;
     cpu->segment[SEG_CS].rights = 0xc0fb;
     vcpu_mode_changed(cpu);
@@ -204,7 +204,7 @@ static void the_jump_key_tells_modes_apart(void **state)
     }
     assert_int_equal(keys[0], JUMP_KEY_CODE64 | JUMP_KEY_LONG | JUMP_KEY_PROTECTED);
     assert_int_equal(keys[5], JUMP_KEY_CODE16);
-    lab_free(lab);
+    mmu_lab_free(lab);
 }
 
 int main(void)
