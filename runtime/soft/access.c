@@ -116,6 +116,11 @@ uint64_t linear_in(struct vcpu *cpu, const struct insn *i, int number, uint64_t 
 
 /* ---- resolving ---- */
 
+static bool is_canonical(uint64_t linear)
+{
+    return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
+}
+
 struct part {
     uint8_t *host; /* NULL: a device's */
     uint64_t physical;
@@ -161,6 +166,8 @@ static unsigned resolve(struct vcpu *cpu, const struct insn *i, uint64_t linear,
     uint64_t second = linear + first;
     if (narrow)
         second = (uint32_t)second;
+    if (!narrow && !is_canonical(second)) /* that is looked at before any page is */
+        resolve_page(cpu, i, second, size - first, access, mode);
     part[0] = resolve_page(cpu, i, linear, first, access, mode);
     part[1] = resolve_page(cpu, i, second, size - first, access, mode);
     return 2;
@@ -243,13 +250,38 @@ static void write_parts(struct vcpu *cpu, const struct insn *i, const struct par
 
 /* ---- checks of explicit accesses ---- */
 
-/* #AC (SDM 3A 6.15, interrupt 17): operands of 2, 4 and 8 bytes, at CPL 3. */
+/* What #AC wants of an operand's address (SDM 3A 6.15, interrupt 17): the bits that must be 0. Sizes tell the kind:
+ * 10 is an 80-bit number, 14 to 108 are x87 environments and states. */
+static unsigned alignment_mask(unsigned size)
+{
+    switch (size) {
+    case 2:
+    case 4:
+    case 8:
+    case 16:
+        return size - 1;
+    case 10:
+        return 7;
+    case 32:
+        return 15;
+    case 14:
+    case 94:
+        return 1;
+    case 28:
+    case 108:
+        return 3;
+    default:
+        return 0;
+    }
+}
+
+/* #AC at CPL 3, which comes before page faults. */
 static inline void check_alignment(struct vcpu *cpu, const struct insn *i, uint64_t linear,
                                    unsigned size)
 {
     if (likely(cpu->tlb != tlb_none))
         return;
-    if ((size == 2 || size == 4 || size == 8) && linear & (size - 1))
+    if (linear & alignment_mask(size) && is_canonical(linear) && is_canonical(linear + size - 1))
         cpu_raise_error(cpu, i, EXC_AC, 0);
 }
 

@@ -6,17 +6,13 @@
  * so disp does, relative to vcpu.rip. */
 #include "runtime/soft/chain.h"
 #include "runtime/soft/condition.h"
+#include "runtime/soft/segments.h"
 
 struct block block_none = {.count = 0, .valid = false};
 
 /* The instruction behind every block's last one: the fall-through. */
 #define FALL_THROUGH return i[1].run(cpu, i + 1)
 #define TARGET       (cpu->rip + (uint64_t)(int64_t)i->disp)
-
-static bool canonical(uint64_t address)
-{
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
 
 /* ---- 64-bit mode ---- */
 OP(jmp_chained)
@@ -45,7 +41,7 @@ CONDITIONS(JCC)
 
 SLOW push_slow(struct vcpu *cpu, const struct insn *i, uint64_t value, uint64_t target)
 {
-    store_slow(cpu, i, cpu->r[RSP] - 8, 8, value);
+    store_slow(cpu, i, stack_linear(cpu, i, cpu->r[RSP] - 8, 8), 8, value);
     cpu->r[RSP] -= 8;
     cpu->code_changed = false; /* the block is left anyway */
     return insn_leave(cpu, i, target);
@@ -114,7 +110,7 @@ OP(call_m64)
     uint64_t target = load(cpu, i, linear(cpu, i, 8, false), 8);
     if (unlikely(!canonical(target)))
         return not_canonical(cpu, i);
-    store(cpu, i, cpu->r[RSP] - 8, 8, insn_next_rip(cpu, i));
+    store(cpu, i, stack_linear(cpu, i, cpu->r[RSP] - 8, 8), 8, insn_next_rip(cpu, i));
     cpu->r[RSP] -= 8;
     cpu->code_changed = false;
     return insn_leave(cpu, i, target);
@@ -122,7 +118,7 @@ OP(call_m64)
 
 SLOW ret_slow(struct vcpu *cpu, const struct insn *i)
 {
-    uint64_t target = load(cpu, i, cpu->r[RSP], 8);
+    uint64_t target = load(cpu, i, stack_linear(cpu, i, cpu->r[RSP], 8), 8);
     if (!canonical(target))
         RAISE_GP();
     cpu->r[RSP] += 8 + (uint16_t)i->imm;
@@ -178,27 +174,14 @@ static uint64_t legacy_mask(const struct insn *i, uint64_t value)
 }
 #define LEGACY_TARGET legacy_mask(i, TARGET)
 
-static uint64_t stack_mask(const struct vcpu *cpu)
-{
-    return cpu->segment[SEG_SS].rights & RIGHTS_DB ? 0xffffffff : 0xffff;
-}
-static void set_stack(struct vcpu *cpu, uint64_t rsp)
-{
-    if (cpu->segment[SEG_SS].rights & RIGHTS_DB)
-        cpu->r[RSP] = (uint32_t)rsp;
-    else
-        *(uint16_t *)&cpu->r[RSP] = (uint16_t)rsp;
-}
 static void legacy_call(struct vcpu *cpu, const struct insn *i, uint64_t target)
 {
     unsigned size = i->aux & 15;
     if (target > cpu->segment[SEG_CS].limit)
         RAISE_GP();
-    uint64_t rsp = (cpu->r[RSP] - size) & stack_mask(cpu);
-    struct insn on_stack = *i;
-    on_stack.segment = SEG_SS;
-    store(cpu, i, linear_slow(cpu, &on_stack, rsp, size, true), size, insn_next_rip(cpu, i));
-    set_stack(cpu, rsp);
+    uint64_t rsp = cpu->r[RSP] - size;
+    store(cpu, i, stack_linear(cpu, i, rsp, size), size, insn_next_rip(cpu, i));
+    stack_set(cpu, rsp);
     cpu->code_changed = false;
 }
 OP(legacy_jmp)
@@ -257,13 +240,11 @@ OP(legacy_call_m)
 OP(legacy_ret)
 {
     unsigned size = i->aux & 15;
-    struct insn on_stack = *i;
-    on_stack.segment = SEG_SS;
-    uint64_t rsp = cpu->r[RSP] & stack_mask(cpu);
-    uint64_t target = load(cpu, i, linear_slow(cpu, &on_stack, rsp, size, false), size);
+    uint64_t rsp = cpu->r[RSP];
+    uint64_t target = stack_pop(cpu, i, &rsp, size);
     if (target > cpu->segment[SEG_CS].limit)
         RAISE_GP();
-    set_stack(cpu, rsp + size + (uint16_t)i->imm);
+    stack_set(cpu, rsp + (uint16_t)i->imm);
     return insn_leave(cpu, i, target);
 }
 

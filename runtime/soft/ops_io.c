@@ -167,9 +167,9 @@ static uint64_t advance(struct vcpu *cpu, const struct insn *i)
 OP(ins)
 {
     uint16_t port = (uint16_t)cpu->r[RDX];
+    check_permission(cpu, i, port); /* even if there is nothing left to do */
     if (repeated_out(cpu, i))
         return insn_leave(cpu, i, insn_next_rip(cpu, i));
-    check_permission(cpu, i, port);
     uint64_t address = string_address(cpu, i, true);
     probe_write(cpu, i, address, i->aux); /* a fault must not lose what the device gave */
     store(cpu, i, address, i->aux, input(cpu, i, port));
@@ -179,9 +179,9 @@ OP(ins)
 OP(outs)
 {
     uint16_t port = (uint16_t)cpu->r[RDX];
+    check_permission(cpu, i, port); /* even if there is nothing left to do */
     if (repeated_out(cpu, i))
         return insn_leave(cpu, i, insn_next_rip(cpu, i));
-    check_permission(cpu, i, port);
     uint32_t value = (uint32_t)load(cpu, i, string_address(cpu, i, false), i->aux);
     output(cpu, i, port, value);
     return insn_leave(cpu, i, advance(cpu, i));

@@ -175,8 +175,10 @@ OP(gather)
     unsigned larger = i->aux & (GATHER_VALUE64 | GATHER_INDEX64) ? 8 : 4;
     unsigned elements = (i->aux & GATHER_WIDE ? 32 : 16) / larger;
     for (unsigned n = 0; n < elements; n++) {
-        if (!enabled(cpu, i->src, n, size))
+        if (!enabled(cpu, i->src, n, size)) {
+            element_set(cpu, i->src, n, size, 0);
             continue;
+        }
         uint64_t value = load(cpu, i, gather_address(cpu, i, n, size), size);
         element_set(cpu, i->dst, n, size, value);
         element_set(cpu, i->src, n, size, 0);

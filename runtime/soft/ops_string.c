@@ -241,11 +241,13 @@ compare_elements(const uint8_t *left, const uint8_t *right, uint64_t value, uint
 static void one_element(struct vcpu *cpu, const struct insn *i, enum string_kind kind,
                         unsigned size, uint64_t source, uint64_t destination)
 {
+    /* CMPS looks at its second operand first, as this processor's maker has it */
+    uint64_t right = compares(kind) ? load(cpu, i, destination, size) : 0;
     uint64_t value = uses_source(kind) ? load(cpu, i, source, size) : accumulator(cpu, size);
     if (writes_destination(kind))
         store(cpu, i, destination, size, value);
     else if (compares(kind))
-        compare(cpu, value, load(cpu, i, destination, size), size);
+        compare(cpu, value, right, size);
     else
         set_accumulator(cpu, size, value);
 }

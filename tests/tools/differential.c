@@ -111,7 +111,7 @@ static void report(const struct test_case *failing, const struct options *o, str
     if (agree(c, native, soft, &host_after, &soft_after))
         printf("#   nothing differs when it is run again\n");
     else
-        same_outcome(&host_after, &soft_after, stdout);
+        same_outcome(c, &host_after, &soft_after, stdout);
     fflush(stdout);
     free(c);
 }
@@ -143,7 +143,7 @@ static void run(const struct options *o, struct native *native, struct soft_side
         for (unsigned n = 0; n < count; n++) {
             tally->instructions += cases[n].count;
             tally->faults += host_after[n].vector != VECTOR_END;
-            if (same_outcome(&host_after[n], &soft_after[n], NULL))
+            if (same_outcome(&cases[n], &host_after[n], &soft_after[n], NULL))
                 continue;
             if (++tally->failed <= o->failures)
                 report(&cases[n], o, native, soft);

@@ -13,6 +13,8 @@
 /* ---- memory, at the same linear addresses on both sides ---- */
 #define CODE_BASE  0x10000000ull /* one page, executable, not writable */
 #define CODE_BYTES 4096u
+#define CODE_FILLED                                                                                \
+    256u /* a case's code with INT3 behind it; the rest of the page holds INT3 too */
 /* Data pages: one that is not there, three that can be written, one that can only be read, one that is not there. */
 #define DATA_BASE      0x20000000ull
 #define DATA_FIRST     0x20001000ull /* first byte there */
@@ -55,8 +57,8 @@ struct test_case {
     struct machine before;
 };
 
-/* The case's code as it stands in memory, INT3 included; returns its bytes. */
-size_t case_code(const struct test_case *c, uint8_t code[CODE_BYTES]);
+/* The case's code as it stands in memory: CODE_FILLED bytes, of which the last are INT3. */
+void case_code(const struct test_case *c, uint8_t code[CODE_FILLED]);
 
 /* ---- random numbers: splitmix64 ---- */
 static inline uint64_t random_next(uint64_t *state)
@@ -97,7 +99,8 @@ void soft_side_run(struct soft_side *soft, const struct test_case *c, struct mac
 
 /* ---- compare.c ---- */
 /* True if both led to the same; otherwise, if `out` is not NULL, every difference is printed. */
-bool same_outcome(const struct machine *host, const struct machine *soft, FILE *out);
+bool same_outcome(const struct test_case *c, const struct machine *host, const struct machine *soft,
+                  FILE *out);
 /* The listing of a case and the state it begins in. */
 void print_case(const struct test_case *c, FILE *out);
 

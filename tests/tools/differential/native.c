@@ -25,8 +25,7 @@
 #endif
 
 struct job {
-    uint8_t code[256];
-    size_t code_bytes;
+    uint8_t code[CODE_FILLED];
     struct machine before, after;
 };
 
@@ -113,14 +112,14 @@ static void load(ucontext_t *context, const struct job *job)
     if (child.ymm_offset)
         memcpy(fp + child.ymm_offset, before->ymm_high, sizeof before->ymm_high);
     memcpy(child.data, before->data, DATA_BYTES);
-    memcpy(child.code, job->code, job->code_bytes);
+    memcpy(child.code, job->code, CODE_FILLED);
 }
 
 static void on_signal(int number, siginfo_t *info, void *context)
 {
-    /* the case may have set AC, and this code reads unaligned */
+    /* The case may have set AC, and this code reads unaligned; NT and ID would stay set for the next case. */
     __asm__ volatile(
-        "lea -128(%%rsp), %%rsp; pushfq; andq $~0x40400, (%%rsp); popfq; lea 128(%%rsp), %%rsp"
+        "lea -128(%%rsp), %%rsp; pushfq; andq $~0x244400, (%%rsp); popfq; lea 128(%%rsp), %%rsp"
         :
         :
         : "memory", "cc");
@@ -280,14 +279,12 @@ void native_stop(struct native *native)
 
 void native_begin(struct native *native, const struct test_case *cases, unsigned count)
 {
-    uint8_t code[CODE_BYTES];
     char byte = 0;
     native->shared->count = count;
     native->shared->done = 0;
     for (unsigned n = 0; n < count; n++) {
         struct job *job = &native->shared->jobs[n];
-        job->code_bytes = case_code(&cases[n], code);
-        memcpy(job->code, code, job->code_bytes);
+        case_code(&cases[n], job->code);
         job->before = cases[n].before;
     }
     if (write(native->go[1], &byte, 1) != 1)

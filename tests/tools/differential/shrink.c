@@ -9,7 +9,7 @@ bool agree(const struct test_case *c, struct native *native, struct soft_side *s
 {
     native_begin(native, c, 1);
     soft_side_run(soft, c, soft_after);
-    return !native_finish(native, host_after, 1) || same_outcome(host_after, soft_after, NULL);
+    return !native_finish(native, host_after, 1) || same_outcome(c, host_after, soft_after, NULL);
 }
 
 struct shrinking {

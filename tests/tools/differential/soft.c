@@ -72,7 +72,7 @@ static void build_tables(struct soft_side *soft)
     put(soft, GDT + KERNEL_SS, 0x00cf93000000ffff);
     put(soft, GDT + (USER_DS & ~7), 0x00cff3000000ffff);
     put(soft, GDT + (USER_CS & ~7), 0x00affb000000ffff);
-    put(soft, TSS + 4, KERNEL + STACK_TOP);               /* RSP0 */
+    put(soft, TSS + 4, KERNEL + STACK_TOP);      /* RSP0 */
     put(soft, TSS + 0x60, (uint64_t)0x68 << 48); /* no I/O permission bitmap */
     for (uint64_t vector = 0; vector < 32; vector++) {
         uint64_t at = HANDLERS + vector, linear = KERNEL + at;
@@ -142,6 +142,7 @@ struct soft_side *soft_side_create(void)
     soft->cpu = soft->vm.vcpus[0];
     build_pages(soft);
     build_tables(soft);
+    memset(memory_at(&soft->vm.memory, CODE, CODE_BYTES), 0xcc, CODE_BYTES);
     set_system_state(soft->cpu);
     return soft;
 }
@@ -178,9 +179,9 @@ void soft_side_run(struct soft_side *soft, const struct test_case *c, struct mac
     struct vcpu *cpu = soft->cpu;
     struct memory *memory = &soft->vm.memory;
     const struct machine *before = &c->before;
-    uint8_t code[CODE_BYTES];
-    size_t bytes = case_code(c, code);
-    memory_write(memory, CODE, code, bytes);
+    uint8_t code[CODE_FILLED];
+    case_code(c, code);
+    memory_write(memory, CODE, code, sizeof code);
     memcpy(memory_at(memory, DATA, DATA_BYTES), before->data, DATA_BYTES);
     memcpy(cpu->r, before->r, sizeof before->r);
     memcpy(cpu->fpu.legacy, before->fx, sizeof before->fx);
