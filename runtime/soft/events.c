@@ -247,11 +247,11 @@ static void deliver(struct vcpu *cpu, const struct event *event)
 bool cpu_catch(struct vcpu *cpu, void (*call)(struct vcpu *cpu, void *context), void *context)
 {
     jmp_buf outer;
-    memcpy(outer, cpu->unwind, sizeof outer);
+    memcpy(&outer, &cpu->unwind, sizeof outer);
     bool raised = setjmp(cpu->unwind) != 0;
     if (!raised)
         call(cpu, context);
-    memcpy(cpu->unwind, outer, sizeof outer);
+    memcpy(&cpu->unwind, &outer, sizeof outer);
     return raised;
 }
 
