@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -148,12 +149,16 @@ static int copy(struct boot *boot, const char *what, uint64_t start, uint64_t en
     uint8_t *host = memory_at(memory, start, end - start);
     if (!host) {
         bool hole = end > MEMORY_HOLE && start < MEMORY_HIGH;
+        uint64_t top = boot->used[boot->used_count - 1].end; /* of all segments */
+        uint64_t needed = top < MEMORY_HIGH ? top : top - MEMORY_HIGH + MEMORY_HOLE;
+        char advice[80];
+        snprintf(advice, sizeof advice, "give at least --memory %" PRIu64 "M",
+                 (needed - 1) / MB + 1);
         return fail(boot->err, HVRUN_IMAGE,
                     "%s: offset 0x%" PRIx64 ": %s at physical 0x%" PRIx64 " (0x%" PRIx64
                     " bytes) is not in the guest's %" PRIu64 " MB of memory; %s",
                     boot->image->name, offset, what, start, end - start, memory->size / MB,
-                    hole ? "0xc0000000 to 4 GB is no memory: link the kernel elsewhere"
-                         : "give more with --memory");
+                    hole ? "0xc0000000 to 4 GB is no memory: link the kernel elsewhere" : advice);
     }
     memcpy(host, boot->image->bytes + offset, size);
     clear(host + size, end - start - size);

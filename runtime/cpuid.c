@@ -1,5 +1,6 @@
 /* The CPUID model: AuthenticAMD family 15, a processor that kernels need no workarounds for, with newer features.
  * What is offered is the table in cpuid.h; what leaves hold besides feature bits is the table here. */
+#include "runtime/kvmclock.h"
 #include "runtime/cpuid.h"
 
 #include <cpuid.h>
@@ -221,6 +222,16 @@ static void name_hypervisor(const struct vcpu *cpu, uint32_t subleaf, uint32_t r
     memcpy(&r[EDX], "orHv", 4);
 }
 
+/* KVM's interface, as far as kvmclock.h has it. */
+static void name_kvm(const struct vcpu *cpu, uint32_t subleaf, uint32_t r[4])
+{
+    (void)cpu;
+    (void)subleaf;
+    memcpy(&r[EBX], "KVMK", 4);
+    memcpy(&r[ECX], "VMKV", 4);
+    memcpy(&r[EDX], "M\0\0\0", 4);
+}
+
 /* Bits of the APIC id that tell processors of the package apart. */
 static unsigned core_bits(const struct vcpu *cpu)
 {
@@ -327,8 +338,10 @@ static const struct leaf_row {
     {7, true, 1, {0}, structured},
     {0xb, true, ~0u, {0}, topology},
     {0xd, true, 3, {0}, xsave},
-    {0x40000000, false, 0, {0x40000010}, name_hypervisor},
+    {0x40000000, false, 0, {0x40000010}, name_kvm},
+    {0x40000001, false, 0, {KVM_FEATURES}, NULL},
     {0x40000010, false, 0, {CLOCK_TSC_KHZ, CLOCK_TSC_KHZ}, NULL}, /* TSC, APIC timer: kHz */
+    {0x40000100, false, 0, {0x40000100}, name_hypervisor},
     {0x80000000, false, 0, {0x80000008}, name_basic},
     {0x80000001, false, 0, {VCPU_SIGNATURE}, processor_amd},
     {0x80000002, false, 0, {0x63746150, 0x73697668, 0x7620726f, 0x75747269}, NULL}, /* the name */
@@ -373,4 +386,11 @@ bool cpuid_constant(uint32_t leaf, uint32_t subleaf)
     if (!row)
         return true;
     return !(row->varies >> (subleaf > 31 ? 31 : subleaf) & 1);
+}
+
+bool cpuid_has_leaf(uint32_t leaf, bool *subleaves)
+{
+    const struct leaf_row *row = find_leaf(leaf);
+    *subleaves = row && row->subleaves;
+    return row;
 }

@@ -61,18 +61,19 @@ enum {
  *   console=ttyS0       the machine has no screen
  *   earlyprintk=        what the kernel says before its console driver starts, most of all why it
  *                       dies there; each line is printed once, by this or by the console
- *   tsc_early_khz=      (CLOCK_TSC_KHZ) spares the kernel measuring the TSC against the PIT, hundreds of
- *                       thousands of port reads
+ *   tsc_early_khz=      (CLOCK_TSC_KHZ) the same as kvmclock.h says, for kernels built without it: spares
+ *                       measuring the TSC against the PIT, tens of thousands of port reads
  *   tsc=reliable        the vCPUs' TSCs are one clock: no watchdog that compares it with the PM timer
  *   no_timer_check      the timer interrupt arrives: no 16 ms of polling to see whether it does
  *   pci=off             there is no PCI bus: no probing of the 32 slots that might hold quirks
+ *   nox2apic            the local APIC stays memory-mapped: it costs no more here, and each x2APIC access is
+ *                       an MSR access, which a patched kernel cannot answer by itself
  *   panic=-1            a kernel that panics resets, which ends hvrun, instead of looping for ever
  * Not needed: nokaslr (the decompressor, which would move the kernel, does not run), i8042 words (the
  * FADT says that there is no keyboard), reboot= (the FADT names the reset register). */
 const char loader_default_command_line[] =
     "console=ttyS0 earlyprintk=ttyS0,115200 tsc_early_khz=1000000 tsc=reliable no_timer_check "
-    "pci=off "
-    "panic=-1";
+    "pci=off nox2apic panic=-1";
 _Static_assert(CLOCK_TSC_KHZ == 1000000, "the default command line names the TSC frequency");
 
 static void put(uint8_t *bytes, unsigned offset, unsigned size, uint64_t value)

@@ -2,6 +2,7 @@
  * information structure. As other loaders of such kernels do, the structure is filled whether or not
  * the header asks for it, the command line begins with the kernel's name, and modules follow
  * the kernel. */
+#include "runtime/bios_remains.h"
 #include "runtime/boot.h"
 
 #include <stdio.h>
@@ -226,6 +227,7 @@ int boot_multiboot(struct boot *boot, const struct multiboot_header *header)
         place(boot, "the boot information", &info, sizeof info, &at) ||
         boot_protected_mode(boot, entry))
         return -1;
+    bios_remains(boot->vm);
     cpu->r[RAX] = LOADER_MAGIC;
     cpu->r[RBX] = at;
     return 0;

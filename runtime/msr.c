@@ -3,9 +3,11 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "runtime/kvmclock.h"
 #include "runtime/cpuid.h"
 #include "runtime/interrupts.h"
 #include "runtime/soft/tlb.h"
+#include "runtime/stub_devices.h"
 #include "runtime/vm.h"
 
 #define MSR_TSC_DEADLINE 0x6e0u
@@ -47,6 +49,9 @@ static bool set_tsc_offset(struct vcpu *cpu, uint64_t offset)
     cpu->tsc_offset = offset;
     if (armed)
         lapic_write_msr(cpu, MSR_TSC_DEADLINE, deadline);
+    kvmclock_tsc_changed(cpu);
+    if (cpu->vm->stub)
+        stub_devices_changed(cpu->vm);
     return true;
 }
 
@@ -205,6 +210,10 @@ static const struct msr_row rows[] = {
     {MSR_TSC_DEADLINE, MSR_TSC_DEADLINE, .read = read_apic, .write = write_apic, ALL},
     {0x800, 0x8ff, .read = read_apic, .write = write_apic, ALL}, /* x2APIC */
     {0xda0, 0xda0, FIELD(xss), .feature = FEATURE_XSAVES, .writable = CPU_XSS_MASK},
+    {MSR_KVM_WALL_CLOCK, MSR_KVM_WALL_CLOCK, FIELD(kvm_wall_clock), .write = kvmclock_write_msr,
+     ALL},
+    {MSR_KVM_SYSTEM_TIME, MSR_KVM_SYSTEM_TIME, FIELD(kvm_system_time), .write = kvmclock_write_msr,
+     ALL},
     {0xc0000080, 0xc0000080, FIELD(efer), .write = write_efer,
      .writable = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE},
     {0xc0000081, 0xc0000081, FIELD(star), ALL},

@@ -250,6 +250,7 @@ struct vcpu {
     uint64_t mtrr[32];     /* variable and fixed MTRRs, kept for the guest; no effect */
     uint64_t msr_kept[12]; /* MSRs that have no effect, kept for the guest (msr.c) */
     uint64_t random;       /* what RDRAND gives follows from it in a deterministic run */
+    uint64_t kvm_wall_clock, kvm_system_time; /* kvmclock.h */
     uint64_t xcr0, xss;
     uint32_t pkru;
     struct fpu fpu;
@@ -342,6 +343,8 @@ struct cpuid_answer {
 struct cpuid_answer cpuid_answer(const struct vcpu *cpu, uint32_t leaf, uint32_t subleaf);
 /* True if the answer is the same on every vCPU and at all times: may go into the stub's table. */
 bool cpuid_constant(uint32_t leaf, uint32_t subleaf);
+/* True if there is such a leaf (others are all zeros); *subleaves: ECX matters there. */
+bool cpuid_has_leaf(uint32_t leaf, bool *subleaves);
 
 /* MSRs (msr.c), shared by engines. False: #GP. */
 bool msr_read(struct vcpu *cpu, uint32_t msr, uint64_t *value);

@@ -12,7 +12,8 @@
 #include "runtime/memory.h"
 #include "runtime/stats.h"
 
-#define VCPUS_MAX 4
+#define VCPUS_MAX     4
+#define VM_FIXED_DATE 1767225600 /* 2026-01-01 00:00:00, where the run is to be deterministic */
 
 /* hvrun's exit codes (hvrun(1), EXIT STATUS). */
 enum hvrun_exit {
@@ -83,6 +84,7 @@ struct vm {
     struct bus bus;
     struct clock clock;
     struct stats stats;
+    int64_t start_date; /* seconds since 1970-01-01 at power-on: the host's, or VM_FIXED_DATE */
 
     struct vcpu *vcpus[VCPUS_MAX];
     unsigned vcpu_count;

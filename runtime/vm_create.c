@@ -1,4 +1,5 @@
 /* A machine put together and taken apart. */
+#include <time.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,6 +7,7 @@
 #include <unistd.h>
 
 #include "runtime/console.h"
+#include "runtime/stub.h"
 #include "runtime/vcpu.h"
 #include "runtime/vm.h"
 
@@ -40,6 +42,7 @@ int vm_create(struct vm *vm, struct error *err)
     if (vm->config.smp < 1 || vm->config.smp > VCPUS_MAX)
         return fail(err, HVRUN_USAGE, "%u processors: 1 to %d are possible", vm->config.smp,
                     VCPUS_MAX);
+    vm->start_date = vm->config.deterministic ? VM_FIXED_DATE : time(NULL);
     if (memory_create(&vm->memory, vm->config.memory, err))
         return -1;
     vm->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -60,6 +63,7 @@ void vm_destroy(struct vm *vm)
     if (vm->engine)
         vm->engine->destroy(vm);
     vm->engine = NULL;
+    stub_detach(vm);
     vm->clock.source = NULL; /* guest time was the engine's */
     vm->clock.deadline_changed = NULL;
     while (vm->clock.first) /* before the devices go, in which the timers live */

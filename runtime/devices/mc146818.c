@@ -64,7 +64,6 @@ enum {
 #define SECOND     1000000000ull
 #define UIP_TIME   244000ull /* ns before an update in which UIP is set */
 #define DAY_LENGTH 86400
-#define FIXED_DATE 1767225600 /* 2026-01-01 00:00:00 */
 
 struct mc146818 {
     struct vm *vm;
@@ -355,7 +354,7 @@ static void mc146818_reset(void *device)
                                            [REG_D] = D_VALID,
                                            [EQUIPMENT] = 0x02, /* a coprocessor */
                                            [LAST_CPU] = (uint8_t)(vm->config.smp - 1)},
-                             .seconds = vm->config.deterministic ? FIXED_DATE : time(NULL),
+                             .seconds = vm->start_date,
                              .second_began = clock_now(&vm->clock),
                              .timer = {.fire = fire, .context = rtc}};
     fill_memory_sizes(rtc->registers, &vm->memory);

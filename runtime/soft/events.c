@@ -353,6 +353,7 @@ void event_deliver_once(struct vcpu *cpu, enum event_type type, int vector, bool
 
 void event_deliver_fault(struct vcpu *cpu)
 {
+    stats_exit(&cpu->vm->stats, EXIT_KIND_EXCEPTION, cpu->rip);
     if (cpu->fault.vector == EXC_DB)
         cpu->pending_db |= cpu->fault.dr6;
     else

@@ -76,7 +76,7 @@ select_fn select_simd_lenient;   /* 16-byte operands of which processors differ 
 select_fn select_simd_fp;        /* MXCSR */
 select_fn select_move_unaligned, select_move_aligned, select_movq, select_movd,
     select_vmove_unaligned, select_vmove_aligned, select_logic;
-select_fn select_pmovmskb, select_movnti;
+select_fn select_move_scalar, select_pmovmskb, select_movnti;
 select_fn select_vzeroupper, select_vzeroall;
 select_fn select_maskmov, select_vmaskmov, select_gather;
 select_fn select_x87, select_x87_flags, select_x87_control;

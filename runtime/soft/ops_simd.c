@@ -1,4 +1,6 @@
 /* MMX, SSE and AVX instructions that the host executes through a stub. */
+#include <emmintrin.h>
+
 #include "runtime/cpuid.h"
 #include "runtime/soft/fpu.h"
 
@@ -218,12 +220,22 @@ insn_fn *select_simd_fp(struct decoded *d, struct insn *out)
 }
 
 /* ---- the upper halves ---- */
+/* Code of 32 bits leaves the registers that it cannot name as they are. */
+static inline void clear_registers(void *registers, bool all)
+{
+    __m128i zero = _mm_setzero_si128(), *p = registers;
+    __asm__("" : "+x"(zero)); /* else the compiler makes it a slow string instruction */
+    for (unsigned n = 0; n < 8; n++)
+        p[n] = zero;
+    for (unsigned n = 8; all && n < 16; n++)
+        p[n] = zero;
+}
+
 OP(vzeroupper)
 {
     if (!avx_ready(cpu))
         avx_refuse(cpu, i);
-    unsigned registers = vcpu_code64(cpu) ? 16 : 8;
-    memset(cpu->fpu.ymm_high, 0, registers * sizeof cpu->fpu.ymm_high[0]);
+    clear_registers(cpu->fpu.ymm_high, vcpu_code64(cpu));
     NEXT;
 }
 
@@ -231,9 +243,8 @@ OP(vzeroall)
 {
     if (!avx_ready(cpu))
         avx_refuse(cpu, i);
-    unsigned registers = vcpu_code64(cpu) ? 16 : 8;
-    memset(cpu->fpu.ymm_high, 0, registers * sizeof cpu->fpu.ymm_high[0]);
-    memset(FPU_XMM(&cpu->fpu, 0), 0, registers * 16u);
+    clear_registers(cpu->fpu.ymm_high, vcpu_code64(cpu));
+    clear_registers(FPU_XMM(&cpu->fpu, 0), vcpu_code64(cpu));
     NEXT;
 }
 

@@ -15,72 +15,63 @@
 #define AVX_CHECK                                                                                  \
     if (!avx_ready(cpu))                                                                           \
     avx_refuse(cpu, i)
-#define ALIGNED(address, size)                                                                     \
-    if (unlikely((address) & ((size)-1)))                                                          \
-    RAISE_GP()
+
+/* Where the operand is: insn.aux holds the address bits that must be clear. */
+static uint64_t operand_address(struct vcpu *cpu, const struct insn *i, unsigned size, bool write)
+{
+    uint64_t address = linear(cpu, i, size, write);
+    if (address & i->aux)
+        RAISE_GP();
+    return address;
+}
+
+/* True if the instruction may execute and one look finds its operand: else the slow sibling does it all. */
+static inline bool found_read(struct vcpu *cpu, const struct insn *i, bool ready, unsigned size,
+                              uintptr_t *host)
+{
+    uint64_t address = address_of(cpu, i);
+    return likely(ready && address_simple(i) && !(address & i->aux)) &&
+           hit_read(cpu, address, size, host);
+}
+static inline bool found_write(struct vcpu *cpu, const struct insn *i, bool ready, unsigned size,
+                               uintptr_t *host)
+{
+    uint64_t address = address_of(cpu, i);
+    return likely(ready && address_simple(i) && !(address & i->aux)) &&
+           hit_write(cpu, address, size, host);
+}
 
 /* ---- moves between XMM registers and memory ---- */
-static __attribute__((noinline)) const struct insn *
-load16_slow(struct vcpu *cpu, const struct insn *i, uint64_t address)
+SLOW move_load_slow(struct vcpu *cpu, const struct insn *i)
 {
-    load_bytes(cpu, i, address, XMM(i->dst), 16);
+    SSE_CHECK;
+    load_bytes(cpu, i, operand_address(cpu, i, 16, false), XMM(i->dst), 16);
+    NEXT_SLOW;
+}
+SLOW move_store_slow(struct vcpu *cpu, const struct insn *i)
+{
+    SSE_CHECK;
+    store_bytes(cpu, i, operand_address(cpu, i, 16, true), XMM(i->src), 16);
     NEXT_SLOW;
 }
 
-static __attribute__((noinline)) const struct insn *
-store16_slow(struct vcpu *cpu, const struct insn *i, uint64_t address)
+OP(move_load)
 {
-    store_bytes(cpu, i, address, XMM(i->src), 16);
-    NEXT_SLOW;
-}
-
-OP(movups_load)
-{
-    SSE_CHECK;
-    uint64_t address = linear(cpu, i, 16, false);
-    const __m128i *host = host_read(cpu, address, 16);
-    if (unlikely(!host))
-        return load16_slow(cpu, i, address);
-    *XMM(i->dst) = _mm_loadu_si128(host);
+    uintptr_t host;
+    if (!found_read(cpu, i, sse_ready(cpu), 16, &host))
+        return move_load_slow(cpu, i);
+    *XMM(i->dst) = _mm_loadu_si128((const __m128i *)host);
     NEXT;
 }
-
-OP(movups_store)
+OP(move_store)
 {
-    SSE_CHECK;
-    uint64_t address = linear(cpu, i, 16, true);
-    __m128i *host = host_write(cpu, address, 16);
-    if (unlikely(!host))
-        return store16_slow(cpu, i, address);
-    _mm_storeu_si128(host, *XMM(i->src));
+    uintptr_t host;
+    if (!found_write(cpu, i, sse_ready(cpu), 16, &host))
+        return move_store_slow(cpu, i);
+    _mm_storeu_si128((__m128i *)host, *XMM(i->src));
     NEXT;
 }
-
-OP(movaps_load)
-{
-    SSE_CHECK;
-    uint64_t address = linear(cpu, i, 16, false);
-    ALIGNED(address, 16);
-    const __m128i *host = host_read(cpu, address, 16);
-    if (unlikely(!host))
-        return load16_slow(cpu, i, address);
-    *XMM(i->dst) = _mm_load_si128(host);
-    NEXT;
-}
-
-OP(movaps_store)
-{
-    SSE_CHECK;
-    uint64_t address = linear(cpu, i, 16, true);
-    ALIGNED(address, 16);
-    __m128i *host = host_write(cpu, address, 16);
-    if (unlikely(!host))
-        return store16_slow(cpu, i, address);
-    _mm_store_si128(host, *XMM(i->src));
-    NEXT;
-}
-
-OP(movups_register)
+OP(move_register)
 {
     SSE_CHECK;
     *XMM(i->dst) = *XMM(i->src);
@@ -108,32 +99,27 @@ static enum insn_form vector_form(const struct decoded *d, struct insn *out,
     return is[0] ? is[1] ? FORM_RR : FORM_RM : is[1] ? FORM_MR : FORM_NONE;
 }
 
-insn_fn *select_move_unaligned(struct decoded *d, struct insn *out)
+static insn_fn *select_move(struct decoded *d, struct insn *out, uint8_t alignment)
 {
+    out->aux = alignment;
     switch (vector_form(d, out, ZYDIS_REGCLASS_XMM)) {
     case FORM_RR:
-        return movups_register;
+        return move_register;
     case FORM_RM:
-        return movups_load;
+        return move_load;
     case FORM_MR:
-        return movups_store;
+        return move_store;
     default:
-        return select_simd_unaligned(d, out);
+        return NULL;
     }
 }
-
+insn_fn *select_move_unaligned(struct decoded *d, struct insn *out)
+{
+    return select_move(d, out, 0);
+}
 insn_fn *select_move_aligned(struct decoded *d, struct insn *out)
 {
-    switch (vector_form(d, out, ZYDIS_REGCLASS_XMM)) {
-    case FORM_RR:
-        return movups_register;
-    case FORM_RM:
-        return movaps_load;
-    case FORM_MR:
-        return movaps_store;
-    default:
-        return select_simd(d, out);
-    }
+    return select_move(d, out, 15);
 }
 
 /* ---- MOVD and MOVQ ---- */
@@ -147,42 +133,44 @@ static inline uint64_t xmm_low(struct vcpu *cpu, unsigned n)
     return (uint64_t)_mm_cvtsi128_si64(*XMM(n));
 }
 
-#define MOVE_LOAD(name, size)                                                                      \
-    static __attribute__((noinline))                                                               \
-    const struct insn *name##_slow(struct vcpu *cpu, const struct insn *i, uint64_t address)       \
+#define MOVE_LOAD(name, type)                                                                      \
+    SLOW name##_slow(struct vcpu *cpu, const struct insn *i)                                       \
     {                                                                                              \
-        xmm_set(cpu, i->dst, load_slow(cpu, i, address, size));                                    \
+        SSE_CHECK;                                                                                 \
+        unsigned size = sizeof(type);                                                              \
+        xmm_set(cpu, i->dst, load(cpu, i, operand_address(cpu, i, size, false), size));            \
         NEXT_SLOW;                                                                                 \
     }                                                                                              \
     OP(name)                                                                                       \
     {                                                                                              \
-        SSE_CHECK;                                                                                 \
-        uint64_t address = linear(cpu, i, size, false);                                            \
-        if (unlikely(!host_read(cpu, address, size)))                                              \
-            return name##_slow(cpu, i, address);                                                   \
-        xmm_set(cpu, i->dst, load(cpu, i, address, size));                                         \
+        uintptr_t host;                                                                            \
+        if (!found_read(cpu, i, sse_ready(cpu), sizeof(type), &host))                              \
+            return name##_slow(cpu, i);                                                            \
+        xmm_set(cpu, i->dst, *(const type *)host);                                                 \
         NEXT;                                                                                      \
     }
-#define MOVE_STORE(name, size)                                                                     \
-    static __attribute__((noinline))                                                               \
-    const struct insn *name##_slow(struct vcpu *cpu, const struct insn *i, uint64_t address)       \
+#define MOVE_STORE(name, type)                                                                     \
+    SLOW name##_slow(struct vcpu *cpu, const struct insn *i)                                       \
     {                                                                                              \
-        store_slow(cpu, i, address, size, xmm_low(cpu, i->src));                                   \
+        SSE_CHECK;                                                                                 \
+        unsigned size = sizeof(type);                                                              \
+        store(cpu, i, operand_address(cpu, i, size, true), size, xmm_low(cpu, i->src));            \
         NEXT_SLOW;                                                                                 \
     }                                                                                              \
     OP(name)                                                                                       \
     {                                                                                              \
-        SSE_CHECK;                                                                                 \
-        uint64_t address = linear(cpu, i, size, true);                                             \
-        if (unlikely(!host_write(cpu, address, size)))                                             \
-            return name##_slow(cpu, i, address);                                                   \
-        store(cpu, i, address, size, xmm_low(cpu, i->src));                                        \
+        uintptr_t host;                                                                            \
+        if (!found_write(cpu, i, sse_ready(cpu), sizeof(type), &host))                             \
+            return name##_slow(cpu, i);                                                            \
+        *(type *)host = (type)xmm_low(cpu, i->src);                                                \
         NEXT;                                                                                      \
     }
-MOVE_LOAD(movd_load, 4)
-MOVE_LOAD(movq_load, 8)
-MOVE_STORE(movd_store, 4)
-MOVE_STORE(movq_store, 8)
+typedef uint32_t __attribute__((aligned(1))) any_uint32; /* guest addresses are not aligned */
+typedef uint64_t __attribute__((aligned(1))) any_uint64;
+MOVE_LOAD(movd_load, any_uint32)
+MOVE_LOAD(movq_load, any_uint64)
+MOVE_STORE(movd_store, any_uint32)
+MOVE_STORE(movq_store, any_uint64)
 
 OP(movq_register)
 {
@@ -225,6 +213,7 @@ static ZydisRegisterClass operand_class(const struct decoded *d, unsigned n)
 /* Both mnemonics: between a register and a general register or memory, 4 or 8 bytes wide. */
 static insn_fn *select_movd_movq(struct decoded *d, struct insn *out)
 {
+    out->aux = 0;
     switch (vector_form(d, out, ZYDIS_REGCLASS_XMM)) {
     case FORM_RR:
         return movq_register;
@@ -261,6 +250,18 @@ insn_fn *select_movq(struct decoded *d, struct insn *out)
     return select_movd_movq(d, out);
 }
 
+/* MOVSS and MOVSD between a register and memory do the same; between registers they merge. */
+insn_fn *select_move_scalar(struct decoded *d, struct insn *out)
+{
+    switch (vector_form(d, out, ZYDIS_REGCLASS_XMM)) {
+    case FORM_RM:
+    case FORM_MR:
+        return select_movd_movq(d, out);
+    default:
+        return select_simd(d, out);
+    }
+}
+
 /* MOVNTI: a store like any other, and not an SSE register in it. */
 OP(movnti)
 {
@@ -294,15 +295,6 @@ insn_fn *select_movnti(struct decoded *d, struct insn *out)
     X(PADDQ, _mm_add_epi64(a, b))                                                                  \
     X(PUNPCKLQDQ, _mm_unpacklo_epi64(a, b))
 
-/* The operand at an aligned address, through a copy where one look does not find it. */
-static __attribute__((noinline)) __m128i load16_any(struct vcpu *cpu, const struct insn *i,
-                                                    uint64_t address)
-{
-    __m128i copy;
-    load_bytes(cpu, i, address, &copy, sizeof copy);
-    return copy;
-}
-
 #define LOGIC_OPS(name, expression)                                                                \
     OP(name##_register)                                                                            \
     {                                                                                              \
@@ -311,22 +303,20 @@ static __attribute__((noinline)) __m128i load16_any(struct vcpu *cpu, const stru
         *XMM(i->dst) = expression;                                                                 \
         NEXT;                                                                                      \
     }                                                                                              \
-    static __attribute__((noinline))                                                               \
-    const struct insn *name##_load_slow(struct vcpu *cpu, const struct insn *i, uint64_t address)  \
+    SLOW name##_load_slow(struct vcpu *cpu, const struct insn *i)                                  \
     {                                                                                              \
-        __m128i b = load16_any(cpu, i, address), a = *XMM(i->dst);                                 \
+        SSE_CHECK;                                                                                 \
+        __m128i a = *XMM(i->dst), b;                                                               \
+        load_bytes(cpu, i, operand_address(cpu, i, 16, false), &b, sizeof b);                      \
         *XMM(i->dst) = expression;                                                                 \
         NEXT_SLOW;                                                                                 \
     }                                                                                              \
     OP(name##_load)                                                                                \
     {                                                                                              \
-        SSE_CHECK;                                                                                 \
-        uint64_t address = linear(cpu, i, 16, false);                                              \
-        ALIGNED(address, 16);                                                                      \
-        const __m128i *host = host_read(cpu, address, 16);                                         \
-        if (unlikely(!host))                                                                       \
-            return name##_load_slow(cpu, i, address);                                              \
-        __m128i a = *XMM(i->dst), b = _mm_load_si128(host);                                        \
+        uintptr_t host;                                                                            \
+        if (!found_read(cpu, i, sse_ready(cpu), 16, &host))                                        \
+            return name##_load_slow(cpu, i);                                                       \
+        __m128i a = *XMM(i->dst), b = _mm_load_si128((const __m128i *)host);                       \
         *XMM(i->dst) = expression;                                                                 \
         NEXT;                                                                                      \
     }
@@ -341,6 +331,7 @@ static const struct {
 insn_fn *select_logic(struct decoded *d, struct insn *out)
 {
     enum insn_form form = vector_form(d, out, ZYDIS_REGCLASS_XMM);
+    out->aux = 15;
     if (form == FORM_RR || form == FORM_RM)
         for (unsigned n = 0; n < sizeof logic / sizeof *logic; n++)
             if (logic[n].mnemonic == d->zydis->mnemonic)
@@ -366,14 +357,14 @@ insn_fn *select_pmovmskb(struct decoded *d, struct insn *out)
 
 /* ---- AVX moves ---- */
 /* A VEX-encoded instruction that writes an XMM register clears the rest of the YMM register. */
-OP(vmovups_register16)
+OP(vmove_register16)
 {
     AVX_CHECK;
     *XMM(i->dst) = *XMM(i->src);
     *YMM(i->dst) = _mm_setzero_si128();
     NEXT;
 }
-OP(vmovups_register32)
+OP(vmove_register32)
 {
     AVX_CHECK;
     *XMM(i->dst) = *XMM(i->src);
@@ -381,72 +372,61 @@ OP(vmovups_register32)
     NEXT;
 }
 
-static __attribute__((noinline)) const struct insn *
-vload_slow(struct vcpu *cpu, const struct insn *i, uint64_t address, unsigned size)
-{
-    __m128i copy[2] = {_mm_setzero_si128(), _mm_setzero_si128()};
-    load_bytes(cpu, i, address, copy, size);
-    *XMM(i->dst) = copy[0];
-    *YMM(i->dst) = copy[1];
-    NEXT_SLOW;
-}
-
-static __attribute__((noinline)) const struct insn *
-vstore_slow(struct vcpu *cpu, const struct insn *i, uint64_t address, unsigned size)
-{
-    const __m128i copy[2] = {*XMM(i->src), *YMM(i->src)};
-    store_bytes(cpu, i, address, copy, size);
-    NEXT_SLOW;
-}
-
-#define VMOVE(name, size, alignment)                                                               \
-    OP(name##_load##size)                                                                          \
+#define VMOVE(size)                                                                                \
+    SLOW vmove_load##size##_slow(struct vcpu *cpu, const struct insn *i)                           \
     {                                                                                              \
         AVX_CHECK;                                                                                 \
-        uint64_t address = linear(cpu, i, size, false);                                            \
-        ALIGNED(address, alignment);                                                               \
-        const __m128i *host = host_read(cpu, address, size);                                       \
-        if (unlikely(!host))                                                                       \
-            return vload_slow(cpu, i, address, size);                                              \
-        *XMM(i->dst) = _mm_loadu_si128(host);                                                      \
-        *YMM(i->dst) = (size) == 32 ? _mm_loadu_si128(host + 1) : _mm_setzero_si128();             \
+        __m128i copy[2] = {_mm_setzero_si128(), _mm_setzero_si128()};                              \
+        load_bytes(cpu, i, operand_address(cpu, i, size, false), copy, size);                      \
+        *XMM(i->dst) = copy[0];                                                                    \
+        *YMM(i->dst) = copy[1];                                                                    \
+        NEXT_SLOW;                                                                                 \
+    }                                                                                              \
+    SLOW vmove_store##size##_slow(struct vcpu *cpu, const struct insn *i)                          \
+    {                                                                                              \
+        AVX_CHECK;                                                                                 \
+        const __m128i copy[2] = {*XMM(i->src), *YMM(i->src)};                                      \
+        store_bytes(cpu, i, operand_address(cpu, i, size, true), copy, size);                      \
+        NEXT_SLOW;                                                                                 \
+    }                                                                                              \
+    OP(vmove_load##size)                                                                           \
+    {                                                                                              \
+        uintptr_t host;                                                                            \
+        if (!found_read(cpu, i, avx_ready(cpu), size, &host))                                      \
+            return vmove_load##size##_slow(cpu, i);                                                \
+        const __m128i *from = (const __m128i *)host;                                               \
+        *XMM(i->dst) = _mm_loadu_si128(from);                                                      \
+        *YMM(i->dst) = (size) == 32 ? _mm_loadu_si128(from + 1) : _mm_setzero_si128();             \
         NEXT;                                                                                      \
     }                                                                                              \
-    OP(name##_store##size)                                                                         \
+    OP(vmove_store##size)                                                                          \
     {                                                                                              \
-        AVX_CHECK;                                                                                 \
-        uint64_t address = linear(cpu, i, size, true);                                             \
-        ALIGNED(address, alignment);                                                               \
-        __m128i *host = host_write(cpu, address, size);                                            \
-        if (unlikely(!host))                                                                       \
-            return vstore_slow(cpu, i, address, size);                                             \
-        _mm_storeu_si128(host, *XMM(i->src));                                                      \
+        uintptr_t host;                                                                            \
+        if (!found_write(cpu, i, avx_ready(cpu), size, &host))                                     \
+            return vmove_store##size##_slow(cpu, i);                                               \
+        __m128i *to = (__m128i *)host;                                                             \
+        _mm_storeu_si128(to, *XMM(i->src));                                                        \
         if ((size) == 32)                                                                          \
-            _mm_storeu_si128(host + 1, *YMM(i->src));                                              \
+            _mm_storeu_si128(to + 1, *YMM(i->src));                                                \
         NEXT;                                                                                      \
     }
-VMOVE(vmovups, 16, 1)
-VMOVE(vmovups, 32, 1)
-VMOVE(vmovaps, 16, 16)
-VMOVE(vmovaps, 32, 32)
+VMOVE(16)
+VMOVE(32)
 
 static insn_fn *select_vmove(struct decoded *d, struct insn *out, bool aligned)
 {
-    static insn_fn *const load[2][2] = {{vmovups_load16, vmovups_load32},
-                                        {vmovaps_load16, vmovaps_load32}};
-    static insn_fn *const store[2][2] = {{vmovups_store16, vmovups_store32},
-                                         {vmovaps_store16, vmovaps_store32}};
     if (!cpuid_offers_isa(d->zydis->meta.isa_set) ||
         d->zydis->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
         return NULL;
     bool wide = d->zydis->raw.vex.L;
+    out->aux = aligned ? wide ? 31 : 15 : 0;
     switch (vector_form(d, out, wide ? ZYDIS_REGCLASS_YMM : ZYDIS_REGCLASS_XMM)) {
     case FORM_RR:
-        return wide ? vmovups_register32 : vmovups_register16;
+        return wide ? vmove_register32 : vmove_register16;
     case FORM_RM:
-        return load[aligned][wide];
+        return wide ? vmove_load32 : vmove_load16;
     case FORM_MR:
-        return store[aligned][wide];
+        return wide ? vmove_store32 : vmove_store16;
     default:
         return NULL;
     }

@@ -34,7 +34,7 @@ struct path {
     uint64_t physical; /* of the linear address */
     uint8_t shift;     /* log2 of the page's bytes */
     bool present, reserved;
-    bool writable, user, no_execute; /* of all levels together */
+    uint64_t every, some; /* bits that all entries have, and that one has */
 };
 
 struct tlb_entry tlb_none[TLB_ENTRIES] = {
@@ -43,7 +43,8 @@ struct tlb_entry tlb_none[TLB_ENTRIES] = {
 /* ---- the path ---- */
 
 /* Takes the entry at guest-physical `at` into the path; what is not RAM reads as all ones. */
-static uint64_t path_entry(const struct vcpu *cpu, struct path *path, uint64_t at, unsigned width)
+static inline uint64_t path_entry(const struct vcpu *cpu, struct path *path, uint64_t at,
+                                  unsigned width)
 {
     uint8_t *host = memory_at(&cpu->vm->memory, at, width);
     uint64_t value = width == 8 ? UINT64_MAX : UINT32_MAX;
@@ -51,8 +52,8 @@ static uint64_t path_entry(const struct vcpu *cpu, struct path *path, uint64_t a
         memcpy(&value, host, width);
     path->entry[path->count++] = host;
     path->leaf = value;
-    path->writable &= (value & PTE_W) != 0;
-    path->user &= (value & PTE_U) != 0;
+    path->every &= value;
+    path->some |= value;
     return value;
 }
 
@@ -101,7 +102,6 @@ static void path_levels(const struct vcpu *cpu, uint64_t table, uint64_t linear,
             reserved |= shift == 39 ? PTE_PS : BITS(shift - 1, 13);
         if (path_ends(path, entry, reserved))
             return;
-        path->no_execute |= entry >> 63;
         if (large || shift == 12) {
             path_leaf(path, entry & ADDRESS_MASK, linear, shift);
             return;
@@ -146,7 +146,9 @@ static void path_pae(const struct vcpu *cpu, uint64_t linear, struct path *path)
 
 static void path_find(const struct vcpu *cpu, uint64_t linear, struct path *path)
 {
-    *path = (struct path){.writable = true, .user = true};
+    path->count = 0;
+    path->every = ~0ull;
+    path->some = 0;
     if (vcpu_long_mode(cpu))
         path_levels(cpu, cpu->cr3 & ADDRESS_MASK, linear, 39, LONG_RESERVED, path);
     else if (cpu->cr4 & CR4_PAE)
@@ -160,7 +162,7 @@ static void path_find(const struct vcpu *cpu, uint64_t linear, struct path *path
 /* RIGHT() of the accesses that the protection key forbids (SDM 3A 4.6.2): data in user pages, in long mode. */
 static unsigned key_forbids(const struct vcpu *cpu, const struct path *path, bool write_protect)
 {
-    if (!(cpu->cr4 & CR4_PKE) || !vcpu_long_mode(cpu) || !path->user)
+    if (!(cpu->cr4 & CR4_PKE) || !vcpu_long_mode(cpu) || !(path->every & PTE_U))
         return 0;
     unsigned pair = cpu->pkru >> (path->leaf >> 59 & 15) * 2 & 3;
     if (pair & 1)
@@ -172,15 +174,15 @@ static unsigned key_forbids(const struct vcpu *cpu, const struct path *path, boo
 static unsigned bits_allow(const struct vcpu *cpu, const struct path *path, enum tlb_mode mode,
                            bool write_protect)
 {
-    bool supervisor = mode != TLB_USER;
-    if (!supervisor && !path->user)
+    bool supervisor = mode != TLB_USER, user_page = path->every & PTE_U;
+    if (!supervisor && !user_page)
         return 0;
     unsigned rights = RIGHT(ACCESS_READ);
-    if (path->writable || !write_protect)
+    if (path->every & PTE_W || !write_protect)
         rights |= RIGHT(ACCESS_WRITE);
-    if (supervisor && path->user && mode == TLB_KERNEL && cpu->cr4 & CR4_SMAP)
+    if (supervisor && user_page && mode == TLB_KERNEL && cpu->cr4 & CR4_SMAP)
         rights = 0;
-    if (!path->no_execute && !(supervisor && path->user && cpu->cr4 & CR4_SMEP))
+    if (!(path->some & PTE_NX) && !(supervisor && user_page && cpu->cr4 & CR4_SMEP))
         rights |= RIGHT(ACCESS_FETCH);
     return rights;
 }
@@ -213,6 +215,8 @@ static void mark_entry(struct memory *memory, uint8_t *entry, uint8_t bits)
 static void mark_path(struct vcpu *cpu, const struct path *path, bool write)
 {
     struct memory *memory = &cpu->vm->memory;
+    if (likely(path->every & PTE_A && (!write || path->leaf & PTE_D)))
+        return;
     for (unsigned n = 0; n + 1 < path->count; n++)
         mark_entry(memory, path->entry[n], PTE_A);
     mark_entry(memory, path->entry[path->count - 1], write ? PTE_A | PTE_D : PTE_A);
@@ -288,8 +292,10 @@ bool tlb_peek(struct vcpu *cpu, uint64_t linear, uint64_t *physical)
         return false;
     struct path path;
     path_find(cpu, linear, &path);
+    if (!path.present || path.reserved)
+        return false;
     *physical = path.physical;
-    return path.present && !path.reserved;
+    return true;
 }
 
 /* ---- the TLB ---- */
@@ -421,14 +427,13 @@ static void drop_inside(struct tlb_entry *e, uint64_t first, uint64_t length)
 static void drop_region(struct vcpu *cpu, uint64_t linear, unsigned shift)
 {
     uint64_t first = linear >> shift << shift;
-    uint64_t pages = 1ull << (shift - PAGE_SHIFT);
-    if (pages > TLB_ENTRIES)
-        pages = TLB_ENTRIES;
-    for (unsigned mode = 0; mode < TLB_MODES; mode++) {
-        struct tlb_entry *e = slot_of(cpu, mode, first); /* these slots follow one another */
-        for (uint64_t n = 0; n < pages; n++)
-            drop_inside(&e[n], first, 1ull << shift);
-    }
+    for (unsigned mode = 0; mode < TLB_MODES; mode++)
+        for (unsigned word = 0; word < TLB_ENTRIES / 64; word++) {
+            struct tlb_entry *table = &cpu->tlb_table[mode][word * 64];
+            uint64_t used = cpu->tlb_local[mode][word] | cpu->tlb_global[mode][word];
+            for (; used; used &= used - 1)
+                drop_inside(&table[__builtin_ctzll(used)], first, 1ull << shift);
+        }
 }
 
 static uint64_t page_bit(uint64_t linear)
@@ -472,9 +477,15 @@ static void drop_jumps_to(struct vcpu *cpu, uint64_t linear, unsigned shift)
     const uint64_t mask = (1ull << LINEAR_BITS) - 1;
     uint64_t first = (linear >> shift << shift) - PAGE_SIZE;
     uint64_t length = (1ull << shift) + PAGE_SIZE;
-    for (unsigned n = 0; n < JUMP_CACHE_ENTRIES; n++)
-        if (((cpu->jump_cache[n].tag - first) & mask) < length)
-            cpu->jump_cache[n].tag = 0;
+    for (unsigned word = 0; word < JUMP_CACHE_ENTRIES / 64; word++) {
+        struct jump_entry *entry = &cpu->jump_cache[word * 64];
+        uint64_t used = cpu->jump_local[word] | cpu->jump_global[word];
+        for (; used; used &= used - 1) {
+            uint64_t *tag = &entry[__builtin_ctzll(used)].tag;
+            if (((*tag - first) & mask) < length)
+                *tag = 0;
+        }
+    }
 }
 
 void tlb_flush_page(struct vcpu *cpu, uint64_t linear)

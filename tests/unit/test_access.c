@@ -97,17 +97,24 @@ static void long_operands_are_all_or_nothing(void **state)
     mmu_lab_free(lab);
 }
 
+static void check_wrap(struct mmu_lab *lab)
+{
+    mmu_lab_map(lab, 0xfffff000, FIRST, 12, RW, UPPER);
+    mmu_lab_map(lab, 0, SECOND, 12, RW, UPPER);
+    store(lab->cpu, second_insn(lab), 0xfffffffe, 4, 0x44332211);
+    assert_int_equal(*(memory16 *)mmu_lab_at(lab, FIRST + 0xffe), 0x2211);
+    assert_int_equal(*(memory16 *)mmu_lab_at(lab, SECOND), 0x4433);
+    mmu_lab_free(lab);
+}
+
 static void addresses_wrap_at_4g_outside_64_bit_mode(void **state)
 {
     (void)state;
-    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_PAE);
-    const struct insn *i = second_insn(lab);
-    mmu_lab_map(lab, 0xfffff000, FIRST, 12, RW, UPPER);
-    mmu_lab_map(lab, 0, SECOND, 12, RW, UPPER);
-    store(lab->cpu, i, 0xfffffffe, 4, 0x44332211);
-    assert_int_equal(*(uint16_t *)mmu_lab_at(lab, FIRST + 0xffe), 0x2211);
-    assert_int_equal(*(uint16_t *)mmu_lab_at(lab, SECOND), 0x4433);
-    mmu_lab_free(lab);
+    check_wrap(mmu_lab_create(MMU_LAB_PAE));
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
+    lab->cpu->segment[SEG_CS].rights = 0xc09b; /* compatibility mode */
+    vcpu_mode_changed(lab->cpu);
+    check_wrap(lab);
 }
 
 static void crossing_into_what_is_not_canonical_is_a_protection_fault(void **state)
@@ -162,7 +169,7 @@ static void between_ram_and_device_an_access_is_split_by_bytes(void **state)
         assert_int_equal(lab->seen[n].offset, n);
         assert_int_equal(lab->seen[n].value, 0x44 + 0x11 * n);
     }
-    assert_int_equal(*(uint16_t *)mmu_lab_at(lab, FIRST + 0xffd), 0x2211);
+    assert_int_equal(*(memory16 *)mmu_lab_at(lab, FIRST + 0xffd), 0x2211);
     assert_int_equal(load(cpu, i, LINEAR + 0xffd, 8), 0x8877665544332211);
     assert_int_equal(lab->vm.stats.exits[EXIT_KIND_MMIO], 2);
     mmu_lab_free(lab);
@@ -212,15 +219,15 @@ static void a_store_into_marked_lines_is_told(void **state)
     assert_int_equal(lab->changes, 1);
     assert_int_equal(lab->changed_at, FIRST + 124);
     assert_int_equal(lab->changed_length, 8);
-    assert_int_equal(*(uint64_t *)mmu_lab_at(lab, FIRST + 124), 0x5544332211);
+    assert_int_equal(*(memory64 *)mmu_lab_at(lab, FIRST + 124), 0x5544332211);
     assert_null(host_write(cpu, LINEAR, 1));
 
     struct rmw rmw;
-    uint32_t *word = rmw_begin(cpu, i, LINEAR + 128, 4, &rmw);
+    memory32 *word = rmw_begin(cpu, i, LINEAR + 128, 4, &rmw);
     assert_int_equal(*word, 0x55);
     *word += 1;
     rmw_end(cpu, i, &rmw);
-    assert_int_equal(*(uint32_t *)mmu_lab_at(lab, FIRST + 128), 0x56);
+    assert_int_equal(*(memory32 *)mmu_lab_at(lab, FIRST + 128), 0x56);
     assert_int_equal(lab->changes, 2);
 
     lab->vm.memory.code_lines[FIRST >> 12] = 0; /* no code left: fast again */
@@ -265,11 +272,11 @@ static void read_modify_write_needs_the_right_to_write_before_it_reads(void **st
     assert_int_equal(cpu->fault.error, PF_PRESENT | PF_WRITE);
     assert_int_equal(MMU_LAB_CATCH(lab, rmw_begin(cpu, i, LINEAR + 0xffe, 4, &rmw)), EXC_PF);
 
-    uint32_t *word = rmw_begin(cpu, i, LINEAR + PAGE_SIZE + 4, 4, &rmw);
+    memory32 *word = rmw_begin(cpu, i, LINEAR + PAGE_SIZE + 4, 4, &rmw);
     assert_ptr_equal(word, mmu_lab_at(lab, SECOND + 4)); /* memory itself */
     *word = 9;
     rmw_end(cpu, i, &rmw);
-    assert_int_equal(*(uint32_t *)mmu_lab_at(lab, SECOND + 4), 9);
+    assert_int_equal(*(memory32 *)mmu_lab_at(lab, SECOND + 4), 9);
     mmu_lab_free(lab);
 }
 
@@ -281,16 +288,16 @@ static void read_modify_write_crosses_pages_and_reaches_devices(void **state)
     const struct insn *i = second_insn(lab);
     struct rmw rmw;
     store(cpu, i, LINEAR + 0xffe, 4, 0x0001ffff);
-    uint32_t *word = rmw_begin(cpu, i, LINEAR + 0xffe, 4, &rmw);
+    memory32 *word = rmw_begin(cpu, i, LINEAR + 0xffe, 4, &rmw);
     assert_int_equal(*word, 0x0001ffff);
     *word += 1;
     rmw_end(cpu, i, &rmw);
-    assert_int_equal(*(uint16_t *)mmu_lab_at(lab, FIRST + 0xffe), 0);
-    assert_int_equal(*(uint16_t *)mmu_lab_at(lab, SECOND), 2);
+    assert_int_equal(*(memory16 *)mmu_lab_at(lab, FIRST + 0xffe), 0);
+    assert_int_equal(*(memory16 *)mmu_lab_at(lab, SECOND), 2);
 
     mmu_lab_map(lab, LINEAR, MMU_LAB_DEVICE, 12, RW, UPPER);
     tlb_flush(cpu);
-    uint64_t *wide = rmw_begin(cpu, i, LINEAR + 8, 8, &rmw);
+    memory64 *wide = rmw_begin(cpu, i, LINEAR + 8, 8, &rmw);
     *wide |= 0x10;
     rmw_end(cpu, i, &rmw);
     assert_int_equal(lab->seen_count, 2);
@@ -322,7 +329,7 @@ static void data_breakpoints_wait_for_the_end_of_the_instruction(void **state)
     assert_int_equal(cpu->pending_db, 1);
     assert_int_equal(cpu->budget, 0);
     assert_int_equal(cpu->withheld, 100);
-    assert_int_equal(*(uint16_t *)mmu_lab_at(lab, FIRST + 15), 0x1234);
+    assert_int_equal(*(memory16 *)mmu_lab_at(lab, FIRST + 15), 0x1234);
     assert_null(insn_after_slow(cpu, i)); /* the block is left at once, the kick still felt */
     assert_int_equal(cpu->budget, 0);
     assert_int_equal(cpu->withheld, 101);
@@ -331,7 +338,7 @@ static void data_breakpoints_wait_for_the_end_of_the_instruction(void **state)
 
     cpu->pending_db = 0;
     struct rmw rmw;
-    uint32_t *word = rmw_begin(cpu, i, LINEAR + 16, 4, &rmw);
+    memory32 *word = rmw_begin(cpu, i, LINEAR + 16, 4, &rmw);
     *word = 1;
     rmw_end(cpu, i, &rmw);
     assert_int_equal(cpu->pending_db, 1);

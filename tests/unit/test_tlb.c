@@ -571,7 +571,10 @@ static void a_cr3_write_keeps_global_pages_only(void **state)
     filled(lab, LINEAR + 0x400000, ACCESS_READ);
     tlb_flush_nonglobal(cpu);
     assert_false(known(lab, LINEAR + 0x400000));
+    filled(lab, LINEAR + 0x400000, ACCESS_READ); /* and the other way round */
     filled(lab, LINEAR, ACCESS_READ);
+    tlb_flush_nonglobal(cpu);
+    assert_true(known(lab, LINEAR));
     tlb_flush(cpu);
     assert_false(known(lab, LINEAR));
     mmu_lab_free(lab);
