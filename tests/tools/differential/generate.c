@@ -43,7 +43,9 @@ static bool is_excluded(const ZydisDecodedInstruction *z)
     case ZYDIS_CATEGORY_XSAVEOPT:
         return true;
     case ZYDIS_CATEGORY_SYSTEM: /* CPUID, time, descriptor tables; but what is privileged just faults */
-        return !(z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED);
+        if (!(z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED))
+            return true;
+        break;
     default:
         break;
     }
