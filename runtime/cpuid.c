@@ -387,3 +387,10 @@ bool cpuid_constant(uint32_t leaf, uint32_t subleaf)
         return true;
     return !(row->varies >> (subleaf > 31 ? 31 : subleaf) & 1);
 }
+
+bool cpuid_has_leaf(uint32_t leaf, bool *subleaves)
+{
+    const struct leaf_row *row = find_leaf(leaf);
+    *subleaves = row && row->subleaves;
+    return row;
+}

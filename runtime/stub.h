@@ -12,6 +12,7 @@
 
 #include "hvstub/hvstub.h"
 #include "image/error.h"
+#include "runtime/stub_devices.h"
 
 struct image;
 struct insn;
@@ -39,6 +40,7 @@ struct stub {
     uint32_t routine_count;
     uint32_t linked_count;
     struct stub_routine *routines;
+    struct stub_devices devices;
 };
 
 /* Finds, checks and links the stub of a patched image that is loaded already: routines lead to their emulation, tables are
@@ -56,6 +58,10 @@ bool stub_doorbell(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip);
 bool stub_ud1(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip);
 
 enum { STUB_UD1_PLAIN, STUB_UD1_BREAK, STUB_UD1_BARE };
+
+/* ---- stub_tables.c: what is constant, in the form that the templates look up ---- */
+void stub_fill_cpuid(const struct vm *vm, struct pv_cpuid_table *table);
+void stub_fill_msrs(struct pv_msr_table *table);
 
 /* ---- doorbell.c: the host's handlers, found by kind ---- */
 /* The guest's registers as an emulated instruction sees them: those the routine pushed are back in place. */

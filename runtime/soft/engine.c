@@ -9,6 +9,7 @@
 #include "runtime/interrupts.h"
 #include "runtime/soft/access.h"
 #include "runtime/soft/tlb.h"
+#include "runtime/stub_devices.h"
 
 #define SLICE_ONE  200000 /* instructions; one vCPU */
 #define SLICE_MANY 20000  /* several: how long one waits for another's lock */
@@ -345,9 +346,13 @@ static int soft_engine_run(struct vm *vm, struct error *err)
             clock_run(&vm->clock);
             if (!wakes(vm->vcpus[k]))
                 continue;
+            if (vm->stub)
+                stub_devices_slice(vm);
             soft_run(vm->vcpus[k], slice(vm));
             ran = true;
         }
+        if (vm->stub)
+            stub_devices_slice(vm);
         console_flush(vm);
         if (!ran && !vm->shutdown)
             idle(vm);
