@@ -62,6 +62,8 @@ static void memory_changed(void *context, uint64_t physical, uint64_t length)
 
 struct cache *cache_create(struct vm *vm, struct error *err)
 {
+    if (assist_init(err)) /* blocks point to stubs */
+        return NULL;
     struct cache *cache = calloc(1, sizeof *cache);
     uint64_t pages = vm->memory.size >> PAGE_SHIFT;
     if (cache)
