@@ -20,6 +20,12 @@ static inline void pv_cpuid_clear(struct pv_cpuid_table *table)
     table->entry[0].negated_leaf = -1u;
 }
 
+/* Where the answer to a leaf stands. */
+static inline uint32_t pv_cpuid_place(uint32_t leaf)
+{
+    return ((leaf + (leaf >> 8)) & 0xff) + (leaf >> 24);
+}
+
 static inline void pv_cpuid_set(struct pv_cpuid_entry *entry, uint32_t leaf, uint32_t subleaf,
                                 const struct pv_cpuid_answer *answer)
 {
@@ -37,7 +43,7 @@ static inline void pv_cpuid_set(struct pv_cpuid_entry *entry, uint32_t leaf, uin
 static inline bool pv_cpuid_put(struct pv_cpuid_table *table, uint32_t leaf,
                                 const struct pv_cpuid_answer *answer)
 {
-    struct pv_cpuid_entry *entry = &table->entry[(leaf & 0xff) + (leaf >> 24)];
+    struct pv_cpuid_entry *entry = &table->entry[pv_cpuid_place(leaf)];
     if (entry->used)
         return false;
     pv_cpuid_set(entry, leaf, 0, answer);
@@ -50,7 +56,7 @@ static inline bool pv_cpuid_put_subleaves(struct pv_cpuid_table *table, uint32_t
                                           const struct pv_cpuid_answer *answers,
                                           const bool *constant, uint32_t count)
 {
-    struct pv_cpuid_entry *first = &table->entry[(leaf & 0xff) + (leaf >> 24)];
+    struct pv_cpuid_entry *first = &table->entry[pv_cpuid_place(leaf)];
     if (leaf == 0 || first->used || count == 0 || count > 256)
         return false;
     first->used = 1; /* its own subleaves must not take the place */

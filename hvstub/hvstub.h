@@ -25,13 +25,23 @@
 #define PV_MSR_EAX               8
 #define PV_MSR_EDX               12
 
+/* Device fast paths (struct pv_port). */
+#define PV_PORT_IN_VALUE    0
+#define PV_PORT_IN_PIT      1
+#define PV_PORT_OUT_POSTED  0
+#define PV_PORT_OUT_SAME    1
+#define PV_PORT_OUT_NOTHING 2
+#define PV_PORT_OUT_KEPT    3
+#define PV_PORT_VALUE       2 /* offset in struct pv_port */
+#define PV_RING_SLOTS       1024
+
 #ifndef __ASSEMBLER__
 
 #include <stdint.h>
 
 #define PV_NOTE_NAME    "Patchvisor" /* 11 bytes with its NUL */
 #define PV_NOTE_TYPE    0x5056u /* not 18: QEMU takes any note of that type for the PVH entry */
-#define PV_ABI_VERSION  1u
+#define PV_ABI_VERSION  2u
 #define PV_HEADER_MAGIC "PVSTUB\r\n" /* 8 bytes, no NUL */
 
 /* pv_note.flags */
@@ -204,6 +214,8 @@ enum pv_form { PV_FORM_NONE, PV_FORM_JUMP, PV_FORM_CALL, PV_FORM_BRANCH, PV_FORM
  *   STI, POPF           all is done; an interrupt that waited can be delivered (interrupt_pending)
  *   MOV_FROM_DR         DR7.GD is set: #DB before the access
  *   XGETBV              ECX is not 0
+ * PV_ROUTINE_STATE without PV_ROUTINE_DEPRIVILEGED: the device fast paths below; what they do not know goes
+ * to the native path with everything as it was.
  * With PV_ROUTINE_TABLE and PV_ROUTINE_DOORBELL, CPUID rings for a leaf that the table does not have; RBX and
  * RDX, which are results, are then no longer the guest's. */
 
@@ -319,9 +331,10 @@ enum pv_kind {
 /* CPUID table: filled by the runtime (hvstub/cpuid_table.h), read by the CPUID template. Constant
  * leaves only; what is not there goes to the native path.
  *
- * The answer to a leaf stands in entry[(leaf & 0xff) + (leaf >> 24)] if that entry's negated_leaf
- * is -leaf: found with LEA, MOVZX and BSWAP alone, confirmed with LEA and JRCXZ, so that no flag
- * changes. Where `subleaves` is not 0, ECX matters: it is the byte offset (from the table) of an
+ * The answer to a leaf stands in entry[((leaf & 0xff) + (leaf >> 8 & 0xff) & 0xff) + (leaf >> 24)] if that
+ * entry's negated_leaf is -leaf: found with LEA, MOVZX and BSWAP alone, confirmed with LEA and JRCXZ, so
+ * that no flag changes. (Kernels look for their hypervisor at every 256th leaf from 0x40000000 on: each of
+ * those has an entry of its own.) Where `subleaves` is not 0, ECX matters: it is the byte offset (from the table) of an
  * entry e > 0, and the answer stands in entry[e + (ECX & 0xff)] if that one's negated_leaf and
  * negated_subleaf fit. Such entries share the array's gaps: e <= 256, so no look-up leaves it. */
 #define PV_CPUID_ENTRIES 512u
@@ -350,8 +363,47 @@ struct pv_msr_table { /* 64-byte aligned */
     struct pv_msr_entry entry[PV_MSR_ENTRIES];
 };
 
+/* Device fast paths: byte accesses to ports that need no host. The host fills the tables, brings them
+ * up to date whenever a device has changed, before guest code runs again, and takes an entry out
+ * before it would be wrong. port_in[n] and port_out[n] stand for one port whose low byte is n: the one
+ * that plus `negated` is 0 in 16 bits. An entry is read with one 32-bit load. All else is native.
+ *   IN    PV_PORT_IN_VALUE    gives `value`
+ *         PV_PORT_IN_PIT      the counter in pv_state.pit
+ *   OUT   PV_PORT_OUT_POSTED  the byte goes to the ring: the device would only send it
+ *         PV_PORT_OUT_SAME    writing the byte whose negative is `value` would change nothing
+ *         PV_PORT_OUT_NOTHING no byte would
+ *         PV_PORT_OUT_KEPT    the byte is stored in the entry's value, where the host finds it */
+struct pv_port {
+    uint16_t negated;
+    uint8_t value;
+    uint8_t kind; /* PV_PORT_IN_* or PV_PORT_OUT_* */
+};
+
+/* The ring of posted bytes. A slot of 0 is empty (so that byte goes native). The guest takes ring_lock by
+ * XCHG of 1, puts the byte into the slot at ring_tail, if that one is empty, steps ring_tail and stores 0
+ * in the lock. Whoever finds the lock taken (an NMI, another vCPU) or the ring full takes the native path.
+ * The host empties slots in order, from where it stopped to the first empty one, before any other access
+ * to a device, at least every millisecond, and when the guest stops running. It reads neither ring_tail
+ * nor ring_lock: a slot that is not empty is all it needs, so it may come at any instruction. */
+
+/* A counter that runs with the time-stamp counter: at TSC cycle t it has counted
+ * ((t + negated_base) * scale) >> 64 since it stood at `start`. The host moves the base on before the
+ * product is less exact than the device. `version` changes with any other field; a reader looks at it before
+ * and after, and goes native if it changed.
+ *   pit  one channel of the 8254, going down, 16 bits. A read adds `step` to version, by CMPXCHG: bit 0
+ *        says whether the next read gives the high byte, and step is 1 if bytes come in turn, else 2
+ *   pm   the ACPI timer, going up, 24 bits; read with IN EAX, DX if DX + negated_port is 0 in 32 bits */
+struct pv_counter {
+    uint64_t negated_base;
+    uint64_t scale;
+    uint32_t start;
+    uint32_t version;
+    uint32_t step;
+    uint32_t negated_port;
+};
+
 /* State in guest memory. Per vCPU where PV_ROUTINE_DEPRIVILEGED routines are active: the runtime maps a
- * page of its own there for each vCPU. Offset 0..63 of the page that holds it is never used by the stub
+ * page of its own there for each vCPU. Else all vCPUs share it, and only the device fast paths are used. Offset 0..63 of the page that holds it is never used by the stub
  * (Linux' .data_nosave keeps in_suspend there).
  *
  * A deprivileged guest kernel runs with the real IF set, the real IOPL and AC clear, and CR4.TSD clear. What the
@@ -373,7 +425,13 @@ struct pv_state {
     uint32_t tsc_aux;           /* deprivileged: IA32_TSC_AUX, for RDTSCP and RDPID */
     uint64_t tsc_offset;        /* deprivileged: added to the real time-stamp counter */
     uint64_t xcr0;              /* deprivileged: for XGETBV */
-    uint8_t reserved2[512];     /* device fast paths */
+
+    struct pv_port port_in[256], port_out[256];
+    struct pv_counter pit, pm;
+    uint16_t ring_tail; /* the guest's next slot */
+    uint8_t ring_lock;
+    uint8_t reserved1[5];
+    uint8_t ring[PV_RING_SLOTS];
 };
 
 #endif /* __ASSEMBLER__ */

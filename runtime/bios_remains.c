@@ -20,7 +20,8 @@ static void put_code(struct vm *vm, uint16_t offset, const uint8_t *code, unsign
 void bios_remains(struct vm *vm)
 {
     static const uint8_t ignore[] = {0xcf}; /* iret */
-    static const uint8_t end_master[] = {0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf}; /* push ax; EOI; pop ax; iret */
+    static const uint8_t end_master[] = {0x50, 0xb0, 0x20, 0xe6,
+                                         0x20, 0x58, 0xcf}; /* push ax; EOI; pop ax; iret */
     static const uint8_t end_slave[] = {0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf};
     put_code(vm, IGNORE, ignore, sizeof ignore);
     put_code(vm, END_MASTER, end_master, sizeof end_master);

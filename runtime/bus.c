@@ -65,7 +65,32 @@ static void window_write(const struct bus_window *window, uint64_t offset, unsig
         window->write(window->device, offset, width, value & ones(width));
 }
 
-uint32_t bus_in(struct bus *bus, uint16_t port, unsigned width)
+static void before(const struct bus *bus)
+{
+    if (bus->before)
+        bus->before(bus->context);
+}
+
+static void after(const struct bus *bus, uint16_t port)
+{
+    if (bus->after)
+        bus->after(bus->context, port);
+}
+
+/* ---- ports ---- */
+bool bus_reads_ones(const struct bus *bus, uint16_t port)
+{
+    unsigned owner = bus->port_owner[port];
+    return !owner || !bus->ports[owner - 1].read;
+}
+
+bool bus_drops(const struct bus *bus, uint16_t port)
+{
+    unsigned owner = bus->port_owner[port];
+    return !owner || !bus->ports[owner - 1].write;
+}
+
+static uint32_t read_port(const struct bus *bus, uint16_t port, unsigned width)
 {
     unsigned owner = bus->port_owner[port];
     if (!owner)
@@ -75,11 +100,11 @@ uint32_t bus_in(struct bus *bus, uint16_t port, unsigned width)
         return (uint32_t)window_read(window, port - window->first, width);
     uint32_t value = 0;
     for (unsigned i = 0; i < width; i++) /* beyond port 0xffff there is nobody */
-        value |= (port + i < PORTS ? bus_in(bus, (uint16_t)(port + i), 1) : 0xffu) << 8 * i;
+        value |= (port + i < PORTS ? read_port(bus, (uint16_t)(port + i), 1) : 0xffu) << 8 * i;
     return value;
 }
 
-void bus_out(struct bus *bus, uint16_t port, unsigned width, uint32_t value)
+static void write_port(const struct bus *bus, uint16_t port, unsigned width, uint32_t value)
 {
     unsigned owner = bus->port_owner[port];
     if (!owner)
@@ -90,8 +115,25 @@ void bus_out(struct bus *bus, uint16_t port, unsigned width, uint32_t value)
         return;
     }
     for (unsigned i = 0; i < width && port + i < PORTS; i++)
-        bus_out(bus, (uint16_t)(port + i), 1, value >> 8 * i & 0xff);
+        write_port(bus, (uint16_t)(port + i), 1, value >> 8 * i & 0xff);
 }
+
+uint32_t bus_in(struct bus *bus, uint16_t port, unsigned width)
+{
+    before(bus);
+    uint32_t value = read_port(bus, port, width);
+    after(bus, port);
+    return value;
+}
+
+void bus_out(struct bus *bus, uint16_t port, unsigned width, uint32_t value)
+{
+    before(bus);
+    write_port(bus, port, width, value);
+    after(bus, port);
+}
+
+/* ---- memory-mapped registers ---- */
 
 static const struct bus_window *mmio_window(const struct bus *bus, uint64_t physical)
 {
@@ -101,7 +143,7 @@ static const struct bus_window *mmio_window(const struct bus *bus, uint64_t phys
     return NULL;
 }
 
-uint64_t bus_read(struct bus *bus, uint64_t physical, unsigned width)
+static uint64_t read_mmio(const struct bus *bus, uint64_t physical, unsigned width)
 {
     const struct bus_window *window = mmio_window(bus, physical);
     if (!window)
@@ -110,11 +152,11 @@ uint64_t bus_read(struct bus *bus, uint64_t physical, unsigned width)
         return window_read(window, physical - window->first, width);
     uint64_t value = 0;
     for (unsigned i = 0; i < width; i++)
-        value |= bus_read(bus, physical + i, 1) << 8 * i;
+        value |= read_mmio(bus, physical + i, 1) << 8 * i;
     return value;
 }
 
-void bus_write(struct bus *bus, uint64_t physical, unsigned width, uint64_t value)
+static void write_mmio(const struct bus *bus, uint64_t physical, unsigned width, uint64_t value)
 {
     const struct bus_window *window = mmio_window(bus, physical);
     if (!window)
@@ -124,5 +166,17 @@ void bus_write(struct bus *bus, uint64_t physical, unsigned width, uint64_t valu
         return;
     }
     for (unsigned i = 0; i < width; i++)
-        bus_write(bus, physical + i, 1, value >> 8 * i & 0xff);
+        write_mmio(bus, physical + i, 1, value >> 8 * i & 0xff);
+}
+
+uint64_t bus_read(struct bus *bus, uint64_t physical, unsigned width)
+{
+    before(bus);
+    return read_mmio(bus, physical, width);
+}
+
+void bus_write(struct bus *bus, uint64_t physical, unsigned width, uint64_t value)
+{
+    before(bus);
+    write_mmio(bus, physical, width, value);
 }

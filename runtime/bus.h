@@ -29,6 +29,12 @@ struct bus {
     struct bus_window mmio[BUS_WINDOWS];
     unsigned mmio_windows;
     uint8_t port_owner[65536]; /* index in ports + 1; 0 = nobody */
+
+    /* Called before an access, and after one to a port; may be NULL. For the stub of a patched guest, which does
+     * part of the devices' work in the guest. */
+    void (*before)(void *context);
+    void (*after)(void *context, uint16_t port);
+    void *context;
 };
 
 /* Registers a window. -1 with *err set if it overlaps another or there are too many. */
@@ -39,6 +45,10 @@ int bus_add_mmio(struct bus *bus, const struct bus_window *window, struct error 
  * access that begins in a window but leaves it is made byte by byte. */
 uint32_t bus_in(struct bus *bus, uint16_t port, unsigned width);
 void bus_out(struct bus *bus, uint16_t port, unsigned width, uint32_t value);
+
+/* Ports that nothing ever listens or speaks on: reading gives all ones, writing is dropped. */
+bool bus_reads_ones(const struct bus *bus, uint16_t port);
+bool bus_drops(const struct bus *bus, uint16_t port);
 
 /* Access to guest-physical memory that is not RAM, of 1, 2, 4 or 8 bytes. Nobody there: all ones. */
 uint64_t bus_read(struct bus *bus, uint64_t physical, unsigned width);

@@ -31,6 +31,9 @@ void i8259_set_line(struct vm *vm, unsigned line, bool level);
 bool i8259_output(struct vm *vm);         /* its INTR line */
 uint8_t i8259_acknowledge(struct vm *vm); /* the INTA cycle: the vector (spurious: IRQ 7) */
 
+/* True if reading the mask of chip 0 or 1 gives *mask and does nothing else, nor does writing it again. */
+bool i8259_mask(struct vm *vm, unsigned chip, uint8_t *mask);
+
 /* ---- IO-APIC (devices/ioapic.c) ---- */
 void ioapic_set_line(struct vm *vm, unsigned pin, bool level);
 void ioapic_end_of_interrupt(struct vm *vm, uint8_t vector); /* broadcast by a local APIC's EOI */

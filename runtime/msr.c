@@ -7,6 +7,7 @@
 #include "runtime/cpuid.h"
 #include "runtime/interrupts.h"
 #include "runtime/soft/tlb.h"
+#include "runtime/stub_devices.h"
 #include "runtime/vm.h"
 
 #define MSR_TSC_DEADLINE 0x6e0u
@@ -49,6 +50,8 @@ static bool set_tsc_offset(struct vcpu *cpu, uint64_t offset)
     if (armed)
         lapic_write_msr(cpu, MSR_TSC_DEADLINE, deadline);
     kvmclock_tsc_changed(cpu);
+    if (cpu->vm->stub)
+        stub_devices_changed(cpu->vm);
     return true;
 }
 

@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "hvstub/cpuid_table.h"
 #include "image/patched_note.h"
 #include "runtime/soft/access.h"
 #include "runtime/soft/engine.h"
@@ -89,7 +88,8 @@ static int copy_routine(struct attach *a, uint32_t index)
         !fetch(a, h->patch_info_offset + (int64_t)(r.patch * sizeof patch), &patch, sizeof patch,
                NULL))
         return bad(a, "impossible description of a routine", a->stub->header_linear);
-    a->stub->routines[index] = (struct stub_routine){.native_offset = r.native_offset,
+    a->stub->routines[index] = (struct stub_routine){.site_offset = r.site_offset,
+                                                     .native_offset = r.native_offset,
                                                      .window_offset = patch.window_offset,
                                                      .emulation_offset = r.emulation_offset,
                                                      .emulation_size = r.emulation_size,
@@ -145,69 +145,6 @@ static int link_routine(struct attach *a, uint32_t index)
 }
 
 /* ---- tables ---- */
-static struct pv_cpuid_answer answer(const struct vcpu *cpu, uint32_t leaf, uint32_t subleaf)
-{
-    struct cpuid_answer a = cpuid_answer(cpu, leaf, subleaf);
-    return (struct pv_cpuid_answer){a.eax, a.ebx, a.ecx, a.edx};
-}
-
-#define SUBLEAVES_MAX 64
-
-/* A leaf whose answer depends on ECX: as many subleaves as are constant or not all zero. */
-static void put_subleaves(struct pv_cpuid_table *table, const struct vcpu *cpu, uint32_t leaf)
-{
-    struct pv_cpuid_answer answers[SUBLEAVES_MAX];
-    bool constant[SUBLEAVES_MAX];
-    uint32_t count = leaf == 0xd ? SUBLEAVES_MAX : 8;
-    for (uint32_t k = 0; k < count; k++) {
-        answers[k] = answer(cpu, leaf, k);
-        constant[k] = cpuid_constant(leaf, k);
-    }
-    pv_cpuid_put_subleaves(table, leaf, answers, constant, count);
-}
-
-static bool has_subleaves(uint32_t leaf)
-{
-    static const uint32_t leaves[] = {0x4,  0x7,  0xb,  0xd,  0xf,  0x10,      0x12,
-                                      0x14, 0x17, 0x18, 0x1d, 0x1f, 0x8000001d};
-    for (size_t k = 0; k < sizeof leaves / sizeof leaves[0]; k++)
-        if (leaves[k] == leaf)
-            return true;
-    return false;
-}
-
-static void fill_cpuid(struct pv_cpuid_table *table, const struct vcpu *cpu)
-{
-    static const uint32_t ranges[] = {0, 0x40000000, 0x80000000, 0x80860000, 0xc0000000};
-    enum { RANGES = sizeof ranges / sizeof ranges[0], LEAVES = 0x30 };
-    pv_cpuid_clear(table);
-    for (int subleaves = 0; subleaves < 2;
-         subleaves++) /* plain leaves first: their places are fixed */
-        for (unsigned range = 0; range < RANGES; range++)
-            for (uint32_t leaf = ranges[range]; leaf < ranges[range] + LEAVES; leaf++) {
-                if (has_subleaves(leaf) != (bool)subleaves)
-                    continue;
-                if (subleaves)
-                    put_subleaves(table, cpu, leaf);
-                else if (cpuid_constant(leaf, 0)) {
-                    struct pv_cpuid_answer plain = answer(cpu, leaf, 0);
-                    pv_cpuid_put(table, leaf, &plain);
-                }
-            }
-}
-
-static void fill_msrs(struct pv_msr_table *table)
-{
-    static const uint32_t ranges[][2] = {
-        {0, 0x1000}, {0xc0000000, 0xc0000200}, {0xc0010000, 0xc0012000}};
-    uint64_t value;
-    pv_msr_clear(table);
-    for (size_t k = 0; k < sizeof ranges / sizeof ranges[0]; k++)
-        for (uint32_t msr = ranges[k][0]; msr < ranges[k][1]; msr++)
-            if (msr_constant(msr, &value))
-                pv_msr_put(table, msr, value);
-}
-
 static int fill_tables(struct attach *a)
 {
     const struct pv_header *h = &a->header;
@@ -221,22 +158,37 @@ static int fill_tables(struct attach *a)
         return fail(a->err, HVRUN_HOST, "stub: out of memory");
     int result = 0;
     if (h->cpuid_table_offset) {
-        fill_cpuid(&table->cpuid, a->vm->vcpus[0]);
+        stub_fill_cpuid(a->vm, &table->cpuid);
         if (!fetch(a, h->cpuid_table_offset, NULL, sizeof table->cpuid, &physical) ||
             !memory_write(memory, physical, &table->cpuid, sizeof table->cpuid))
             result = bad(a, "the CPUID table is outside the loaded image", a->stub->header_linear);
     }
     if (h->msr_table_offset) {
-        fill_msrs(&table->msr);
+        stub_fill_msrs(&table->msr);
         if (!fetch(a, h->msr_table_offset, NULL, sizeof table->msr, &physical) ||
             !memory_write(memory, physical, &table->msr, sizeof table->msr))
             result = bad(a, "the MSR table is outside the loaded image", a->stub->header_linear);
     }
-    if (h->state_offset && !fetch(a, h->state_offset, NULL, a->stub->state_size = h->state_size,
-                                  &a->stub->state_physical))
-        result = bad(a, "the state page is outside the loaded image", a->stub->header_linear);
     free(table);
     return result;
+}
+
+static int find_state(struct attach *a)
+{
+    const struct pv_header *h = &a->header;
+    struct stub *stub = a->stub;
+    if (!h->state_offset)
+        return 0;
+    if (h->state_size < sizeof(struct pv_state) ||
+        !fetch(a, h->state_offset, NULL, h->state_size, &stub->state_physical) ||
+        stub->state_physical % 64) {
+        stub->state_physical = 0;
+        return bad(a, "the state page is outside the loaded image, too small, or not aligned",
+                   stub->header_linear);
+    }
+    stub->state_size = h->state_size;
+    stub_devices_start(a->vm);
+    return 0;
 }
 
 static int attach(struct attach *a, const struct pv_note *note)
@@ -250,7 +202,7 @@ static int attach(struct attach *a, const struct pv_note *note)
     for (uint32_t k = 0; k < stub->routine_count; k++)
         if (copy_routine(a, k) < 0)
             return -1;
-    if (fill_tables(a) < 0)
+    if (fill_tables(a) < 0 || find_state(a) < 0)
         return -1;
     for (uint32_t k = 0; k < stub->routine_count; k++)
         if (link_routine(a, k) < 0)
@@ -282,6 +234,8 @@ void stub_detach(struct vm *vm)
 {
     if (!vm->stub)
         return;
+    vm->bus.before = NULL;
+    vm->bus.after = NULL;
     free(vm->stub->routines);
     free(vm->stub);
     vm->stub = NULL;
@@ -302,6 +256,20 @@ static uint64_t header_for(const struct stub *stub, uint64_t rip, int64_t offset
     uint64_t from_linked = rip > linked ? rip - linked : linked - rip;
     uint64_t from_identity = rip > identity ? rip - identity : identity - rip;
     return from_identity < from_linked ? stub->header_physical : stub->header_linear;
+}
+
+uint64_t stub_site(const struct stub *stub, uint64_t rip)
+{
+    for (uint32_t k = 0; k < stub->routine_count; k++) {
+        const struct stub_routine *r = &stub->routines[k];
+        uint64_t offset = rip - header_for(stub, rip, r->native_offset);
+        bool emulation =
+            r->emulation_offset && offset - (uint64_t)r->emulation_offset < r->emulation_size;
+        /* STI and its site are one native path; the exit is at its second byte */
+        if (emulation || offset - (uint64_t)r->native_offset < (r->flags & PV_ROUTINE_STI ? 2 : 1))
+            return stub->header_linear + (uint64_t)r->site_offset;
+    }
+    return rip;
 }
 
 static void count(struct vcpu *cpu, const struct stub_routine *r, uint64_t rip, bool host_call)

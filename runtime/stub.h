@@ -12,13 +12,15 @@
 
 #include "hvstub/hvstub.h"
 #include "image/error.h"
+#include "runtime/stub_devices.h"
 
 struct image;
 struct insn;
 struct vcpu;
 struct vm;
 
-struct stub_routine { /* what the host keeps of struct pv_routine */
+struct stub_routine {    /* what the host keeps of struct pv_routine */
+    int64_t site_offset; /* its original place */
     int64_t native_offset;
     int64_t window_offset; /* of its patch: where a break traps */
     int64_t emulation_offset;
@@ -39,12 +41,16 @@ struct stub {
     uint32_t routine_count;
     uint32_t linked_count;
     struct stub_routine *routines;
+    struct stub_devices devices;
 };
 
 /* Finds, checks and links the stub of a patched image that is loaded already: routines lead to their emulation, tables are
  * filled. An image that is not patched, or --no-patch: nothing to do. 0, or -1 with *err (HVRUN_IMAGE). */
 int stub_attach(struct vm *vm, const struct image *image, struct error *err);
 void stub_detach(struct vm *vm);
+
+/* Where in the original image the instruction stands that a routine at `rip` stands for; `rip` itself if there is none. */
+uint64_t stub_site(const struct stub *stub, uint64_t rip);
 
 /* The doorbell, `OUT PV_DOORBELL_PORT, EAX`, rang; port permission is checked. *next_rip comes in as the RIP behind the
  * instruction; the handler may change it (and everything else of the vCPU), or raise. False: nothing was
@@ -56,6 +62,10 @@ bool stub_doorbell(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip);
 bool stub_ud1(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip);
 
 enum { STUB_UD1_PLAIN, STUB_UD1_BREAK, STUB_UD1_BARE };
+
+/* ---- stub_tables.c: what is constant, in the form that the templates look up ---- */
+void stub_fill_cpuid(const struct vm *vm, struct pv_cpuid_table *table);
+void stub_fill_msrs(struct pv_msr_table *table);
 
 /* ---- doorbell.c: the host's handlers, found by kind ---- */
 /* The guest's registers as an emulated instruction sees them: those the routine pushed are back in place. */

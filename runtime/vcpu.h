@@ -343,6 +343,8 @@ struct cpuid_answer {
 struct cpuid_answer cpuid_answer(const struct vcpu *cpu, uint32_t leaf, uint32_t subleaf);
 /* True if the answer is the same on every vCPU and at all times: may go into the stub's table. */
 bool cpuid_constant(uint32_t leaf, uint32_t subleaf);
+/* True if there is such a leaf (others are all zeros); *subleaves: ECX matters there. */
+bool cpuid_has_leaf(uint32_t leaf, bool *subleaves);
 
 /* MSRs (msr.c), shared by engines. False: #GP. */
 bool msr_read(struct vcpu *cpu, uint32_t msr, uint64_t *value);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "runtime/console.h"
+#include "runtime/stub.h"
 #include "runtime/vcpu.h"
 #include "runtime/vm.h"
 
@@ -62,6 +63,7 @@ void vm_destroy(struct vm *vm)
     if (vm->engine)
         vm->engine->destroy(vm);
     vm->engine = NULL;
+    stub_detach(vm);
     vm->clock.source = NULL; /* guest time was the engine's */
     vm->clock.deadline_changed = NULL;
     while (vm->clock.first) /* before the devices go, in which the timers live */

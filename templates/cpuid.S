@@ -6,9 +6,12 @@
 
 /* Goes to `unknown` with RAX and RCX as they were, or falls out of its end with the answer. */
 .macro CPUID_LOOK_UP unknown
+    movzbl %al, %ebx
+    movzbl %ah, %edx
+    lea   (%rbx,%rdx), %ebx
+    movzbl %bl, %ebx
     mov   %eax, %edx
     bswap %edx                      /* DL: the leaf's top byte */
-    movzbl %al, %ebx
     movzbl %dl, %edx
     lea   (%rbx,%rdx), %ebx         /* entry number, 0 … 510 */
     lea   PV_CPUID_TABLE(%rip), %rdx

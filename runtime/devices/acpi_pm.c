@@ -21,7 +21,7 @@
 #define SLP_EN  0x2000u
 #define TYPE(c) (((c)&SLP_TYP) >> 10)
 
-#define TIMER_HZ   3579545u
+#define TIMER_HZ   ACPI_PM_TIMER_HZ
 #define TIMER_MASK 0xffffffu
 #define TIMER_HALF 0x800000u /* ticks between changes of the highest bit */
 #define SECOND     1000000000ull

@@ -12,8 +12,9 @@
 #define ACPI_PM1A_CONTROL_LENGTH 2
 #define ACPI_PM_TIMER            0x608 /* PM_TMR_BLK */
 #define ACPI_PM_TIMER_LENGTH     4
-#define ACPI_SLP_TYP_S5          5     /* _S5: SLP_TYPa */
-#define ACPI_RESET_PORT          0xcf9 /* RESET_REG */
-#define ACPI_RESET_VALUE         0x06  /* RESET_VALUE */
+#define ACPI_PM_TIMER_HZ         3579545u /* it counts from guest time 0 on */
+#define ACPI_SLP_TYP_S5          5        /* _S5: SLP_TYPa */
+#define ACPI_RESET_PORT          0xcf9    /* RESET_REG */
+#define ACPI_RESET_VALUE         0x06     /* RESET_VALUE */
 
 #endif

@@ -4,14 +4,16 @@
  * Nothing is counted: a channel remembers when it began and at which phase, and its count and output are
  * worked out from guest time when somebody looks. Only channel 0 keeps a timer, for the rising edges of
  * its output, which is IRQ 0. */
-#include "runtime/device.h"
+#include "runtime/devices/i8254.h"
 
 #include <stdlib.h>
+
+#include "runtime/device.h"
 
 #include "runtime/interrupts.h"
 #include "runtime/vm.h"
 
-#define HZ             1193182u
+#define HZ             I8254_HZ
 #define NS_PER_SECOND  1000000000u
 #define PERIOD_MIN     1000  /* ns: the timer of channel 0 fires no more often */
 #define REFRESH_TOGGLE 15085 /* ns: half a period of channel 1's memory refresh */
@@ -77,6 +79,7 @@ struct i8254 {
     struct timer timer; /* the next rising edge of channel 0's output */
     bool timer_falls;   /* no: the falling one, where a new count is taken */
     uint8_t port61;
+    uint8_t last_read; /* channel */
 };
 
 /* ---- time ---- */
@@ -432,8 +435,35 @@ static uint64_t pit_read(void *device, uint64_t offset, unsigned width)
     (void)width;
     if (offset >= CHANNELS)
         return 0xff; /* the control word cannot be read */
+    pit->last_read = (uint8_t)offset;
     settle(&pit->channel[offset], now);
     return read_count(&pit->channel[offset], now);
+}
+
+/* Modes 2 and 3 begin again at the count, which is the same only for mode 2 with all 65536. */
+bool i8254_counter(void *device, struct i8254_counter *counter)
+{
+    struct i8254 *pit = device;
+    struct channel *c = &pit->channel[pit->last_read];
+
+    settle(c, clock_now(&pit->vm->clock));
+    if (c->bcd || c->count_latched || c->status_latched || c->mode == MODE_SQUARE ||
+        (c->mode == MODE_RATE && (c->pending || c->count != 65536)))
+        return false;
+    *counter = (struct i8254_counter){.channel = pit->last_read,
+                                      .since = c->start,
+                                      .start = (uint16_t)(c->count - c->phase),
+                                      .stands = !c->counting,
+                                      .alternate = c->access == ACCESS_BOTH,
+                                      .high = c->access == ACCESS_HIGH ||
+                                              (c->access == ACCESS_BOTH && c->read_high)};
+    return true;
+}
+
+void i8254_set_high(void *device, unsigned channel, bool high)
+{
+    struct i8254 *pit = device;
+    pit->channel[channel].read_high = high;
 }
 
 static uint64_t port61_read(void *device, uint64_t offset, unsigned width)

@@ -348,6 +348,15 @@ static void slave_write(void *device, uint64_t offset, unsigned width, uint64_t 
     chip_write(pic, &pic->slave, offset, value);
 }
 
+bool i8259_mask(struct vm *vm, unsigned chip, uint8_t *mask)
+{
+    const struct i8259 *pic = vm->i8259;
+    const struct chip *c = chip ? &pic->slave : &pic->master;
+
+    *mask = c->mask;
+    return !c->poll && !c->next_icw;
+}
+
 static uint64_t elcr_read(void *device, uint64_t offset, unsigned width)
 {
     const struct i8259 *pic = device;

@@ -13,24 +13,8 @@
 
 struct misc_ports {
     struct vm *vm;
-    uint8_t post, control_a;
+    uint8_t control_a;
 };
-
-static uint64_t post_read(void *device, uint64_t offset, unsigned width)
-{
-    const struct misc_ports *m = device;
-    (void)offset;
-    (void)width;
-    return m->post;
-}
-
-static void post_write(void *device, uint64_t offset, unsigned width, uint64_t value)
-{
-    struct misc_ports *m = device;
-    (void)offset;
-    (void)width;
-    m->post = (uint8_t)value;
-}
 
 static uint64_t control_read(void *device, uint64_t offset, unsigned width)
 {
@@ -54,7 +38,6 @@ static void control_write(void *device, uint64_t offset, unsigned width, uint64_
 static void misc_ports_reset(void *device)
 {
     struct misc_ports *m = device;
-    m->post = 0;
     m->control_a = A20;
 }
 
@@ -66,7 +49,7 @@ static void *misc_ports_create(struct vm *vm, struct error *err)
     m->vm = vm;
     misc_ports_reset(m);
     const struct bus_window windows[] = {
-        {"misc_ports", POST, 1, post_read, post_write, m, 0},
+        {"misc_ports", POST, 1, NULL, NULL, m, 0}, /* nobody looks at the display */
         {"misc_ports", CONTROL_A, 1, control_read, control_write, m, 0},
         {"misc_ports", DELAY, 1, NULL, NULL, m, 0},
     };

@@ -13,11 +13,10 @@
 #include "runtime/interrupts.h"
 #include "runtime/vm.h"
 
-#define PORT  0x3f8
-#define PORTS 8
-#define FIFO  16
+#define FIFO 16
 
 enum { RBR_THR_DLL, IER_DLM, IIR_FCR, LCR, MCR, LSR, MSR, SCR };
+_Static_assert(IER_DLM == UART16550_IER && LSR == UART16550_LSR, "uart16550.h");
 
 #define IER_RX       0x01
 #define IER_THRE     0x02
@@ -200,6 +199,17 @@ static void transmit(struct uart16550 *u, uint8_t byte)
     u->polls = u->polls > 2 ? u->polls - 2 : 0;
 }
 
+void uart16550_send(void *uart, const uint8_t *bytes, size_t count)
+{
+    struct uart16550 *u = uart;
+    if (!count)
+        return;
+    console_write(u->vm, bytes, count);
+    u->thre_waiting = true;
+    u->polls = u->polls > 2 * count ? u->polls - 2 * (unsigned)count : 0;
+    update_line(u);
+}
+
 static uint8_t take_byte(struct uart16550 *u)
 {
     uint8_t byte = u->fifo[u->head];
@@ -327,6 +337,34 @@ static void uart_write(void *device, uint64_t offset, unsigned width, uint64_t w
     update_line(u);
 }
 
+void uart16550_fast(void *uart, struct uart16550_fast *fast)
+{
+    const struct uart16550 *u = uart;
+    bool divisor = u->lcr & LCR_DLAB;
+    *fast = (struct uart16550_fast){
+        .value = {[IER_DLM] = divisor ? u->divisor >> 8 : u->ier,
+                  [IIR_FCR] = source(u) | (u->fcr & FCR_ENABLE ? IIR_FIFOS : 0),
+                  [LCR] = u->lcr,
+                  [MCR] = u->mcr,
+                  [LSR] = LSR_EMPTY | (u->count ? LSR_DR : 0),
+                  [MSR] = u->modem,
+                  [SCR] = u->scr},
+        .read = 1u << IER_DLM | 1u << LCR | 1u << MCR | 1u << SCR,
+        .same = 1u << LCR | 1u << MCR | 1u << SCR,
+        /* With the transmitter's interrupt on, a byte takes it up; once it is, more of them do nothing to it. */
+        .send = !divisor && !(u->mcr & MCR_LOOP) && (!(u->ier & IER_THRE) || u->thre_waiting),
+        .input_waits = console_readable(u->vm),
+    };
+    if (source(u) != IIR_THRE)
+        fast->read |= 1u << IIR_FCR;
+    if (!u->line_errors)
+        fast->read |= 1u << LSR;
+    if (!(u->modem & 0x0f))
+        fast->read |= 1u << MSR;
+    if (!divisor)
+        fast->same |= 1u << IER_DLM;
+}
+
 static void uart_reset(void *device)
 {
     struct uart16550 *u = device;
@@ -350,8 +388,8 @@ static void *uart_create(struct vm *vm, struct error *err)
     u->vm = vm;
     uart_reset(u);
     const struct bus_window window = {.name = "uart16550",
-                                      .first = PORT,
-                                      .count = PORTS,
+                                      .first = UART16550_PORT,
+                                      .count = UART16550_PORTS,
                                       .read = uart_read,
                                       .write = uart_write,
                                       .device = u,

@@ -93,6 +93,14 @@ unsigned insn_size(const struct decoded *d)
     }
 }
 
+/* [index * scale + disp32] with 32-bit addresses in 64-bit mode: Zydis 4.0 takes REX.B for a base R13D, and loses the
+ * displacement. */
+static bool has_no_base(const struct decoded *d)
+{
+    const ZydisDecodedInstruction *z = d->zydis;
+    return z->attributes & ZYDIS_ATTRIB_HAS_SIB && z->raw.modrm.mod == 0 && z->raw.sib.base == 5;
+}
+
 static void fill_memory(const struct decoded *d, const ZydisDecodedOperand *operand,
                         struct insn *out)
 {
@@ -100,6 +108,10 @@ static void fill_memory(const struct decoded *d, const ZydisDecodedOperand *oper
     out->segment = segment_number(operand->mem.segment);
     out->base = insn_register(operand->mem.base);
     out->index = insn_register(operand->mem.index);
+    if (has_no_base(d)) {
+        out->base = R(REG_ZERO);
+        disp = d->zydis->raw.disp.value;
+    }
     out->scale = operand->mem.scale > 1 ? (uint8_t)__builtin_ctz(operand->mem.scale) : 0;
     if (out->base == offsetof(struct vcpu, rip)) {
         int64_t from_block = disp + out->offset + out->length;

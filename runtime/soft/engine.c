@@ -9,6 +9,7 @@
 #include "runtime/interrupts.h"
 #include "runtime/soft/access.h"
 #include "runtime/soft/tlb.h"
+#include "runtime/stub_devices.h"
 
 #define SLICE_ONE  200000 /* instructions; one vCPU */
 #define SLICE_MANY 20000  /* several: how long one waits for another's lock */
@@ -71,6 +72,16 @@ static void deadline_changed(void *context)
 }
 
 /* ---- one vCPU ---- */
+/* Delivering an event takes as long as an instruction, though it is none: a guest whose handlers cannot be reached faults
+ * for ever without executing anything, and its slice must end all the same. */
+static void charge_event(struct vcpu *cpu)
+{
+    struct soft *soft = cpu->vm->soft;
+    cpu->budget--;
+    soft->slice--;
+    soft->idle_ns++;
+}
+
 /* After cpu_raise: back to the state before the instruction, then through the IDT. */
 static void soft_unwound(struct vcpu *cpu)
 {
@@ -84,6 +95,7 @@ static void soft_unwound(struct vcpu *cpu)
     cpu->link = NULL;
     cpu->current = NULL;
     cpu->code_changed = false;
+    charge_event(cpu);
     event_deliver_fault(cpu);
 }
 
@@ -230,6 +242,7 @@ static void run_slice(struct vcpu *cpu)
             return;
         if ((cpu->events || cpu->pending_db) && take_event(cpu)) {
             cpu->link = NULL; /* RIP is no longer where that jump leads */
+            charge_event(cpu);
             continue;
         }
         if (cpu->activity != ACTIVITY_ACTIVE)
@@ -345,9 +358,13 @@ static int soft_engine_run(struct vm *vm, struct error *err)
             clock_run(&vm->clock);
             if (!wakes(vm->vcpus[k]))
                 continue;
+            if (vm->stub)
+                stub_devices_slice(vm);
             soft_run(vm->vcpus[k], slice(vm));
             ran = true;
         }
+        if (vm->stub)
+            stub_devices_slice(vm);
         console_flush(vm);
         if (!ran && !vm->shutdown)
             idle(vm);

@@ -1,6 +1,7 @@
 /* FXSAVE, XSAVE and their kind, XGETBV, XSETBV, LDMXCSR, STMXCSR, RDPKRU, WRPKRU (SDM 1 10.5, 13). */
 #include "runtime/cpuid.h"
 #include "runtime/soft/fpu.h"
+#include "runtime/soft/segments.h"
 #include "runtime/soft/tlb.h"
 
 #define LEGACY_SIZE 512u
@@ -96,14 +97,23 @@ static void check_legacy(struct vcpu *cpu, const struct insn *i)
         cpu_raise(cpu, i, EXC_NM);
 }
 
+/* 16-byte alignment; what is not canonical is not looked at further. */
+static void check_area(struct vcpu *cpu, const struct insn *i, uint64_t address)
+{
+    if (!(address & 15))
+        return;
+    if (i->segment == SEG_SS && !canonical(address))
+        cpu_raise_error(cpu, i, EXC_SS, 0);
+    RAISE_GP();
+}
+
 OP(fxsave)
 {
     check_legacy(cpu, i);
     uint8_t area[LEGACY_SIZE];
     unsigned size = 160 + 16 * vector_registers(cpu);
     uint64_t address = linear(cpu, i, LEGACY_SIZE, true);
-    if (address & 15)
-        RAISE_GP();
+    check_area(cpu, i, address);
     x87_write(cpu, i, area);
     mxcsr_write(cpu, area);
     memcpy(area + 160, FPU_XMM(&cpu->fpu, 0), 256);
@@ -117,8 +127,7 @@ OP(fxrstor)
     check_legacy(cpu, i);
     uint8_t area[LEGACY_SIZE];
     uint64_t address = linear(cpu, i, LEGACY_SIZE, false);
-    if (address & 15)
-        RAISE_GP();
+    check_area(cpu, i, address);
     load_bytes(cpu, i, address, area, LEGACY_SIZE);
     if (mxcsr_of(area) & ~MXCSR_MASK)
         RAISE_GP();

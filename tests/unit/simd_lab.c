@@ -118,8 +118,9 @@ void simd_lab_randomize(struct lab_state *s)
     for (unsigned n = 0; n < 16; n++)
         s->r[n] = code_random() & 1 ? code_random() : simd_lab_number(64);
     s->flags = 2 | (code_random() & FLAGS_ARITHMETIC);
-    for (unsigned n = 0; n < sizeof s->memory; n += 512)
-        fill(s->memory + n, 64, kind), memcpy(s->memory + n + 64, s->memory, 448);
+    fill(s->memory, 512, kind);
+    for (unsigned n = 512; n < sizeof s->memory; n += 512)
+        memcpy(s->memory + n, s->memory, 512);
     s->vector = -1;
 }
 

@@ -368,6 +368,85 @@ static void exceptions_that_are_not_masked_come_as_on_the_host(void **state)
     run_all(true, 4, ALIGNED, true);
 }
 
+/* An instruction of ops_fpu in some mode: what else there is in the opcode map is others' business. */
+static bool only_ours(const uint8_t *bytes)
+{
+    static const ZydisMachineMode modes[] = {
+        ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_MACHINE_MODE_LEGACY_16};
+    ZydisDecoder any;
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    for (unsigned m = 0; m < 3; m++) {
+        ZydisDecoderInit(&any, modes[m],
+                         m == 0   ? ZYDIS_STACK_WIDTH_64
+                         : m == 1 ? ZYDIS_STACK_WIDTH_32
+                                  : ZYDIS_STACK_WIDTH_16);
+        if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&any, bytes, 15, &z, operands)) &&
+            !has_row(z.mnemonic))
+            return false;
+    }
+    return true;
+}
+
+/* Prefixes in any number and order, any opcode: it executes or faults, in every mode, and the host's control words
+ * stay what they are. */
+static void any_bytes_execute_or_fault_in_every_mode(void **state)
+{
+    static const uint8_t prefixes[] = {0x66, 0xf2, 0xf3, 0x67, 0x64, 0x48, 0x4f, 0x41, 0x2e};
+    static const enum one_insn_mode modes[] = {ONE_INSN_64, ONE_INSN_COMPAT32, ONE_INSN_16,
+                                               ONE_INSN_REAL};
+    static struct lab_state before;
+    struct vcpu *cpu = one_insn_vcpu();
+    unsigned executed = 0;
+    (void)state;
+    for (unsigned n = 0; n < 150000; n++) {
+        uint8_t bytes[16];
+        unsigned at = 0;
+        uint64_t random = code_random();
+        for (unsigned k = 0; k < sizeof bytes; k += 8) {
+            uint64_t noise = code_random();
+            memcpy(bytes + k, &noise, 8);
+        }
+        for (unsigned k = 0; k < (random & 3); k++)
+            bytes[at++] = prefixes[code_random() % sizeof prefixes];
+        if (random >> 8 & 1) {
+            bytes[at] = random >> 9 & 1 ? 0xc4 : 0xc5;
+        } else if (random >> 10 & 3) {
+            bytes[at++] = 0x0f;
+            if (random >> 12 & 1)
+                bytes[at] = random >> 13 & 1 ? 0x38 : 0x3a;
+        } else {
+            bytes[at] = 0xd8 | (random >> 14 & 7);
+        }
+        if (n % 500 == 0)
+            one_insn_mode(cpu, modes[n / 500 % 4], false), cpu->cr4 |= CR4_OSXSAVE;
+        if (n % 50 == 0)
+            simd_lab_randomize(&before);
+        if (assist_full())
+            assist_reset();
+        cpu->fpu = before.fpu;
+        FPU_MXCSR(&cpu->fpu) = (uint32_t)(random >> 16 & 0xffff);
+        FPU_FCW(&cpu->fpu) = (uint16_t)(random >> 32);
+        FPU_FSW(&cpu->fpu) = (uint16_t)(random >> 48);
+        FPU_FTW(&cpu->fpu) = (uint8_t)random;
+        for (unsigned r = 0; r < 16; r++)
+            cpu->r[r] = ONE_INSN_DATA + (code_random() & 0xfff);
+        cpu->xcr0 = 7;
+        cpu->rip = ONE_INSN_CODE;
+        struct one_insn_result result = only_ours(bytes) ? one_insn_run(cpu, bytes, sizeof bytes)
+                                                         : (struct one_insn_result){.fault = true};
+        executed += !result.fault;
+    }
+    uint32_t mxcsr;
+    uint16_t control;
+    __asm__ volatile("stmxcsr %0; fnstcw %1" : "=m"(mxcsr), "=m"(control));
+    assert_int_equal(mxcsr & ~MXCSR_FLAGS, MXCSR_INITIAL);
+    assert_int_equal(control, FCW_INITIAL);
+    print_message("# %u executed\n", executed);
+    assert_true(executed > 1000);
+    one_insn_free(cpu);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -379,6 +458,7 @@ int main(void)
         cmocka_unit_test(operands_may_cross_pages),
         cmocka_unit_test(operands_are_as_long_as_the_host_has_them),
         cmocka_unit_test(exceptions_that_are_not_masked_come_as_on_the_host),
+        cmocka_unit_test(any_bytes_execute_or_fault_in_every_mode),
     };
     return cmocka_run_group_tests(tests, find_encodings, NULL);
 }

@@ -31,7 +31,6 @@ static bool is_excluded(const ZydisDecodedInstruction *z)
     case ZYDIS_CATEGORY_RET:
     case ZYDIS_CATEGORY_SYSCALL:
     case ZYDIS_CATEGORY_SYSRET:
-    case ZYDIS_CATEGORY_SYSTEM: /* CPUID, time, descriptor tables, what is privileged */
     case ZYDIS_CATEGORY_SEGOP:
     case ZYDIS_CATEGORY_RDWRFSGS:
     case ZYDIS_CATEGORY_RDPID:
@@ -42,8 +41,11 @@ static bool is_excluded(const ZydisDecodedInstruction *z)
     case ZYDIS_CATEGORY_VTX:
     case ZYDIS_CATEGORY_XSAVE:
     case ZYDIS_CATEGORY_XSAVEOPT:
-    case ZYDIS_CATEGORY_CLFLUSHOPT:
         return true;
+    case ZYDIS_CATEGORY_SYSTEM: /* CPUID, time, descriptor tables; but what is privileged just faults */
+        if (!(z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED))
+            return true;
+        break;
     default:
         break;
     }
@@ -57,6 +59,13 @@ static bool is_excluded(const ZydisDecodedInstruction *z)
     if (z->mnemonic == ZYDIS_MNEMONIC_PAUSE && z->raw.rex.B)
         return true; /* XCHG R8, RAX on some */
     switch (z->mnemonic) {
+    case ZYDIS_MNEMONIC_CLGI: /* #UD or #GP: the host may be a hypervisor */
+    case ZYDIS_MNEMONIC_STGI:
+    case ZYDIS_MNEMONIC_INVLPGA:
+    case ZYDIS_MNEMONIC_SKINIT:
+    case ZYDIS_MNEMONIC_VMLOAD:
+    case ZYDIS_MNEMONIC_VMRUN:
+    case ZYDIS_MNEMONIC_VMSAVE:
     case ZYDIS_MNEMONIC_CPUID:
     case ZYDIS_MNEMONIC_FXSAVE: /* FIP and FDP, which are not compared, get into memory */
     case ZYDIS_MNEMONIC_FXSAVE64:
@@ -288,32 +297,39 @@ static void choose_opcode(struct generator *g, struct encoding *e)
     uint8_t opcode = (uint8_t)next(g);
     if (!(g->mix & ~MIX_X87))
         map = 95;
-    if (map < 6 && g->mix & MIX_STRING) {
+    if (map < 3 && g->mix & MIX_STRING) {
         choose_prefixes(g, e, false);
         if (chance(g, 60))
             add_prefix(e, chance(g, 60) ? 0xf3 : 0xf2);
         e->opcode[e->opcode_length++] = strings[below(g, sizeof strings)];
         return;
     }
-    if (map < 36) {
+    if (map < 32) {
         choose_prefixes(g, e, false);
         e->opcode[e->opcode_length++] = opcode;
-    } else if (map < 68) {
+    } else if (map < 60) {
         choose_prefixes(g, e, chance(g, 70));
         e->opcode[e->opcode_length++] = 0x0f;
         e->opcode[e->opcode_length++] = opcode;
-    } else if (map < 82) {
+    } else if (map < 72) {
         choose_prefixes(g, e, true);
         e->opcode[e->opcode_length++] = 0x0f;
-        e->opcode[e->opcode_length++] = map < 76 ? 0x38 : 0x3a;
+        e->opcode[e->opcode_length++] = map < 67 ? 0x38 : 0x3a;
         e->opcode[e->opcode_length++] = opcode;
     } else if (map < 92) {
         e->is_vex = true;
         e->rex = 0x40 | below(g, 16);
         e->vex[0] = (uint8_t)(1 + below(g, 3));
-        e->vex[1] = (uint8_t)(below(g, 16) << 3 | below(g, 8));
+        /* many forms have no third operand, or no 256 bits */
+        e->vex[1] = (uint8_t)((chance(g, 45) ? 15 : below(g, 16)) << 3 | below(g, 8));
+        if (chance(g, 50))
+            e->rex &= ~8u;
         if (chance(g, 4))
             add_prefix(e, 0x67);
+        if (chance(g, 10)) { /* BMI */
+            e->vex[0] = 2;
+            opcode = (uint8_t)(0xf0 | (opcode & 7));
+        }
         e->opcode[e->opcode_length++] = opcode;
     } else {
         choose_prefixes(g, e, false);
@@ -379,10 +395,12 @@ static bool acceptable(struct generator *g, const ZydisDecodedInstruction *z,
                  register_number(operands[n].mem.base) != g->aligned ||
                  (operands[n].mem.disp.value & 15)))
                 return false; /* split locks are slow, or forbidden */
-    /* #UD of privileged and input/output instructions is seen often enough otherwise */
-    if (z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED && !chance(g, 2))
+    /* what is seen often enough otherwise, and mostly just faults */
+    bool input_output =
+        z->meta.category == ZYDIS_CATEGORY_IO || z->meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
+    if ((z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED || input_output) && !chance(g, 4))
         return false;
-    if (z->meta.category == ZYDIS_CATEGORY_NOP && !chance(g, 20))
+    if (z->meta.category == ZYDIS_CATEGORY_NOP && !chance(g, 10))
         return false;
     return writes_are_welcome(g, z, operands);
 }

@@ -1,0 +1,296 @@
+/* Device fast paths (hvstub.h, struct pv_port): the part of the devices' work that a patched guest does by itself.
+ *
+ * What the state page offers is worked out anew whenever a device may have changed: after a port access and
+ * between slices. It offers only what is exact until then. Guest and host take turns on one thread, so there is no
+ * other moment to think of. Of what stands in the page only the ring's bytes and one bit of a counter are read;
+ * the guest may have written anything there, and harms but itself. */
+#include "runtime/stub_devices.h"
+
+#include <string.h>
+
+#include "runtime/devices/acpi_pm.h"
+#include "runtime/devices/i8254.h"
+#include "runtime/devices/mc146818.h"
+#include "runtime/devices/uart16550.h"
+#include "runtime/interrupts.h"
+#include "runtime/stub.h"
+#include "runtime/vcpu.h"
+#include "runtime/vm.h"
+
+#define SECOND      1000000000ull
+#define PIC_MASK(n) ((n) ? 0xa1u : 0x21u)
+/* A counter's base is moved on after this time, in ns. Its scale is rounded up in the 64th bit, which is exact for
+ * 18 seconds: up to there the sum stays below the next 10^-9 of a tick. */
+#define BASE_AGE (8 * SECOND)
+
+/* ---- the tables ---- */
+/* An entry that no port's look-up takes: of a port whose low byte is another. */
+static struct pv_port no_port(unsigned place)
+{
+    return (struct pv_port){.negated = (uint16_t) - (place + 1)};
+}
+
+static struct pv_port an_entry(unsigned port, unsigned value, unsigned kind)
+{
+    return (struct pv_port){(uint16_t)-port, (uint8_t)value, (uint8_t)kind};
+}
+
+static void put(struct stub_devices *d, struct pv_port *kept, struct pv_port *shown, unsigned place,
+                struct pv_port entry)
+{
+    if (memcmp(&kept[place], &entry, sizeof entry) == 0)
+        return;
+    kept[place] = shown[place] = entry;
+    d->changed = true;
+}
+
+static void put_in(struct stub_devices *d, bool offered, unsigned port, unsigned value,
+                   unsigned kind)
+{
+    put(d, d->in, d->state->port_in, port & 0xff,
+        offered ? an_entry(port, value, kind) : no_port(port & 0xff));
+}
+
+static void put_out(struct stub_devices *d, bool offered, unsigned port, unsigned value,
+                    unsigned kind)
+{
+    put(d, d->out, d->state->port_out, port & 0xff,
+        offered ? an_entry(port, value, kind) : no_port(port & 0xff));
+}
+
+/* ---- devices ---- */
+static void show_uart(struct vm *vm, struct stub_devices *d)
+{
+    struct uart16550_fast fast;
+    uart16550_fast(vm->uart, &fast);
+    if (fast.input_waits && d->quiet) { /* perhaps it listens: the device must see that */
+        fast.read &= (uint8_t) ~(1u << UART16550_LSR);
+        fast.same &= (uint8_t) ~(1u << UART16550_IER);
+    }
+    for (unsigned n = 0; n < UART16550_PORTS; n++) {
+        put_in(d, fast.read >> n & 1, UART16550_PORT + n, fast.value[n], PV_PORT_IN_VALUE);
+        if (n)
+            put_out(d, fast.same >> n & 1, UART16550_PORT + n, -(unsigned)fast.value[n],
+                    PV_PORT_OUT_SAME);
+    }
+    put_out(d, fast.send, UART16550_PORT, 0, PV_PORT_OUT_POSTED);
+}
+
+static void show_pic(struct vm *vm, struct stub_devices *d)
+{
+    for (unsigned chip = 0; chip < 2; chip++) {
+        uint8_t mask;
+        bool fast = i8259_mask(vm, chip, &mask);
+        put_in(d, fast, PIC_MASK(chip), mask, PV_PORT_IN_VALUE);
+        put_out(d, fast, PIC_MASK(chip), -(unsigned)mask, PV_PORT_OUT_SAME);
+    }
+}
+
+/* The guest leaves the index in the entry: in `port_out`, which is the guest's own. */
+static void show_rtc(struct vm *vm, struct stub_devices *d)
+{
+    put_out(d, true, MC146818_INDEX_PORT, mc146818_index(vm->mc146818), PV_PORT_OUT_KEPT);
+}
+
+static void take_rtc(struct vm *vm, struct stub_devices *d)
+{
+    uint8_t index = d->state->port_out[MC146818_INDEX_PORT].value;
+    if (index == d->out[MC146818_INDEX_PORT].value)
+        return;
+    d->out[MC146818_INDEX_PORT].value = index;
+    mc146818_set_index(vm->mc146818, index);
+}
+
+/* ---- counters ---- */
+/* True if every vCPU's TSC is guest time plus *offset. */
+static bool common_tsc(const struct vm *vm, uint64_t *offset)
+{
+    *offset = vm->vcpus[0]->tsc_offset;
+    for (unsigned k = 1; k < vm->vcpu_count; k++)
+        if (vm->vcpus[k]->tsc_offset != *offset)
+            return false;
+    return true;
+}
+
+/* 2^64 * hz / 10^9, rounded up. */
+static uint64_t scale_of(uint32_t hz)
+{
+    return (uint64_t)(((unsigned __int128)hz << 64) / SECOND) + 1;
+}
+
+/* Whole seconds after `since`, at which the counter has counted a whole number of ticks: the base in use, or a later one
+ * if that is too old or none of these. */
+static uint64_t base_for(const struct vm *vm, uint64_t since, uint64_t in_use)
+{
+    uint64_t now = clock_now(&vm->clock);
+    bool fits = in_use >= since && (in_use - since) % SECOND == 0 && in_use <= now;
+    return fits && now - in_use < BASE_AGE ? in_use : now - (now - since) % SECOND;
+}
+
+static void show_counter(struct stub_devices *d, struct pv_counter *kept, struct pv_counter *shown,
+                         const struct pv_counter *wanted)
+{
+    if (memcmp(kept, wanted, sizeof *wanted) == 0)
+        return;
+    *kept = *shown = *wanted;
+    d->changed = true;
+}
+
+static void show_pm_timer(struct vm *vm, struct stub_devices *d)
+{
+    struct pv_counter wanted = {.negated_port = 1, .version = d->pm.version}; /* no port */
+    uint64_t offset;
+    if (common_tsc(vm, &offset)) {
+        d->pm_base = base_for(vm, 0, d->pm_base);
+        wanted.negated_base = -(d->pm_base + offset);
+        wanted.scale = scale_of(ACPI_PM_TIMER_HZ);
+        wanted.start = (uint32_t)(d->pm_base / SECOND * ACPI_PM_TIMER_HZ);
+        wanted.negated_port = -(uint32_t)ACPI_PM_TIMER;
+    }
+    if (memcmp(&wanted, &d->pm, sizeof wanted) != 0)
+        wanted.version++;
+    show_counter(d, &d->pm, &d->state->pm, &wanted);
+}
+
+static void show_pit(struct vm *vm, struct stub_devices *d)
+{
+    struct i8254_counter counter;
+    uint64_t offset;
+    bool offered = i8254_counter(vm->i8254, &counter) && common_tsc(vm, &offset);
+    for (unsigned channel = 0; channel < 3; channel++)
+        put_in(d, offered && channel == counter.channel, I8254_PORT + channel, 0, PV_PORT_IN_PIT);
+    d->pit_alternates = offered && counter.alternate;
+    d->pit_channel = counter.channel;
+    if (!offered)
+        return;
+    d->pit_base = base_for(vm, counter.since, d->pit_base);
+    struct pv_counter wanted = {
+        .negated_base = -(d->pit_base + offset),
+        .scale = counter.stands ? 0 : scale_of(I8254_HZ),
+        .start = counter.start - (uint32_t)((d->pit_base - counter.since) / SECOND * I8254_HZ),
+        .version = d->pit.version,
+        .step = counter.alternate ? 1 : 2,
+    };
+    if (counter.stands)
+        wanted.start = counter.start;
+    if (memcmp(&wanted, &d->pit, sizeof wanted) != 0 || (d->pit.version & 1) != counter.high)
+        wanted.version = ((d->pit.version + 2) & ~1u) | counter.high;
+    show_counter(d, &d->pit, &d->state->pit, &wanted);
+}
+
+/* Reads that the guest did by itself have moved it on. */
+static void take_pit(struct vm *vm, struct stub_devices *d)
+{
+    uint32_t version = d->state->pit.version;
+    if (version == d->pit.version)
+        return;
+    d->pit.version = version;
+    if (d->pit_alternates)
+        i8254_set_high(vm->i8254, d->pit_channel, version & 1);
+}
+
+/* ---- the ring ---- */
+static void drain(struct vm *vm, struct stub_devices *d)
+{
+    uint8_t *ring = d->state->ring;
+    uint8_t bytes[PV_RING_SLOTS];
+    unsigned count = 0;
+    while (count < PV_RING_SLOTS && ring[d->ring_head]) {
+        bytes[count++] = ring[d->ring_head];
+        ring[d->ring_head] = 0;
+        d->ring_head = (d->ring_head + 1) % PV_RING_SLOTS;
+    }
+    if (!count)
+        return;
+    d->changed = d->sent = true;
+    d->quiet = false;
+    vm->stats.posted += count;
+    uart16550_send(vm->uart, bytes, count);
+}
+
+/* ---- when ---- */
+/* The page may hold decoded code, if the guest is strange. */
+static void tell_memory(struct vm *vm, struct stub_devices *d)
+{
+    if (d->changed)
+        memory_written(&vm->memory, vm->stub->state_physical, sizeof *d->state);
+    d->changed = false;
+}
+
+static void take(struct vm *vm, struct stub_devices *d)
+{
+    drain(vm, d);
+    take_pit(vm, d);
+    take_rtc(vm, d);
+}
+
+static void show(struct vm *vm, struct stub_devices *d)
+{
+    show_uart(vm, d);
+    show_pic(vm, d);
+    show_rtc(vm, d);
+    show_pit(vm, d);
+    show_pm_timer(vm, d);
+    tell_memory(vm, d);
+}
+
+/* A port that nobody listens or speaks on has a place if no other wants it. */
+static void learn(struct vm *vm, struct stub_devices *d, uint16_t port)
+{
+    unsigned place = port & 0xff;
+    struct pv_port none = no_port(place);
+    if (bus_reads_ones(&vm->bus, port) && memcmp(&d->in[place], &none, sizeof none) == 0)
+        put_in(d, true, port, 0xff, PV_PORT_IN_VALUE);
+    if (bus_drops(&vm->bus, port) && memcmp(&d->out[place], &none, sizeof none) == 0)
+        put_out(d, true, port, 0, PV_PORT_OUT_NOTHING);
+}
+
+static void before_access(void *context)
+{
+    struct vm *vm = context;
+    take(vm, &vm->stub->devices);
+}
+
+static void after_access(void *context, uint16_t port)
+{
+    struct vm *vm = context;
+    learn(vm, &vm->stub->devices, port);
+    show(vm, &vm->stub->devices);
+}
+
+void stub_devices_start(struct vm *vm)
+{
+    struct stub *stub = vm->stub;
+    struct stub_devices *d = &stub->devices;
+    if (!stub->state_physical)
+        return;
+    d->state = (void *)memory_at(&vm->memory, stub->state_physical, sizeof *d->state);
+    memset(d->state->ring, 0, sizeof d->state->ring);
+    d->state->ring_tail = d->state->ring_lock = 0;
+    for (unsigned place = 0; place < 256; place++) {
+        d->in[place] = d->state->port_in[place] = no_port(place);
+        d->out[place] = d->state->port_out[place] = no_port(place);
+    }
+    d->changed = true;
+    vm->bus.before = before_access;
+    vm->bus.after = after_access;
+    vm->bus.context = vm;
+    show(vm, d);
+}
+
+void stub_devices_slice(struct vm *vm)
+{
+    struct stub_devices *d = &vm->stub->devices;
+    if (!d->state)
+        return;
+    take(vm, d);
+    d->quiet = !d->sent;
+    d->sent = false;
+    show(vm, d);
+}
+
+void stub_devices_changed(struct vm *vm)
+{
+    if (vm->stub->devices.state)
+        show(vm, &vm->stub->devices);
+}

@@ -1,0 +1,36 @@
+/* Device fast paths: what of the devices a patched guest may do by itself, kept up to date in its state page. */
+#ifndef RUNTIME_STUB_DEVICES_H
+#define RUNTIME_STUB_DEVICES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "hvstub/hvstub.h"
+
+struct vm;
+
+struct stub_devices {
+    struct pv_state *state; /* in guest memory; NULL = there is none */
+    /* what the state page was last given */
+    struct pv_port in[256], out[256];
+    struct pv_counter pit, pm;
+    uint64_t pit_base, pm_base; /* guest time in ns */
+    unsigned pit_channel;
+    bool pit_alternates; /* the guest's reads of it take low and high byte in turn */
+    unsigned ring_head;  /* the slot to empty next */
+    bool sent;           /* bytes came since the last slice began */
+    bool quiet;          /* none came in the whole of the one before */
+    bool changed;        /* the page, and the memory has not been told */
+};
+
+/* Begins to serve the state page of vm->stub, if it has one: from then on every access to a device by the bus first takes
+ * what the guest has left there. */
+void stub_devices_start(struct vm *vm);
+
+/* Between slices, and when the run ends: takes what the guest has left, and shows what devices have become meanwhile. */
+void stub_devices_slice(struct vm *vm);
+
+/* Something that devices do not know of has changed: a time-stamp counter. */
+void stub_devices_changed(struct vm *vm);
+
+#endif
