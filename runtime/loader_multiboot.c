@@ -167,7 +167,9 @@ static int load_modules(struct boot *boot, struct info *info)
     if (!list)
         return 0;
     char *words = malloc(strlen(list) + 1);
-    int result = words ? 0 : fail(boot->err, HVRUN_HOST, "%s: out of memory", boot->image->name);
+    if (!words)
+        return fail(boot->err, HVRUN_HOST, "%s: out of memory", boot->image->name);
+    int result = 0;
     while (!result && list) {
         struct module *module = &modules[info->modules];
         if (info->modules++ == MODULES_MAX) {
@@ -219,7 +221,7 @@ int boot_multiboot(struct boot *boot, const struct multiboot_header *header)
                                  INFO_MAP | INFO_LOADER_NAME,
                         .boot_device = NO_BOOT_DEVICE};
     struct vcpu *cpu = boot->vm->vcpus[0];
-    uint64_t entry;
+    uint64_t entry = 0;
     uint32_t at;
     if (load_kernel(boot, header, &entry) || load_modules(boot, &info) ||
         command_line(boot, &info) || memory_map(boot, &info) ||

@@ -213,7 +213,8 @@ void sse_exceptions(void)
     check_optional(fault.vector >= 0, fault.vector == XM && kept && flag,
                    "unmasked it is a SIMD exception, and the register keeps its value");
     TRY("ldmxcsr %0", : : "m"(*(const uint32_t[]){0x80000000}));
-    check_optional(fault.vector >= 0, fault.vector == GP, "a reserved bit in MXCSR: general protection");
+    check_optional(fault.vector >= 0, fault.vector == GP,
+                   "a reserved bit in MXCSR: general protection");
 }
 
 void x87_exceptions(void)

@@ -40,7 +40,8 @@ const char *lab_file(struct loader_lab *lab, const void *bytes, size_t size)
     unsigned i = 0;
     while (i < LAB_FILES && lab->files[i])
         i++;
-    must(i < LAB_FILES);
+    if (i == LAB_FILES)
+        abort();
     lab->files[i] = strdup("/tmp/patchvisor-lab-XXXXXX");
     int fd = mkstemp(lab->files[i]);
     must(fd >= 0 && write(fd, bytes, size) == (ssize_t)size);
