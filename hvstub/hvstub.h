@@ -31,6 +31,8 @@
 #define PV_PORT_OUT_POSTED  0
 #define PV_PORT_OUT_SAME    1
 #define PV_PORT_OUT_NOTHING 2
+#define PV_PORT_OUT_KEPT    3
+#define PV_PORT_VALUE       2 /* offset in struct pv_port */
 #define PV_RING_SLOTS       1024
 
 #ifndef __ASSEMBLER__
@@ -369,7 +371,8 @@ struct pv_msr_table { /* 64-byte aligned */
  *         PV_PORT_IN_PIT      the counter in pv_state.pit
  *   OUT   PV_PORT_OUT_POSTED  the byte goes to the ring: the device would only send it
  *         PV_PORT_OUT_SAME    writing the byte whose negative is `value` would change nothing
- *         PV_PORT_OUT_NOTHING no byte would */
+ *         PV_PORT_OUT_NOTHING no byte would
+ *         PV_PORT_OUT_KEPT    the byte is stored in the entry's value, where the host finds it */
 struct pv_port {
     uint16_t negated;
     uint8_t value;

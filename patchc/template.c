@@ -33,6 +33,11 @@ _Static_assert(offsetof(struct pv_msr_entry, eax) == PV_MSR_EAX, "ABI");
 _Static_assert(offsetof(struct pv_msr_entry, edx) == PV_MSR_EDX, "ABI");
 _Static_assert(sizeof(struct pv_msr_entry) == 16, "rdmsr.S scales by 2 and 8");
 
+_Static_assert(offsetof(struct pv_port, value) == PV_PORT_VALUE && sizeof(struct pv_port) == 4,
+               "ABI");
+_Static_assert(offsetof(struct pv_port, negated) == 0 && offsetof(struct pv_port, kind) == 3,
+               "in.S and out.S take an entry apart");
+
 struct template
 {
     const char *name;

@@ -4,6 +4,7 @@
 #include "runtime/cpuid.h"
 
 #include <cpuid.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -308,10 +309,6 @@ static void xsave(const struct vcpu *cpu, uint32_t subleaf, uint32_t r[4])
 static void processor_amd(const struct vcpu *cpu, uint32_t subleaf, uint32_t r[4])
 {
     (void)subleaf;
-    const uint32_t repeated = 0x0183f3ff; /* of leaf 1's EDX (APM 3 E.4.2) */
-    for (unsigned f = 1; f < FEATURES; f++)
-        if (features[f].leaf == 1 && features[f].reg == EDX && cpuid_offers((enum cpu_feature)f))
-            r[EDX] |= 1u << features[f].bit & repeated;
     if (cpu->vm->vcpu_count == 1)
         clear(r, FEATURE_CMP_LEGACY);
 }
@@ -354,9 +351,29 @@ static const struct leaf_row {
     {0x80000008, false, 0, {PHYSICAL_BITS | LINEAR_BITS << 8}, sizes},
 };
 
+#define LEAVES (sizeof leaves / sizeof leaves[0])
+
+/* Feature bits of each leaf, whatever the state; of leaf 0xd those of subleaf 1. */
+static uint32_t leaf_bits[LEAVES][4];
+
+static void collect_bits(void)
+{
+    const uint32_t repeated = 0x0183f3ff; /* of leaf 1's EDX in 0x80000001's (APM 3 E.4.2) */
+    for (size_t n = 0; n < LEAVES; n++)
+        for (unsigned f = 1; f < FEATURES; f++) {
+            const struct feature_row *row = &features[f];
+            if (!cpuid_offers((enum cpu_feature)f))
+                continue;
+            if (row->leaf == leaves[n].leaf)
+                leaf_bits[n][row->reg] |= 1u << row->bit;
+            else if (leaves[n].leaf == 0x80000001 && row->leaf == 1 && row->reg == EDX)
+                leaf_bits[n][EDX] |= 1u << row->bit & repeated;
+        }
+}
+
 static const struct leaf_row *find_leaf(uint32_t leaf)
 {
-    for (size_t n = 0; n < sizeof leaves / sizeof leaves[0]; n++)
+    for (size_t n = 0; n < LEAVES; n++)
         if (leaves[n].leaf == leaf)
             return &leaves[n];
     return NULL;
@@ -365,16 +382,16 @@ static const struct leaf_row *find_leaf(uint32_t leaf)
 /* A leaf that is not in the table, beyond the greatest ones included, is all zeros (APM 3 E.3). */
 struct cpuid_answer cpuid_answer(const struct vcpu *cpu, uint32_t leaf, uint32_t subleaf)
 {
+    static pthread_once_t collected = PTHREAD_ONCE_INIT;
     const struct leaf_row *row = find_leaf(leaf);
     if (!row)
         return (struct cpuid_answer){0};
+    pthread_once(&collected, collect_bits);
     uint32_t r[4];
     memcpy(r, row->fixed, sizeof r);
-    uint32_t bits_in = leaf == 0xd ? 1 : 0;
-    bool has_bits = !row->subleaves || subleaf == bits_in;
-    for (unsigned f = 1; has_bits && f < FEATURES; f++)
-        if (features[f].leaf == leaf && cpuid_offers((enum cpu_feature)f))
-            r[features[f].reg] |= 1u << features[f].bit;
+    if (!row->subleaves || subleaf == (leaf == 0xd ? 1 : 0))
+        for (unsigned n = 0; n < 4; n++)
+            r[n] |= leaf_bits[row - leaves][n];
     if (row->fill)
         row->fill(cpu, subleaf, r);
     return (struct cpuid_answer){r[EAX], r[EBX], r[ECX], r[EDX]};

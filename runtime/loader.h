@@ -10,10 +10,11 @@ struct vm;
  * the kernel need not measure it. --append is added to it, later words win. */
 extern const char loader_default_command_line[];
 
-/* Loads by the protocol that the image speaks: multiboot 1 (a header in the first 8 KiB), Linux 64-bit boot protocol
- * (vmlinux or bzImage), else PVH (note type 18), else an ELF64 entered at e_entry is refused. `image` is the ELF; its
- * bytes are what is loaded. config->initrd, command line, modules come from vm->config. ACPI tables are written too
- * (acpi_tables.h). 0, or -1 with *err set (code HVRUN_IMAGE). */
+/* Loads by the protocol that the image speaks: a 64-bit Linux kernel (vmlinux, or unpacked from a bzImage) by
+ * the Linux 64-bit boot protocol, else a kernel with a multiboot 1 header in its first 8 KiB by that, else one
+ * with a PVH note (type 18) by that; any other is refused. `image` is the ELF; its bytes are what is loaded.
+ * Initrd, command line and modules come from vm->config. Also writes the ACPI tables (acpi_tables.h) and sets
+ * the boot processor's state. 0, or -1 with *err set: HVRUN_IMAGE, or HVRUN_HOST when memory runs out. */
 int loader_load(struct vm *vm, const struct image *image, struct error *err);
 
 #endif

@@ -7,6 +7,7 @@
 #include "image/image.h"
 #include "image/output.h"
 #include "runtime/stats.h"
+#include "runtime/stub.h"
 #include "runtime/vm.h"
 
 static const char *const kind_names[EXIT_KINDS] = {
@@ -104,16 +105,19 @@ static int by_name(const void *a, const void *b)
     return (x->name > y->name) - (x->name < y->name);
 }
 
-static size_t collect(const struct stats *stats, const struct image *image, struct hot_symbol *hot)
+static size_t collect(const struct vm *vm, const struct image *image, struct hot_symbol *hot)
 {
+    const struct stats *stats = &vm->stats;
     size_t count = 0;
     for (size_t k = 0; k < HOT_ADDRESSES; k++) {
         if (!stats->hot[k].count)
             continue;
-        const struct image_symbol *symbol =
-            image ? image_symbol_at(image, stats->hot[k].address, NULL) : NULL;
-        hot[count++] = (struct hot_symbol){symbol ? symbol->name : NULL, stats->hot[k].address,
-                                           stats->hot[k].count};
+        uint64_t address = stats->hot[k].address;
+        if (vm->stub)
+            address = stub_site(vm->stub, address);
+        const struct image_symbol *symbol = image ? image_symbol_at(image, address, NULL) : NULL;
+        hot[count++] =
+            (struct hot_symbol){symbol ? symbol->name : NULL, address, stats->hot[k].count};
     }
     qsort(hot, count, sizeof *hot, by_name);
     size_t merged = 0;
@@ -140,7 +144,7 @@ void stats_summary(const struct vm *vm, const struct image *image, FILE *stream)
                     kind_names[k], stats->exits[k]);
     fputc('\n', stream);
     struct hot_symbol *hot = malloc(HOT_ADDRESSES * sizeof *hot);
-    size_t count = hot ? collect(stats, image, hot) : 0;
+    size_t count = hot ? collect(vm, image, hot) : 0;
     for (size_t k = 0; k < count && k < HOTTEST; k++)
         if (hot[k].name)
             fprintf(stream, "hvrun: %10" PRIu64 "  %s\n", hot[k].count, hot[k].name);

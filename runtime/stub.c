@@ -88,7 +88,8 @@ static int copy_routine(struct attach *a, uint32_t index)
         !fetch(a, h->patch_info_offset + (int64_t)(r.patch * sizeof patch), &patch, sizeof patch,
                NULL))
         return bad(a, "impossible description of a routine", a->stub->header_linear);
-    a->stub->routines[index] = (struct stub_routine){.native_offset = r.native_offset,
+    a->stub->routines[index] = (struct stub_routine){.site_offset = r.site_offset,
+                                                     .native_offset = r.native_offset,
                                                      .window_offset = patch.window_offset,
                                                      .emulation_offset = r.emulation_offset,
                                                      .emulation_size = r.emulation_size,
@@ -255,6 +256,20 @@ static uint64_t header_for(const struct stub *stub, uint64_t rip, int64_t offset
     uint64_t from_linked = rip > linked ? rip - linked : linked - rip;
     uint64_t from_identity = rip > identity ? rip - identity : identity - rip;
     return from_identity < from_linked ? stub->header_physical : stub->header_linear;
+}
+
+uint64_t stub_site(const struct stub *stub, uint64_t rip)
+{
+    for (uint32_t k = 0; k < stub->routine_count; k++) {
+        const struct stub_routine *r = &stub->routines[k];
+        uint64_t offset = rip - header_for(stub, rip, r->native_offset);
+        bool emulation =
+            r->emulation_offset && offset - (uint64_t)r->emulation_offset < r->emulation_size;
+        /* STI and its site are one native path; the exit is at its second byte */
+        if (emulation || offset - (uint64_t)r->native_offset < (r->flags & PV_ROUTINE_STI ? 2 : 1))
+            return stub->header_linear + (uint64_t)r->site_offset;
+    }
+    return rip;
 }
 
 static void count(struct vcpu *cpu, const struct stub_routine *r, uint64_t rip, bool host_call)

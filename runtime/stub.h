@@ -19,7 +19,8 @@ struct insn;
 struct vcpu;
 struct vm;
 
-struct stub_routine { /* what the host keeps of struct pv_routine */
+struct stub_routine {    /* what the host keeps of struct pv_routine */
+    int64_t site_offset; /* its original place */
     int64_t native_offset;
     int64_t window_offset; /* of its patch: where a break traps */
     int64_t emulation_offset;
@@ -47,6 +48,9 @@ struct stub {
  * filled. An image that is not patched, or --no-patch: nothing to do. 0, or -1 with *err (HVRUN_IMAGE). */
 int stub_attach(struct vm *vm, const struct image *image, struct error *err);
 void stub_detach(struct vm *vm);
+
+/* Where in the original image the instruction stands that a routine at `rip` stands for; `rip` itself if there is none. */
+uint64_t stub_site(const struct stub *stub, uint64_t rip);
 
 /* The doorbell, `OUT PV_DOORBELL_PORT, EAX`, rang; port permission is checked. *next_rip comes in as the RIP behind the
  * instruction; the handler may change it (and everything else of the vCPU), or raise. False: nothing was

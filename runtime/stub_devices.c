@@ -10,6 +10,7 @@
 
 #include "runtime/devices/acpi_pm.h"
 #include "runtime/devices/i8254.h"
+#include "runtime/devices/mc146818.h"
 #include "runtime/devices/uart16550.h"
 #include "runtime/interrupts.h"
 #include "runtime/stub.h"
@@ -83,6 +84,21 @@ static void show_pic(struct vm *vm, struct stub_devices *d)
         put_in(d, fast, PIC_MASK(chip), mask, PV_PORT_IN_VALUE);
         put_out(d, fast, PIC_MASK(chip), -(unsigned)mask, PV_PORT_OUT_SAME);
     }
+}
+
+/* The guest leaves the index in the entry: in `port_out`, which is the guest's own. */
+static void show_rtc(struct vm *vm, struct stub_devices *d)
+{
+    put_out(d, true, MC146818_INDEX_PORT, mc146818_index(vm->mc146818), PV_PORT_OUT_KEPT);
+}
+
+static void take_rtc(struct vm *vm, struct stub_devices *d)
+{
+    uint8_t index = d->state->port_out[MC146818_INDEX_PORT].value;
+    if (index == d->out[MC146818_INDEX_PORT].value)
+        return;
+    d->out[MC146818_INDEX_PORT].value = index;
+    mc146818_set_index(vm->mc146818, index);
 }
 
 /* ---- counters ---- */
@@ -205,12 +221,14 @@ static void take(struct vm *vm, struct stub_devices *d)
 {
     drain(vm, d);
     take_pit(vm, d);
+    take_rtc(vm, d);
 }
 
 static void show(struct vm *vm, struct stub_devices *d)
 {
     show_uart(vm, d);
     show_pic(vm, d);
+    show_rtc(vm, d);
     show_pit(vm, d);
     show_pm_timer(vm, d);
     tell_memory(vm, d);

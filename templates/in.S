@@ -33,9 +33,9 @@
     jmp   \native
 .endm
 
-/* RAX and RCX are pushed; RCX is the port's low byte. `match` makes ECX 0 in 16 bits if the entry, whose
- * negated port is in ECX, is the port's. */
-.macro LOOK_UP_IN match:vararg
+/* As LOOK_UP_OUT in out.S. */
+.macro LOOK_UP_IN place, match
+    \place
     lea   PV_STATE_PORT_IN(%rip), %rax
     mov   (%rax,%rcx,4), %eax
     movzwl %ax, %ecx
@@ -58,16 +58,14 @@ TEMPLATE in_table, in, 10, stack
 FORM "in al, dx"
     push  %rax
     push  %rcx
-    movzbl %dl, %ecx
-    LOOK_UP_IN lea (%rcx,%rdx), %ecx
+    LOOK_UP_IN "movzbl %dl, %ecx", "lea (%rcx,%rdx), %ecx"
 END_TEMPLATE
 
 TEMPLATE in_table_immediate, in, 10, stack
 FORM "in al, imm8"
     push  %rax
     push  %rcx
-    mov   $PV_PORT, %ecx
-    LOOK_UP_IN lea PV_PORT(%rcx), %ecx
+    LOOK_UP_IN "mov $PV_PORT, %ecx", "lea PV_PORT(%rcx), %ecx"
 END_TEMPLATE
 
 /* The ACPI timer is what kernels read with IN EAX, DX by the thousand. */

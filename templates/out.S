@@ -1,5 +1,6 @@
-/* OUT. A byte that the device would only send on goes to the ring in the state page, one that would change
- * nothing nowhere. Else the host: port, width and DX are in the operand word; it reads the pushed RAX. */
+/* OUT. A byte that the device would only send on goes to the ring in the state page, one that it would only keep
+ * to the port's entry there, one that would change nothing nowhere. Else the host: port, width and DX are in the
+ * operand word; it reads the pushed RAX. */
 #include "templates/template.inc"
 
 /* Puts the byte at 8(%rsp), which is not 0, into the ring; RAX and RCX are free. */
@@ -28,8 +29,10 @@
     pop   %rdx
 .endm
 
-/* As LOOK_UP_IN. */
-.macro LOOK_UP_OUT match:vararg
+/* RAX and RCX are pushed. `place` puts the port's low byte into ECX; `match` makes ECX 0 in 16 bits if the entry,
+ * whose negated port is in ECX, is the port's. */
+.macro LOOK_UP_OUT place, match
+    \place
     lea   PV_STATE_PORT_OUT(%rip), %rax
     mov   (%rax,%rcx,4), %eax
     movzwl %ax, %ecx
@@ -44,17 +47,26 @@
     jrcxz 3f
     lea   -PV_PORT_OUT_SAME(%rcx), %ecx
     jrcxz 4f
-    jmp   5f
+    lea   PV_PORT_OUT_SAME - PV_PORT_OUT_NOTHING(%rcx), %ecx
+    jrcxz 5f
+    \place                          /* PV_PORT_OUT_KEPT */
+    lea   PV_STATE_PORT_OUT + PV_PORT_VALUE(%rip), %rax
+    lea   (%rax,%rcx,4), %rax
+    mov   8(%rsp), %cl
+    mov   %cl, (%rax)
+5:  pop   %rcx
+    pop   %rax
+    jmp   PV_TAIL
 4:  movzbl %ah, %eax
     movzbl 8(%rsp), %ecx
     lea   (%rcx,%rax), %ecx
     movzbl %cl, %ecx                /* 0 if the byte is the same */
-    jrcxz 5f
+    jrcxz 5b
     jmp   1b
 3:  movzbl 8(%rsp), %ecx
     jrcxz 1b
     POST 1b
-5:  pop   %rcx
+    pop   %rcx
     pop   %rax
 .endm
 
@@ -62,16 +74,14 @@ TEMPLATE out_posted, out, 10, stack
 FORM "out dx, al"
     push  %rax
     push  %rcx
-    movzbl %dl, %ecx
-    LOOK_UP_OUT lea (%rcx,%rdx), %ecx
+    LOOK_UP_OUT "movzbl %dl, %ecx", "lea (%rcx,%rdx), %ecx"
 END_TEMPLATE
 
 TEMPLATE out_posted_immediate, out, 10, stack
 FORM "out imm8, al"
     push  %rax
     push  %rcx
-    mov   $PV_PORT, %ecx
-    LOOK_UP_OUT lea PV_PORT(%rcx), %ecx
+    LOOK_UP_OUT "mov $PV_PORT, %ecx", "lea PV_PORT(%rcx), %ecx"
 END_TEMPLATE
 
 DOORBELL_TEMPLATES out, out, "out imm8, al", "out imm8, ax", "out imm8, eax", "out dx, al", "out dx, ax", "out dx, eax"

@@ -5,6 +5,8 @@
  * The date is kept as a number of seconds and the guest time at which its last second began. The clock
  * registers are made from it when read. Only while the guest holds the clock (SET, or the divider in
  * reset) the registers themselves count. */
+#include "runtime/devices/mc146818.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -12,7 +14,7 @@
 #include "runtime/interrupts.h"
 #include "runtime/vm.h"
 
-#define PORT  0x70
+#define PORT  MC146818_INDEX_PORT
 #define PORTS 2
 #define INDEX 0 /* offset */
 
@@ -299,6 +301,18 @@ static void write_register(struct mc146818 *rtc, uint8_t index, uint8_t value)
     update(rtc);
 }
 
+uint8_t mc146818_index(const void *device)
+{
+    const struct mc146818 *rtc = device;
+    return rtc->index;
+}
+
+void mc146818_set_index(void *device, uint8_t index)
+{
+    struct mc146818 *rtc = device;
+    rtc->index = index & (REGISTERS - 1); /* bit 7 masks NMIs on a PC */
+}
+
 static uint64_t mc146818_read(void *device, uint64_t offset, unsigned width)
 {
     struct mc146818 *rtc = device;
@@ -311,7 +325,7 @@ static void mc146818_write(void *device, uint64_t offset, unsigned width, uint64
     struct mc146818 *rtc = device;
     (void)width;
     if (offset == INDEX)
-        rtc->index = value & (REGISTERS - 1); /* bit 7 masks NMIs on a PC */
+        mc146818_set_index(rtc, (uint8_t)value);
     else
         write_register(rtc, rtc->index, (uint8_t)value);
 }

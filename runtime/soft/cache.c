@@ -36,6 +36,8 @@ static const struct insn *stale(struct vcpu *cpu, const struct insn *i)
     return block_done(cpu);
 }
 
+struct block block_none = {.count = 0, .valid = false, .insns = {{.run = stale}}};
+
 /* Behind the last instruction of a block. */
 OP(end_chained)
 {
@@ -60,6 +62,8 @@ static void memory_changed(void *context, uint64_t physical, uint64_t length)
 
 struct cache *cache_create(struct vm *vm, struct error *err)
 {
+    if (assist_init(err)) /* blocks point to stubs */
+        return NULL;
     struct cache *cache = calloc(1, sizeof *cache);
     uint64_t pages = vm->memory.size >> PAGE_SHIFT;
     if (cache)
@@ -79,7 +83,6 @@ struct cache *cache_create(struct vm *vm, struct error *err)
     cache->arena = arena;
     vm->memory.code_changed = memory_changed;
     vm->memory.code_context = cache;
-    block_none.insns[0].run = stale;
     return cache;
 }
 

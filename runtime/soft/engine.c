@@ -72,6 +72,16 @@ static void deadline_changed(void *context)
 }
 
 /* ---- one vCPU ---- */
+/* Delivering an event takes as long as an instruction, though it is none: a guest whose handlers cannot be reached faults
+ * for ever without executing anything, and its slice must end all the same. */
+static void charge_event(struct vcpu *cpu)
+{
+    struct soft *soft = cpu->vm->soft;
+    cpu->budget--;
+    soft->slice--;
+    soft->idle_ns++;
+}
+
 /* After cpu_raise: back to the state before the instruction, then through the IDT. */
 static void soft_unwound(struct vcpu *cpu)
 {
@@ -85,6 +95,7 @@ static void soft_unwound(struct vcpu *cpu)
     cpu->link = NULL;
     cpu->current = NULL;
     cpu->code_changed = false;
+    charge_event(cpu);
     event_deliver_fault(cpu);
 }
 
@@ -231,6 +242,7 @@ static void run_slice(struct vcpu *cpu)
             return;
         if ((cpu->events || cpu->pending_db) && take_event(cpu)) {
             cpu->link = NULL; /* RIP is no longer where that jump leads */
+            charge_event(cpu);
             continue;
         }
         if (cpu->activity != ACTIVITY_ACTIVE)

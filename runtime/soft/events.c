@@ -4,6 +4,8 @@
  * then changes the vCPU; so a fault on the way finds it as it was, and can be delivered in its place. */
 #include "runtime/soft/events.h"
 
+#include "runtime/dump.h"
+
 #define IDT_ERROR(vector) ((uint32_t)(vector) << 3 | 2u)
 
 /* Caused by the program itself: EXT stays clear in error codes, and the gate's DPL is checked. */
@@ -245,11 +247,11 @@ static void deliver(struct vcpu *cpu, const struct event *event)
 bool cpu_catch(struct vcpu *cpu, void (*call)(struct vcpu *cpu, void *context), void *context)
 {
     jmp_buf outer;
-    memcpy(outer, cpu->unwind, sizeof outer);
+    memcpy(&outer, &cpu->unwind, sizeof outer);
     bool raised = setjmp(cpu->unwind) != 0;
     if (!raised)
         call(cpu, context);
-    memcpy(cpu->unwind, outer, sizeof outer);
+    memcpy(&cpu->unwind, &outer, sizeof outer);
     return raised;
 }
 
@@ -374,34 +376,11 @@ void event_software(struct vcpu *cpu, const struct insn *i, enum event_type type
 }
 
 /* ---- shutdown ---- */
-static void dump(const struct vcpu *cpu, FILE *stream)
-{
-    static const char *const names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-                                        "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
-    static const char *const segments[] = {"es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr"};
-    for (unsigned n = 0; n < 16; n++)
-        fprintf(stream, "  %-3s %016llx%s", names[n], (unsigned long long)cpu->r[n],
-                n % 4 == 3 ? "\n" : "");
-    fprintf(stream, "  rip %016llx  rflags %08llx  cpl %u\n", (unsigned long long)cpu->rip,
-            (unsigned long long)vcpu_rflags(cpu), cpu->cpl);
-    fprintf(stream, "  cr0 %08llx  cr2 %016llx  cr3 %012llx  cr4 %08llx  efer %04llx\n",
-            (unsigned long long)cpu->cr0, (unsigned long long)cpu->cr2,
-            (unsigned long long)cpu->cr3, (unsigned long long)cpu->cr4,
-            (unsigned long long)cpu->efer);
-    for (unsigned n = 0; n < SEGS; n++)
-        fprintf(stream, "  %-4s %04x  base %016llx  limit %08x  rights %05x\n", segments[n],
-                cpu->segment[n].selector, (unsigned long long)cpu->segment[n].base,
-                cpu->segment[n].limit, cpu->segment[n].rights);
-    fprintf(stream, "  gdt %016llx limit %04x  idt %016llx limit %04x\n",
-            (unsigned long long)cpu->gdt_base, cpu->gdt_limit, (unsigned long long)cpu->idt_base,
-            cpu->idt_limit);
-}
-
 void cpu_triple_fault(struct vcpu *cpu)
 {
     fprintf(stderr, "hvrun: vCPU %u: triple fault (last exception %d, error code 0x%x)\n",
             cpu->index, cpu->fault.vector, cpu->fault.has_error ? cpu->fault.error : 0);
-    dump(cpu, stderr);
+    vcpu_dump(cpu, stderr);
     cpu->activity = ACTIVITY_SHUTDOWN;
     cpu->fault.vector = -1;
     vm_stop(cpu->vm, SHUTDOWN_TRIPLE_FAULT, HVRUN_GUEST_DEATH);

@@ -27,6 +27,7 @@
 #define MXCSR_INITIAL    0x1f80u
 #define MXCSR_MASK       0xffffu /* bits that may be set: CPUID shows no misaligned SSE mode */
 #define MXCSR_FLAGS      0x3fu
+#define MXCSR_UE         0x10u
 #define MXCSR_DAZ        0x40u
 #define MXCSR_MASKS      0x1f80u
 #define MXCSR_UM         0x800u
@@ -74,6 +75,7 @@ select_fn select_simd;           /* a stub */
 select_fn select_simd_unaligned; /* 16-byte operands anywhere */
 select_fn select_simd_lenient;   /* 16-byte operands of which processors differ */
 select_fn select_simd_fp;        /* MXCSR */
+select_fn select_simd_half;      /* MXCSR; results of half precision */
 select_fn select_move_unaligned, select_move_aligned, select_movq, select_movd,
     select_vmove_unaligned, select_vmove_aligned, select_logic;
 select_fn select_move_scalar, select_pmovmskb, select_movnti;

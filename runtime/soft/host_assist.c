@@ -67,13 +67,18 @@ static const struct assist *add(const struct stub_plan *plan, uint16_t *slot)
     stubs.entry[stubs.entries].plan = *plan;
     bool aligned = plan->class != ASSIST_CLASS_AVX && plan->memory && plan->size == 16 &&
                    !(plan->how & ASSIST_UNALIGNED);
-    *assist = (struct assist){.size = plan->size,
-                              .align = aligned ? 15 : 0,
-                              .class = plan->class,
-                              .memory = plan->memory,
-                              .lenient = plan->how & ASSIST_LENIENT,
-                              .mxcsr = plan->how & ASSIST_MXCSR,
-                              .sse = plan->sse};
+    *assist = (struct assist){
+        .size = plan->size,
+        .align = aligned ? 15 : 0,
+        .class = plan->class,
+        .memory = plan->memory,
+        .lenient = plan->how & ASSIST_LENIENT,
+        .mxcsr = plan->how & ASSIST_MXCSR,
+        .halves = !(plan->how & ASSIST_HALF) ? 0
+                  : plan->vector_wide        ? 8
+                                             : 4,
+        .destination = plan->vector_store ? (uint8_t)__builtin_ctz(plan->vector_store) : 0,
+        .sse = plan->sse};
     memcpy(&assist->run, &run, sizeof run);
     *slot = (uint16_t)++stubs.entries;
     return assist;

@@ -26,16 +26,21 @@ struct assist {
     uint8_t memory; /* enum assist_memory */
     bool mxcsr;     /* depends on MXCSR, or changes its flags */
     bool lenient;   /* a misaligned operand is copied, it does not fault */
-    bool sse;       /* needs CR4.OSFXSR besides being MMX */
+    uint8_t halves; /* results of half precision in the operand written; 0 = other precisions */
+    uint8_t destination; /* the XMM register written, if any */
+    bool sse;            /* needs CR4.OSFXSR besides being MMX */
 };
 
 /* How a row of the white list is to be executed. */
-#define ASSIST_MXCSR 1u /* loads the guest's MXCSR before, stores it after */
-/* Intel's processors want a 16-byte operand aligned, AMD's do not: the guest need not, the host gets it so */
-#define ASSIST_LENIENT 16u
-#define ASSIST_FLAGS   8u /* x87: reads or writes the status flags */
-#define ASSIST_UNALIGNED                                                                           \
-    4u /* a 16-byte operand need not be aligned, though the encoding is not VEX */
+enum assist_how {
+    ASSIST_MXCSR = 1, /* loads the guest's MXCSR before, stores it after */
+    ASSIST_UNALIGNED =
+        2, /* a 16-byte operand need not be aligned, though the encoding is not VEX */
+    ASSIST_LENIENT =
+        4, /* nor this one on AMD's processors; on Intel's it must: the host gets it so */
+    ASSIST_FLAGS = 8, /* x87: reads or writes the status flags */
+    ASSIST_HALF = 16, /* results of half precision */
+};
 
 /* The stub for the instruction; lives until assist_reset. NULL if the host cannot execute it: #UD. */
 const struct assist *assist_find(const struct decoded *d, unsigned how);

@@ -64,7 +64,7 @@ struct block {
     uint64_t physical; /* of its first byte */
     uint64_t key;      /* vcpu.jump_key it was decoded under (mode bits that matter for decoding) */
     uint32_t bytes;
-    uint16_t count; /* instructions; 0 in an invalidated block */
+    uint16_t count; /* instructions */
     bool crosses;   /* its last instruction ends in the next page: never chained to */
     bool valid;
     struct block *hash_next;

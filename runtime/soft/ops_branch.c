@@ -8,8 +8,6 @@
 #include "runtime/soft/condition.h"
 #include "runtime/soft/segments.h"
 
-struct block block_none = {.count = 0, .valid = false};
-
 /* The instruction behind every block's last one: the fall-through. */
 #define FALL_THROUGH return i[1].run(cpu, i + 1)
 #define TARGET       (cpu->rip + (uint64_t)(int64_t)i->disp)

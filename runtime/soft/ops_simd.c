@@ -65,17 +65,33 @@ static void registers_restore(struct vcpu *cpu, const struct registers *save)
     cpu->status = save->status;
 }
 
+/* Any of the half-precision results is tiny: VCVTPS2PH does not know FTZ, but denormals are what tiny results are. */
+static bool half_tiny(const struct assist *a, const uint8_t *result)
+{
+    for (unsigned n = 0; n < a->halves; n++) {
+        uint16_t half;
+        memcpy(&half, result + 2 * n, sizeof half);
+        if (!(half & 0x7c00) && half & 0x3ff)
+            return true;
+    }
+    return false;
+}
+
 /* The flags that the processor sets when exceptions that are not masked occur (SDM 1 11.5.2 and 11.5.3), or 0 if none
  * does: with one that is found before computing, the others are never found. A masked underflow counts only if the
  * result is inexact too, an unmasked one always: executing again with results flushed to zero tells tiny ones. */
 static uint32_t unmasked_flags(struct vcpu *cpu, const struct assist *a, void *memory,
-                               uint32_t guest, uint32_t raised)
+                               uint32_t guest, uint32_t raised, const uint8_t *result)
 {
     uint32_t unmasked = ~(guest >> 7) & MXCSR_FLAGS;
     if (raised & unmasked & MXCSR_PRECOMPUTE)
         return raised & MXCSR_PRECOMPUTE;
-    if (!(guest & MXCSR_UM) && a->memory != ASSIST_STORE)
-        raised |= run_masked(cpu, a, memory, guest | MXCSR_FTZ) & MXCSR_UM >> 7;
+    if (!(guest & MXCSR_UM)) {
+        if (a->halves)
+            raised |= half_tiny(a, result) ? MXCSR_UE : 0;
+        else
+            raised |= run_masked(cpu, a, memory, guest | MXCSR_FTZ) & MXCSR_UE;
+    }
     return raised & unmasked ? raised : 0;
 }
 
@@ -94,7 +110,9 @@ static void run_unmasked(struct vcpu *cpu, const struct insn *i, const struct as
     uint32_t raised = run_masked(cpu, a, memory, control);
     registers_save(cpu, &after);
     registers_restore(cpu, &before);
-    uint32_t flags = unmasked_flags(cpu, a, memory, guest, raised);
+    const uint8_t *result =
+        a->memory == ASSIST_STORE ? memory : FPU_XMM(&after.fpu, a->destination);
+    uint32_t flags = unmasked_flags(cpu, a, memory, guest, raised, result);
     registers_restore(cpu, flags ? &before : &after);
     FPU_MXCSR(&cpu->fpu) = guest | (flags ? flags : raised);
     if (flags)
@@ -217,6 +235,10 @@ insn_fn *select_simd_lenient(struct decoded *d, struct insn *out)
 insn_fn *select_simd_fp(struct decoded *d, struct insn *out)
 {
     return choose(d, out, ASSIST_MXCSR);
+}
+insn_fn *select_simd_half(struct decoded *d, struct insn *out)
+{
+    return choose(d, out, ASSIST_MXCSR | ASSIST_HALF);
 }
 
 /* ---- the upper halves ---- */

@@ -33,9 +33,9 @@ SLOW push_immediate_slow(struct vcpu *cpu, const struct insn *i)
     NEXT_SLOW;
 }
 
-SLOW push_value_slow(struct vcpu *cpu, const struct insn *i, uint64_t value)
+SLOW push_memory_slow(struct vcpu *cpu, const struct insn *i)
 {
-    push(cpu, i, value);
+    push(cpu, i, load(cpu, i, linear(cpu, i, i->aux, false), i->aux));
     NEXT_SLOW;
 }
 
@@ -52,10 +52,10 @@ SLOW pop_register_slow(struct vcpu *cpu, const struct insn *i)
 OP(push_r64)
 {
     uint64_t sp = cpu->r[RSP] - 8;
-    uint64_t *host = host_write(cpu, sp, 8);
-    if (unlikely(!host))
+    uintptr_t host;
+    if (!hit_write(cpu, sp, 8, &host))
         return push_register_slow(cpu, i);
-    *host = REG64(i->dst);
+    *(uint64_t *)host = REG64(i->dst);
     cpu->r[RSP] = sp;
     NEXT;
 }
@@ -63,32 +63,24 @@ OP(push_r64)
 OP(push_i64)
 {
     uint64_t sp = cpu->r[RSP] - 8;
-    uint64_t *host = host_write(cpu, sp, 8);
-    if (unlikely(!host))
+    uintptr_t host;
+    if (!hit_write(cpu, sp, 8, &host))
         return push_immediate_slow(cpu, i);
-    *host = i->imm;
+    *(uint64_t *)host = i->imm;
     cpu->r[RSP] = sp;
     NEXT;
 }
 
 OP(push_m64)
 {
-    uint64_t address = linear(cpu, i, 8, false);
-    const uint64_t *from = host_read(cpu, address, 8);
-    uint64_t value = likely(from) ? *from : load_slow(cpu, i, address, 8);
     uint64_t sp = cpu->r[RSP] - 8;
-    uint64_t *host = host_write(cpu, sp, 8);
-    if (unlikely(!host))
-        return push_value_slow(cpu, i, value);
-    *host = value;
+    uintptr_t from, host;
+    if (!address_simple(i) || !hit_read(cpu, address_of(cpu, i), 8, &from) ||
+        !hit_write(cpu, sp, 8, &host))
+        return push_memory_slow(cpu, i);
+    *(uint64_t *)host = *(const uint64_t *)from;
     cpu->r[RSP] = sp;
     NEXT;
-}
-
-OP(push_memory)
-{
-    push(cpu, i, load(cpu, i, linear(cpu, i, i->aux, false), i->aux));
-    NEXT_SLOW;
 }
 
 /* The selector, zero-extended (APM 3 PUSH). */
@@ -109,7 +101,7 @@ static insn_fn *select_push(struct decoded *d, struct insn *out)
         }
         return out->aux == 8 ? push_r64 : push_register_slow;
     case ZYDIS_OPERAND_TYPE_MEMORY:
-        return out->aux == 8 ? push_m64 : push_memory;
+        return out->aux == 8 ? push_m64 : push_memory_slow;
     default:
         return out->aux == 8 ? push_i64 : push_immediate_slow;
     }
@@ -119,11 +111,11 @@ static insn_fn *select_push(struct decoded *d, struct insn *out)
 OP(pop_r64)
 {
     uint64_t sp = cpu->r[RSP];
-    const uint64_t *host = host_read(cpu, sp, 8);
-    if (unlikely(!host))
+    uintptr_t host;
+    if (!hit_read(cpu, sp, 8, &host))
         return pop_register_slow(cpu, i);
     cpu->r[RSP] = sp + 8;
-    REG64(i->dst) = *host; /* POP RSP: the value wins */
+    REG64(i->dst) = *(const uint64_t *)host; /* POP RSP: the value wins */
     NEXT;
 }
 
@@ -224,11 +216,11 @@ OP(leave_slow)
 OP(leave64)
 {
     uint64_t sp = cpu->r[RBP];
-    const uint64_t *host = host_read(cpu, sp, 8);
-    if (unlikely(!host))
+    uintptr_t host;
+    if (!hit_read(cpu, sp, 8, &host))
         return leave_slow(cpu, i);
     cpu->r[RSP] = sp + 8;
-    cpu->r[RBP] = *host;
+    cpu->r[RBP] = *(const uint64_t *)host;
     NEXT;
 }
 
@@ -256,10 +248,10 @@ OP(pushf_slow)
 OP(pushf64)
 {
     uint64_t sp = cpu->r[RSP] - 8;
-    uint64_t *host = host_write(cpu, sp, 8);
-    if (unlikely(!host))
+    uintptr_t host;
+    if (!hit_write(cpu, sp, 8, &host))
         return pushf_slow(cpu, i);
-    *host = vcpu_rflags(cpu) & ~(uint64_t)(RFLAGS_VM | RFLAGS_RF);
+    *(uint64_t *)host = vcpu_rflags(cpu) & ~(uint64_t)(RFLAGS_VM | RFLAGS_RF);
     cpu->r[RSP] = sp;
     NEXT;
 }

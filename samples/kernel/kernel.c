@@ -9,7 +9,9 @@ enum {
     TRANSMITTER_EMPTY = 0x20,
     DEBUG_EXIT = 0xf4,
     VECTORS = 256,
-    TRAP_FLAG = 0x100
+    TRAP_FLAG = 0x100,
+    PIC_MASK = 0x21,
+    PIC2_MASK = 0xa1,
 };
 
 volatile struct fault fault;
@@ -217,6 +219,8 @@ void kernel_start(void)
     }
     limit_idt(VECTORS);
     load_tss();
+    out8(PIC_MASK, 0xff); /* the firmware's timer may be ticking */
+    out8(PIC2_MASK, 0xff);
     main();
     debug_exit(1); /* a sample ends with finish() */
 }

@@ -47,20 +47,26 @@ static void the_vendor_is_AMD_and_the_family_15_model_107(void **state)
     assert_int_equal(cpuid_answer(cpu, 0x80000001, 0).eax, signature);
 }
 
-static void the_hypervisor_names_itself_and_its_frequencies(void **state)
+static void assert_signature(const struct vcpu *cpu, uint32_t leaf, const char *expected)
 {
-    struct vcpu *cpu = *state;
-    assert_true(cpuid_answer(cpu, 1, 0).ecx >> 31);
-    struct cpuid_answer a = cpuid_answer(cpu, 0x40000000, 0);
-    assert_int_equal(a.eax, 0x40000010);
+    struct cpuid_answer a = cpuid_answer(cpu, leaf, 0);
     char name[13] = {0};
     memcpy(name, &a.ebx, 4);
     memcpy(name + 4, &a.ecx, 4);
     memcpy(name + 8, &a.edx, 4);
-    assert_string_equal(name, "PatchvisorHv");
-    a = cpuid_answer(cpu, 0x40000010, 0);
+    assert_string_equal(name, expected);
+}
+
+static void the_hypervisor_names_its_interfaces_and_frequencies(void **state)
+{
+    struct vcpu *cpu = *state;
+    assert_true(cpuid_answer(cpu, 1, 0).ecx >> 31);
+    assert_signature(cpu, 0x40000000, "KVMKVMKVM");
+    assert_int_equal(cpuid_answer(cpu, 0x40000000, 0).eax, 0x40000010);
+    struct cpuid_answer a = cpuid_answer(cpu, 0x40000010, 0);
     assert_int_equal(a.eax, CLOCK_TSC_KHZ);
     assert_int_equal(a.ebx, CLOCK_TSC_KHZ);
+    assert_signature(cpu, 0x40000100, "PatchvisorHv");
 }
 
 static void the_brand_is_text(void **state)
@@ -159,7 +165,7 @@ static void xsave_areas_have_room_for_what_is_enabled(void **state)
 static void leaves_that_do_not_exist_are_zero_whatever_ecx_is(void **state)
 {
     const uint32_t leaves[] = {2,          4,          9,          0xc,
-                               0xe,        0x15,       0x40000001, 0x7fffffff,
+                               0xe,        0x15,       0x40000002, 0x7fffffff,
                                0x80000009, 0x8000001e, 0x8fffffff, 0xffffffff};
     for (size_t n = 0; n < sizeof leaves / sizeof leaves[0]; n++)
         for (uint32_t subleaf = 0; subleaf < 3; subleaf++) {
@@ -255,7 +261,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_machine, free_machine)
     const struct CMUnitTest tests[] = {
         TEST(the_vendor_is_AMD_and_the_family_15_model_107),
-        TEST(the_hypervisor_names_itself_and_its_frequencies),
+        TEST(the_hypervisor_names_its_interfaces_and_frequencies),
         TEST(the_brand_is_text),
         TEST(all_of_x86_64_v2_is_there),
         TEST(leaf_80000001_repeats_the_bits_of_leaf_1),

@@ -368,10 +368,10 @@ static void the_engine_s_place_to_unwind_to_survives(void **state)
     struct vcpu *cpu = *state;
     jmp_buf before;
     gate(cpu, EXC_DF, PRESENT | INTERRUPT);
-    memset(cpu->unwind, 0x5a, sizeof cpu->unwind);
-    memcpy(before, cpu->unwind, sizeof before);
+    memset(&cpu->unwind, 0x5a, sizeof cpu->unwind);
+    memcpy(&before, &cpu->unwind, sizeof before);
     raise(cpu, EXC_GP, 0);
-    assert_memory_equal(before, cpu->unwind, sizeof before);
+    assert_memory_equal(&before, &cpu->unwind, sizeof before);
 }
 
 /* ---- real mode ---- */

@@ -9,6 +9,9 @@
 
 #include "runtime/cpuid.h"
 #include "runtime/interrupts.h"
+#include "runtime/soft/decode.h"
+#include "runtime/soft/engine.h"
+#include "runtime/stub.h"
 
 #define NONCANONICAL 0x0000900000000000ull
 #define UNMAPPED     0x7fff0000ull
@@ -589,6 +592,48 @@ static void hints_and_fences_do_nothing(void **state)
     assert_memory_equal(before, cpu->r, sizeof before);
 }
 
+static void pause_gives_way_only_to_other_processors(void **state)
+{
+    struct vcpu *cpu = *state;
+    cpu->vm->soft->slice = 1000000;
+    RUNS(0xf3, 0x90);
+    assert_true(cpu->budget > 0);
+    cpu->vm->vcpu_count = 2;
+    RUNS(0xf3, 0x90);
+    assert_int_equal(cpu->budget, 0);
+    assert_int_equal(cpu->rip, ONE_INSN_CODE + 2);
+    assert_true(cpu->vm->soft->slice < 1000000); /* what is not used is not counted */
+    cpu->vm->vcpu_count = 1;
+}
+
+/* hvstub.h, PV_BREAK_*. */
+static void ud1_carries_the_index_of_a_break(void **state)
+{
+    static const struct {
+        uint8_t bytes[15], aux;
+        uint64_t index;
+    } rows[] = {
+        {{0x0f, 0xb9, 0x40, 0x02}, STUB_UD1_BREAK, 2},
+        {{0x0f, 0xb9, 0x78, 0xff}, STUB_UD1_BREAK, 0x7ff},
+        {{0x0f, 0xb9, 0x80, 0x78, 0x56, 0x34, 0xf2}, STUB_UD1_BREAK, 0xf2345678},
+        {{0x0f, 0xb9, 0x81, 0x78, 0x56, 0x34, 0xf2}, STUB_UD1_BARE, 0xf2345678},
+        {{0x0f, 0xb9, 0xcc}, STUB_UD1_PLAIN, 0},       /* two registers */
+        {{0x0f, 0xb9, 0x41, 0x02}, STUB_UD1_PLAIN, 0}, /* another base */
+        {{0x66, 0x0f, 0xb9, 0x40, 0x02}, STUB_UD1_PLAIN, 0},
+        {{0x0f, 0xb9, 0x88, 1, 0, 0, 0}, STUB_UD1_PLAIN, 0},
+        {{0x0f, 0xb9, 0x44, 0x24, 0x02}, STUB_UD1_PLAIN, 0},
+    };
+    for (size_t n = 0; n < sizeof rows / sizeof rows[0]; n++) {
+        struct insn i = {0};
+        struct decoded d;
+        assert_int_equal(decode_insn(*state, rows[n].bytes, 15, 0, &i, &d), DECODE_OK);
+        assert_int_equal(i.aux, rows[n].aux);
+        if (i.aux != STUB_UD1_PLAIN)
+            assert_int_equal(i.imm, rows[n].index);
+        assert_true(d.ends_block);
+    }
+}
+
 static void exits_are_counted_by_kind(void **state)
 {
     struct vcpu *cpu = *state;
@@ -670,6 +715,8 @@ int main(void)
         TEST(hypercalls_are_the_kernels_and_there_are_none),
         TEST(what_is_not_offered_is_undefined),
         TEST(hints_and_fences_do_nothing),
+        TEST(pause_gives_way_only_to_other_processors),
+        TEST(ud1_carries_the_index_of_a_break),
         TEST(exits_are_counted_by_kind),
         TEST(addresses_that_find_no_place_count_as_0),
     };
