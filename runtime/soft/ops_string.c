@@ -7,7 +7,7 @@
  * A REP instruction does at most STRING_BYTES in one go and then returns to the engine's loop with RIP still at
  * it, so that interrupts and timers get their turn: registers always say how far it is. The same holds when an element
  * faults. CMPS and SCAS leave the flags of the last comparison done, in a fault too, as this processor does. */
-#include "runtime/soft/operands.h"
+#include "runtime/soft/string_elements.h"
 
 enum string_kind { STRING_MOVS, STRING_CMPS, STRING_STOS, STRING_LODS, STRING_SCAS };
 
@@ -112,37 +112,6 @@ static inline void compare(struct vcpu *cpu, uint64_t left, uint64_t right, unsi
     cpu->status = status;
 }
 
-static inline uint64_t element(const void *from, unsigned size)
-{
-    switch (size) {
-    case 1:
-        return *(const memory8 *)from;
-    case 2:
-        return *(const memory16 *)from;
-    case 4:
-        return *(const memory32 *)from;
-    default:
-        return *(const memory64 *)from;
-    }
-}
-
-static inline void set_element(void *to, unsigned size, uint64_t value)
-{
-    switch (size) {
-    case 1:
-        *(memory8 *)to = (uint8_t)value;
-        break;
-    case 2:
-        *(memory16 *)to = (uint16_t)value;
-        break;
-    case 4:
-        *(memory32 *)to = (uint32_t)value;
-        break;
-    default:
-        *(memory64 *)to = value;
-    }
-}
-
 /* ---- addresses ---- */
 /* Where the operand begins: guest-linear, its segment checked for this element. The destination is in ES. */
 static uint64_t string_linear(struct vcpu *cpu, const struct insn *i, int reg, unsigned size,
@@ -179,61 +148,6 @@ static inline uint64_t page_elements(const struct vcpu *cpu, uint64_t address, u
 {
     uint64_t offset = address & PAGE_OFFSET;
     return backwards(cpu) ? offset / size + 1 : (PAGE_SIZE - offset) / size;
-}
-
-/* ---- many elements at once, by host pointers ---- */
-/* Both point to the first element to be done; with DF the others lie below. */
-static void move_elements(uint8_t *to, const uint8_t *from, uint64_t count, unsigned size,
-                          bool down)
-{
-    uint64_t bytes = count * size;
-    if (down) {
-        to -= bytes - size;
-        from -= bytes - size;
-    }
-    /* one element after the other gives what memmove gives unless an element is read that was written before */
-    if (down ? to >= from || to + bytes <= from : to <= from || to >= from + bytes) {
-        memmove(to, from, bytes);
-        return;
-    }
-    for (uint64_t n = 0; n < count; n++) {
-        uint64_t at = down ? bytes - size - n * size : n * size;
-        set_element(to + at, size, element(from + at, size));
-    }
-}
-
-static void fill_elements(uint8_t *to, uint64_t value, uint64_t count, unsigned size, bool down)
-{
-    if (down)
-        to -= (count - 1) * size;
-    value *= size == 1   ? 0x0101010101010101u
-             : size == 2 ? 0x0001000100010001u
-             : size == 4 ? 0x100000001u
-                         : 1;
-    if (value == (value & 0xff) * 0x0101010101010101u) {
-        memset(to, (int)(value & 0xff), count * size);
-        return;
-    }
-    for (uint64_t n = 0; n < count; n++)
-        set_element(to + n * size, size, value);
-}
-
-/* How many comparisons are made until one ends the loop (REPE: a difference, REPNE: an equality) or all are made. */
-static inline __attribute__((always_inline)) uint64_t
-compare_elements(const uint8_t *left, const uint8_t *right, uint64_t value, uint64_t count,
-                 unsigned size, bool down, bool until_equal)
-{
-    int64_t step = down ? -(int64_t)size : (int64_t)size;
-    for (uint64_t n = 0; n < count; n++, right += step) {
-        uint64_t l = value;
-        if (left) {
-            l = element(left, size);
-            left += step;
-        }
-        if ((l == element(right, size)) == until_equal)
-            return n + 1;
-    }
-    return count;
 }
 
 /* ---- iterations ---- */
@@ -335,8 +249,11 @@ repeat(struct vcpu *cpu, const struct insn *i, enum string_kind kind, unsigned s
             break;
     }
     cpu->budget -= (int64_t)(done / ITERATIONS_A_CYCLE);
-    if (left && !ended)
+    if (left && !ended) {
+        if (unlikely(cpu->dr[7] & 0xff)) /* a breakpoint at it was met before the first iteration */
+            cpu->rflags |= RFLAGS_RF;
         return insn_leave(cpu, i, insn_rip(cpu, i));
+    }
     if (unlikely(!fast))
         NEXT_SLOW;
     NEXT;
@@ -351,9 +268,30 @@ once(struct vcpu *cpu, const struct insn *i, enum string_kind kind, unsigned siz
 }
 
 /* ---- without REP, flat: in line ---- */
-#define STEP(size) (cpu->rflags & RFLAGS_DF ? -(uint64_t)(size) : (uint64_t)(size))
-#define SOURCE(size)                                                                               \
-    host_read(cpu, cpu->r[RSI] + cpu->base[i->segment], size) /* with its segment */
+/* Moves a register on by an element. The compiler is kept from doing two of them in a vector register: the next
+ * instruction wants them apart. */
+static inline __attribute__((always_inline)) void step(struct vcpu *cpu, int reg, uint64_t size)
+{
+    uint64_t moved = cpu->r[reg] + (cpu->rflags & RFLAGS_DF ? -size : size);
+    asm("" : "+r"(moved));
+    cpu->r[reg] = moved;
+}
+
+static inline bool hit_source(const struct vcpu *cpu, const struct insn *i, unsigned size,
+                              uintptr_t *host)
+{
+    return hit_read(cpu, cpu->r[RSI] + cpu->base[i->segment], size, host);
+}
+
+/* Short repetitions, upwards and in one page at either end, are done in line too. */
+#define SHORT_REPETITION 16u
+static inline bool is_short(const struct vcpu *cpu)
+{
+    return likely(cpu->r[RCX] <= SHORT_REPETITION && !(cpu->rflags & (RFLAGS_DF | RFLAGS_TF)) &&
+                  !cpu->one_iteration);
+}
+/* Keeps the loop from becoming a call. */
+#define ONE_BY_ONE asm volatile("" : : : "memory")
 
 #define STRING_FUNCTIONS(bits)                                                                     \
     OP_SLOW(movs_once##bits)                                                                       \
@@ -398,51 +336,85 @@ once(struct vcpu *cpu, const struct insn *i, enum string_kind kind, unsigned siz
     }                                                                                              \
     OP(movs_flat##bits)                                                                            \
     {                                                                                              \
-        const memory##bits *from = SOURCE(bits / 8);                                               \
-        memory##bits *to = host_write(cpu, cpu->r[RDI], bits / 8);                                 \
-        if (unlikely(!from || !to))                                                                \
+        uintptr_t from, to;                                                                        \
+        if (!hit_source(cpu, i, bits / 8, &from) || !hit_write(cpu, cpu->r[RDI], bits / 8, &to))   \
             return movs_once##bits(cpu, i);                                                        \
-        *to = *from;                                                                               \
-        cpu->r[RSI] += STEP(bits / 8);                                                             \
-        cpu->r[RDI] += STEP(bits / 8);                                                             \
+        *(memory##bits *)to = *(const memory##bits *)from;                                         \
+        step(cpu, RSI, bits / 8);                                                                  \
+        step(cpu, RDI, bits / 8);                                                                  \
         NEXT;                                                                                      \
     }                                                                                              \
     OP(cmps_flat##bits)                                                                            \
     {                                                                                              \
-        const memory##bits *from = SOURCE(bits / 8);                                               \
-        const memory##bits *to = host_read(cpu, cpu->r[RDI], bits / 8);                            \
-        if (unlikely(!from || !to))                                                                \
+        uintptr_t from, to;                                                                        \
+        if (!hit_source(cpu, i, bits / 8, &from) || !hit_read(cpu, cpu->r[RDI], bits / 8, &to))    \
             return cmps_once##bits(cpu, i);                                                        \
-        compare(cpu, *from, *to, bits / 8);                                                        \
-        cpu->r[RSI] += STEP(bits / 8);                                                             \
-        cpu->r[RDI] += STEP(bits / 8);                                                             \
+        compare(cpu, *(const memory##bits *)from, *(const memory##bits *)to, bits / 8);            \
+        step(cpu, RSI, bits / 8);                                                                  \
+        step(cpu, RDI, bits / 8);                                                                  \
         NEXT;                                                                                      \
     }                                                                                              \
     OP(stos_flat##bits)                                                                            \
     {                                                                                              \
-        memory##bits *to = host_write(cpu, cpu->r[RDI], bits / 8);                                 \
-        if (unlikely(!to))                                                                         \
+        uintptr_t to;                                                                              \
+        if (!hit_write(cpu, cpu->r[RDI], bits / 8, &to))                                           \
             return stos_once##bits(cpu, i);                                                        \
-        *to = (uint##bits##_t)cpu->r[RAX];                                                         \
-        cpu->r[RDI] += STEP(bits / 8);                                                             \
+        *(memory##bits *)to = (uint##bits##_t)cpu->r[RAX];                                         \
+        step(cpu, RDI, bits / 8);                                                                  \
         NEXT;                                                                                      \
     }                                                                                              \
     OP(lods_flat##bits)                                                                            \
     {                                                                                              \
-        const memory##bits *from = SOURCE(bits / 8);                                               \
-        if (unlikely(!from))                                                                       \
+        uintptr_t from;                                                                            \
+        if (!hit_source(cpu, i, bits / 8, &from))                                                  \
             return lods_once##bits(cpu, i);                                                        \
-        SET_REG##bits(GUEST_RAX, *from);                                                           \
-        cpu->r[RSI] += STEP(bits / 8);                                                             \
+        SET_REG##bits(GUEST_RAX, *(const memory##bits *)from);                                     \
+        step(cpu, RSI, bits / 8);                                                                  \
         NEXT;                                                                                      \
     }                                                                                              \
     OP(scas_flat##bits)                                                                            \
     {                                                                                              \
-        const memory##bits *to = host_read(cpu, cpu->r[RDI], bits / 8);                            \
-        if (unlikely(!to))                                                                         \
+        uintptr_t to;                                                                              \
+        if (!hit_read(cpu, cpu->r[RDI], bits / 8, &to))                                            \
             return scas_once##bits(cpu, i);                                                        \
-        compare(cpu, cpu->r[RAX], *to, bits / 8);                                                  \
-        cpu->r[RDI] += STEP(bits / 8);                                                             \
+        compare(cpu, cpu->r[RAX], *(const memory##bits *)to, bits / 8);                            \
+        step(cpu, RDI, bits / 8);                                                                  \
+        NEXT;                                                                                      \
+    }                                                                                              \
+    OP(movs_rep_flat##bits)                                                                        \
+    {                                                                                              \
+        uintptr_t from, to;                                                                        \
+        uint64_t bytes = cpu->r[RCX] * (bits / 8);                                                 \
+        if (cpu->r[RCX] == 0)                                                                      \
+            NEXT;                                                                                  \
+        if (!is_short(cpu) || !hit_source(cpu, i, (unsigned)bytes, &from) ||                       \
+            !hit_write(cpu, cpu->r[RDI], (unsigned)bytes, &to))                                    \
+            return movs_rep##bits(cpu, i);                                                         \
+        for (uint64_t n = 0; n < bytes; n += bits / 8) {                                           \
+            *(memory##bits *)(to + n) = *(const memory##bits *)(from + n);                         \
+            ONE_BY_ONE;                                                                            \
+        }                                                                                          \
+        cpu->r[RSI] += bytes;                                                                      \
+        ONE_BY_ONE;                                                                                \
+        cpu->r[RDI] += bytes;                                                                      \
+        cpu->r[RCX] = 0;                                                                           \
+        NEXT;                                                                                      \
+    }                                                                                              \
+    OP(stos_rep_flat##bits)                                                                        \
+    {                                                                                              \
+        uintptr_t to;                                                                              \
+        uint64_t bytes = cpu->r[RCX] * (bits / 8);                                                 \
+        if (cpu->r[RCX] == 0)                                                                      \
+            NEXT;                                                                                  \
+        if (!is_short(cpu) || !hit_write(cpu, cpu->r[RDI], (unsigned)bytes, &to))                  \
+            return stos_rep##bits(cpu, i);                                                         \
+        for (uint64_t n = 0; n < bytes; n += bits / 8) {                                           \
+            *(memory##bits *)(to + n) = (uint##bits##_t)cpu->r[RAX];                               \
+            ONE_BY_ONE;                                                                            \
+        }                                                                                          \
+        cpu->r[RDI] += bytes;                                                                      \
+        ONE_BY_ONE;                                                                                \
+        cpu->r[RCX] = 0;                                                                           \
         NEXT;                                                                                      \
     }
 
@@ -456,13 +428,15 @@ STRING_FUNCTIONS(64)
     {                                                                                              \
         name##8, name##16, name##32, name##64                                                      \
     }
-#define KIND(name)                                                                                 \
-    {                                                                                              \
-        BY_SIZE(name##_flat), BY_SIZE(name##_once), BY_SIZE(name##_rep)                            \
-    }
-static insn_fn *const functions[5][3][4] = {
-    [STRING_MOVS] = KIND(movs), [STRING_CMPS] = KIND(cmps), [STRING_STOS] = KIND(stos),
-    [STRING_LODS] = KIND(lods), [STRING_SCAS] = KIND(scas),
+/* [kind][flat, any, flat REP, any REP][size] */
+static insn_fn *const functions[5][4][4] = {
+    [STRING_MOVS] = {BY_SIZE(movs_flat), BY_SIZE(movs_once), BY_SIZE(movs_rep_flat),
+                     BY_SIZE(movs_rep)},
+    [STRING_STOS] = {BY_SIZE(stos_flat), BY_SIZE(stos_once), BY_SIZE(stos_rep_flat),
+                     BY_SIZE(stos_rep)},
+    [STRING_CMPS] = {BY_SIZE(cmps_flat), BY_SIZE(cmps_once), BY_SIZE(cmps_rep), BY_SIZE(cmps_rep)},
+    [STRING_LODS] = {BY_SIZE(lods_flat), BY_SIZE(lods_once), BY_SIZE(lods_rep), BY_SIZE(lods_rep)},
+    [STRING_SCAS] = {BY_SIZE(scas_flat), BY_SIZE(scas_once), BY_SIZE(scas_rep), BY_SIZE(scas_rep)},
 };
 
 #define REPEAT_PREFIXES (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)
@@ -488,7 +462,7 @@ static insn_fn *select_string(struct decoded *d, struct insn *out, enum string_k
             out->segment = (uint8_t)(operand->mem.segment - ZYDIS_REGISTER_ES);
     }
     if (out->flags & (INSN_REP | INSN_REPNE))
-        return functions[kind][2][size];
+        return functions[kind][out->flags & INSN_EA ? 3 : 2][size];
     return functions[kind][out->flags & INSN_EA ? 1 : 0][size];
 }
 

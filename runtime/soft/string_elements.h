@@ -1,0 +1,109 @@
+/* Elements of strings in host memory: one, and runs of them, as if they were handled one after the other. */
+#ifndef RUNTIME_SOFT_STRING_ELEMENTS_H
+#define RUNTIME_SOFT_STRING_ELEMENTS_H
+
+#include "runtime/soft/operands.h"
+
+static inline uint64_t element(const void *from, unsigned size)
+{
+    switch (size) {
+    case 1:
+        return *(const memory8 *)from;
+    case 2:
+        return *(const memory16 *)from;
+    case 4:
+        return *(const memory32 *)from;
+    default:
+        return *(const memory64 *)from;
+    }
+}
+
+static inline void set_element(void *to, unsigned size, uint64_t value)
+{
+    switch (size) {
+    case 1:
+        *(memory8 *)to = (uint8_t)value;
+        break;
+    case 2:
+        *(memory16 *)to = (uint16_t)value;
+        break;
+    case 4:
+        *(memory32 *)to = (uint32_t)value;
+        break;
+    default:
+        *(memory64 *)to = value;
+    }
+}
+
+/* Both point to the first element to be done; with DF the others lie below. */
+static inline void move_elements(uint8_t *to, const uint8_t *from, uint64_t count, unsigned size,
+                                 bool down)
+{
+    uint64_t bytes = count * size;
+    if (down) {
+        to -= bytes - size;
+        from -= bytes - size;
+    }
+    /* one element after the other gives what memmove gives unless an element is read that was written before */
+    if (down ? to >= from || to + bytes <= from : to <= from || to >= from + bytes) {
+        memmove(to, from, bytes);
+        return;
+    }
+    for (uint64_t n = 0; n < count; n++) {
+        uint64_t at = down ? bytes - size - n * size : n * size;
+        set_element(to + at, size, element(from + at, size));
+    }
+}
+
+static inline void fill_elements(uint8_t *to, uint64_t value, uint64_t count, unsigned size,
+                                 bool down)
+{
+    if (down)
+        to -= (count - 1) * size;
+    value *= size == 1   ? 0x0101010101010101u
+             : size == 2 ? 0x0001000100010001u
+             : size == 4 ? 0x100000001u
+                         : 1;
+    if (value == (value & 0xff) * 0x0101010101010101u) {
+        uint64_t bytes = count * size;
+        asm(""
+            : "+r"(
+                bytes)); /* of a size it knows too much about, the compiler makes a slow REP STOS */
+        memset(to, (int)(value & 0xff), bytes);
+        return;
+    }
+    for (uint64_t n = 0; n < count; n++)
+        set_element(to + n * size, size, value);
+}
+
+/* How many comparisons are made until one ends the loop (REPE: a difference, REPNE: an equality) or all are made. */
+static inline __attribute__((always_inline)) uint64_t
+compare_elements(const uint8_t *left, const uint8_t *right, uint64_t value, uint64_t count,
+                 unsigned size, bool down, bool until_equal)
+{
+    if (size == 1 && !down && !left && until_equal) {
+        const uint8_t *found = memchr(right, (int)(value & 0xff), count);
+        return found ? (uint64_t)(found - right) + 1 : count;
+    }
+    if (size == 1 && !down && left && !until_equal) {
+        uint64_t same = 0;
+        while (count - same >= 8 && element(left + same, 8) == element(right + same, 8))
+            same += 8;
+        while (same < count && left[same] == right[same])
+            same++;
+        return same < count ? same + 1 : count;
+    }
+    int64_t pace = down ? -(int64_t)size : (int64_t)size;
+    for (uint64_t n = 0; n < count; n++, right += pace) {
+        uint64_t l = value;
+        if (left) {
+            l = element(left, size);
+            left += pace;
+        }
+        if ((l == element(right, size)) == until_equal)
+            return n + 1;
+    }
+    return count;
+}
+
+#endif
