@@ -28,12 +28,6 @@
 
 static struct vm vm;
 
-/* vm_attend calls it; the guests here read the console themselves. */
-void uart16550_attend(void *uart)
-{
-    (void)uart;
-}
-
 /* ---- guests: run in the child ---- */
 
 static void guest_open(void)
