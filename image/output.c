@@ -204,3 +204,19 @@ int output_write(const char *path, const struct iovec *pieces, size_t count, mod
     free(target);
     return result;
 }
+
+int output_check(const char *path, struct error *err)
+{
+    struct stat st;
+    bool there = !stat(path, &st);
+    if (there && S_ISDIR(st.st_mode))
+        return fail(err, EXIT_IO, "%s: cannot write it: this is a directory; name a file", path);
+    if (there && !S_ISREG(st.st_mode))
+        return access(path, W_OK) ? failed(err, path) : 0;
+    char *target = follow(path), *directory = target ? directory_of(target) : NULL;
+    /* the file itself is replaced: its own permissions do not matter */
+    int result = !directory || access(directory, W_OK | X_OK) ? failed(err, path) : 0;
+    free(directory);
+    free(target);
+    return result;
+}

@@ -15,4 +15,8 @@
 int output_write(const char *path, const struct iovec *pieces, size_t count, mode_t mode,
                  struct error *err);
 
+/* Would output_write find a place? For who writes only at the end of something long. Writes nothing;
+ * a disk that is full is not found. Returns as output_write. */
+int output_check(const char *path, struct error *err);
+
 #endif

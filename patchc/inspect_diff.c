@@ -8,7 +8,7 @@
 
 #include "patchc/inspect_view.h"
 #include "patchc/json.h"
-#include "patchc/terminal.h"
+#include "image/terminal.h"
 
 enum change { CHANGE_NONE, CHANGE_STATUS, CHANGE_PATCH, CHANGE_GONE, CHANGE_NEW, CHANGES };
 

@@ -6,7 +6,7 @@
 
 #include "patchc/inspect_image.h"
 #include "patchc/inspect_view.h"
-#include "patchc/terminal.h"
+#include "image/terminal.h"
 
 #define BYTES_SHOWN 7     /* more are cut: two columns must fit a line */
 #define LISTING_MAX 65536 /* bytes of code in one listing: more is no trampoline */

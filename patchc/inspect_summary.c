@@ -4,7 +4,7 @@
 
 #include "patchc/inspect_view.h"
 #include "patchc/json.h"
-#include "patchc/terminal.h"
+#include "image/terminal.h"
 
 #define TOP_SYMBOLS 10
 

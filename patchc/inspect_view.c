@@ -10,7 +10,7 @@
 
 #include "patchc/inspect_image.h"
 #include "patchc/json.h"
-#include "patchc/terminal.h"
+#include "image/terminal.h"
 
 #define REPORT_SCHEMA 1
 #define REPORT_MAX    (64u << 20) /* bytes: ten times that of a large kernel's report */

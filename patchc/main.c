@@ -13,7 +13,7 @@
 #include "patchc/options.h"
 #include "patchc/restore.h"
 #include "patchc/scan.h"
-#include "patchc/terminal.h"
+#include "image/terminal.h"
 #include "patchc/verify.h"
 
 /* The output replaces whatever stands there, so it must not be what we read. */

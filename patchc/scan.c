@@ -6,7 +6,7 @@
 
 #include "patchc/disassembly.h"
 #include "patchc/report.h"
-#include "patchc/terminal.h"
+#include "image/terminal.h"
 
 static int print_json(const struct build_result *result, FILE *out, struct error *err)
 {

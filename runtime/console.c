@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,7 +30,9 @@ struct console {
 
     /* output: the vCPU thread's */
     int out;
+    const char *name; /* for messages */
     bool out_opened;  /* ours alone: it does not block, and we close it */
+    bool socket;      /* output is one */
     bool broken;      /* nobody takes output any more */
     size_t out_count; /* bytes waiting in `output` */
     uint8_t output[OUTPUT_SIZE];
@@ -65,9 +68,18 @@ static bool wait_for_output(struct console *c)
 
 static void output_failed(struct console *c)
 {
-    c->broken = true;
-    fprintf(stderr, "hvrun: cannot write the guest's output: %s\n", strerror(errno));
+    int error = errno;
+    c->broken = c->vm->output_lost = true;
+    raw_terminal_leave(); /* for the message */
+    fprintf(stderr, "hvrun: %s: cannot write the guest's output: %s\n", c->name, strerror(error));
     vm_stop(c->vm, SHUTDOWN_HOST_ERROR, HVRUN_HOST);
+}
+
+/* Never waits, but on what is neither ours nor a socket (see reopen). */
+static ssize_t write_some(const struct console *c, const uint8_t *bytes, size_t count)
+{
+    return c->socket ? send(c->out, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL)
+                     : write(c->out, bytes, count);
 }
 
 void console_flush(struct vm *vm)
@@ -78,14 +90,15 @@ void console_flush(struct vm *vm)
     for (size_t done = 0; done < c->out_count && !c->broken;) {
         if (!c->out_opened && !wait_for_output(c))
             break;
-        ssize_t n = write(c->out, c->output + done, c->out_count - done);
+        ssize_t n = write_some(c, c->output + done, c->out_count - done);
         if (n >= 0)
             done += (size_t)n;
         else if (errno == EAGAIN) {
             if (!wait_for_output(c))
                 break;
-        } else if (errno != EINTR || atomic_load(&vm->stop_request) != SHUTDOWN_NONE)
+        } else if (errno != EINTR) {
             output_failed(c);
+        }
     }
     c->out_count = 0;
 }
@@ -231,7 +244,8 @@ static int open_file(struct console *c, const char *path, struct error *err)
     struct stat st;
     c->out = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOCTTY | O_CLOEXEC, 0666);
     if (c->out < 0)
-        return fail(err, HVRUN_HOST, "%s: %s", path, strerror(errno));
+        return fail(err, HVRUN_HOST, "%s: cannot write it: %s; check --serial", path,
+                    strerror(errno));
     c->out_opened = true;
     if (!fstat(c->out, &st) && !S_ISREG(st.st_mode))
         fcntl(c->out, F_SETFL, O_NONBLOCK);
@@ -273,11 +287,15 @@ int console_open(struct vm *vm, const char *target, struct error *err)
     if (!sigaction(SIGPIPE, NULL, &now) && now.sa_handler == SIG_DFL)
         signal(SIGPIPE, SIG_IGN);
     int failed;
+    c->name = strcmp(target, "stdio") ? target : "standard output";
     if (strcmp(target, "stdio")) {
         failed = open_file(c, target, err);
     } else {
-        c->out = reopen(STDOUT_FILENO, O_WRONLY);
+        struct stat st;
+        bool writable = (fcntl(STDOUT_FILENO, F_GETFL) & O_ACCMODE) != O_RDONLY;
+        c->out = writable ? reopen(STDOUT_FILENO, O_WRONLY) : STDOUT_FILENO;
         c->out_opened = c->out != STDOUT_FILENO;
+        c->socket = !fstat(c->out, &st) && S_ISSOCK(st.st_mode);
         failed = start_reader(c, err);
     }
     if (failed)

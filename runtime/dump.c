@@ -1,9 +1,11 @@
 /* What is shown of a virtual processor whose guest died: registers, code, and whom the stack names. */
 #include "runtime/dump.h"
 
+#include <elf.h>
 #include <inttypes.h>
 
 #include "image/image.h"
+#include "image/terminal.h"
 #include "runtime/soft/tlb.h"
 #include "runtime/vm.h"
 
@@ -24,14 +26,28 @@ static bool peek(const struct vcpu *cpu, uint64_t linear, void *to, unsigned siz
     return true;
 }
 
+/* The symbol at or before `address`, which is one that the kernel is linked at or, early on, loaded at. */
+static const struct image_symbol *symbol_at(const struct vcpu *cpu, uint64_t address,
+                                            uint64_t *offset)
+{
+    const struct image *image = cpu->vm->image;
+    const struct image_symbol *symbol = image ? image_symbol_at(image, address, offset) : NULL;
+    for (size_t k = 0; image && !symbol && k < image->segment_count; k++) {
+        const struct image_segment *s = &image->segments[k];
+        if (s->type == PT_LOAD && address - s->paddr < s->mem_size)
+            symbol = image_symbol_at(image, address - s->paddr + s->vaddr, offset);
+    }
+    return symbol;
+}
+
 /* " name+0x12" */
 static void print_name(const struct vcpu *cpu, uint64_t address, FILE *stream)
 {
     uint64_t offset;
-    const struct image_symbol *symbol =
-        cpu->vm->image ? image_symbol_at(cpu->vm->image, address, &offset) : NULL;
+    const struct image_symbol *symbol = symbol_at(cpu, address, &offset);
+    char name[128];
     if (symbol)
-        fprintf(stream, " %s+0x%" PRIx64, symbol->name, offset);
+        fprintf(stream, " %s+0x%" PRIx64, terminal_copy(name, sizeof name, symbol->name), offset);
 }
 
 static void print_registers(const struct vcpu *cpu, FILE *stream)
@@ -86,7 +102,8 @@ static void print_stack(const struct vcpu *cpu, FILE *stream)
         uint64_t word = 0;
         if (!peek(cpu, base + cpu->r[RSP] + n * size, &word, size))
             return;
-        const struct image_symbol *symbol = image_symbol_at(cpu->vm->image, word, NULL);
+        uint64_t offset;
+        const struct image_symbol *symbol = symbol_at(cpu, word, &offset);
         if (!symbol || !is_function(symbol))
             continue;
         fprintf(stream, "  stack+0x%03x %016" PRIx64, n * size, word);
@@ -102,4 +119,17 @@ void vcpu_dump(const struct vcpu *cpu, FILE *stream)
     print_segments(cpu, stream);
     print_code(cpu, stream);
     print_stack(cpu, stream);
+}
+
+const char *vcpu_place(const struct vcpu *cpu, char *text, size_t size)
+{
+    uint64_t offset;
+    const struct image_symbol *symbol = symbol_at(cpu, cpu->rip, &offset);
+    char name[128];
+    if (symbol)
+        snprintf(text, size, "RIP 0x%" PRIx64 " (%s+0x%" PRIx64 ")", cpu->rip,
+                 terminal_copy(name, sizeof name, symbol->name), offset);
+    else
+        snprintf(text, size, "RIP 0x%" PRIx64, cpu->rip);
+    return text;
 }

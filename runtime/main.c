@@ -1,15 +1,36 @@
 /* hvrun: a small hypervisor. Reads as the course of a run: options, image, machine, kernel, run, counters. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "image/image.h"
+#include "image/terminal.h"
 #include "runtime/console.h"
+#include "runtime/dump.h"
 #include "runtime/loader.h"
 #include "runtime/options.h"
 #include "runtime/stub.h"
+#include "runtime/vcpu.h"
 #include "runtime/vm.h"
 #include "runtime/watchdog.h"
+
+/* A standard descriptor that is closed would become the next file opened, and messages would go there. What stands
+ * in for it can be read, and is at its end; writing fails, as it would have. */
+static void open_standard_descriptors(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDONLY);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
 
 static double now(void)
 {
@@ -18,7 +39,44 @@ static double now(void)
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
-/* Runs the image that was read. 0, or -1 with *err set; the exit code is vm->exit_code then or vm's. */
+/* ---- files ---- */
+static bool same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return a && b && stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev &&
+           x.st_ino == y.st_ino && S_ISREG(x.st_mode);
+}
+
+/* What is written must not be what is read, and is found unwritable before the guest has run for hours. */
+static int check_outputs(const struct vm_config *config, struct error *err)
+{
+    const char *serial = strcmp(config->serial, "stdio") ? config->serial : NULL;
+    const struct {
+        const char *option, *path;
+    } outputs[] = {{"--serial", serial}, {"--stats", config->stats}};
+    for (size_t k = 0; k < 2; k++)
+        if (same_file(outputs[k].path, config->kernel) ||
+            same_file(outputs[k].path, config->initrd))
+            return fail(err, HVRUN_USAGE, "%s: is an input; name another file for %s",
+                        outputs[k].path, outputs[k].option);
+    if (serial && config->stats &&
+        (!strcmp(serial, config->stats) || same_file(serial, config->stats)))
+        return fail(err, HVRUN_USAGE, "%s: --serial and --stats need a file each", serial);
+    return config->stats ? stats_check(config->stats, err) : 0;
+}
+
+static int open_kernel(const struct vm_config *config, struct image *image, struct error *err)
+{
+    if (image_open(config->kernel, image, err) == 0)
+        return 0;
+    /* a file that can be read is not to blame for what else goes wrong */
+    bool host = err->code == EXIT_IO && access(config->kernel, R_OK) == 0;
+    err->code = host ? HVRUN_HOST : HVRUN_IMAGE;
+    return -1;
+}
+
+/* ---- the run ---- */
+/* Runs the image that was read. 0 once the guest has ended, or -1 with *err set. */
 static int run(struct vm *vm, const struct image *image, struct error *err)
 {
     if (loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0)
@@ -28,11 +86,46 @@ static int run(struct vm *vm, const struct image *image, struct error *err)
     double start = now();
     int result = vm->engine->run(vm, err);
     vm->wall_seconds = now() - start;
-    watchdog_stop(vm);
     return result;
 }
 
-/* What is written after the guest has ended; the terminal is restored by then. */
+/* The end as the guest wanted it. */
+static bool ended_by_itself(enum shutdown shutdown)
+{
+    return shutdown == SHUTDOWN_POWER_OFF || shutdown == SHUTDOWN_HALT ||
+           shutdown == SHUTDOWN_RESET || shutdown == SHUTDOWN_DEBUG_EXIT;
+}
+
+/* The exit code of a guest that ran, the console being closed. Its last words may have been lost, or may have found
+ * nobody who took them until the timeout. */
+static int exit_code(const struct vm *vm)
+{
+    int request = vm->stop_request;
+    if (!ended_by_itself(vm->shutdown))
+        return vm->exit_code;
+    if (vm->output_lost)
+        return HVRUN_HOST;
+    return request != SHUTDOWN_NONE ? request >> 8 : vm->exit_code;
+}
+
+/* A guest that was ended from outside: by what, and what it was doing. */
+static void report_end(const struct vm *vm, int code)
+{
+    if (code == HVRUN_TIMEOUT)
+        fprintf(stderr, "hvrun: ended by --timeout after %g s\n", vm->config.timeout);
+    else if (code > 128 && vm->stop_request >> 8 == code)
+        fprintf(stderr, "hvrun: ended by SIG%s\n", sigabbrev_np(code - 128));
+    else
+        return;
+    for (unsigned k = 0; k < vm->vcpu_count; k++) {
+        char place[256];
+        const char *activity = vm->vcpus[k]->activity == ACTIVITY_ACTIVE ? "" : ", halted";
+        fprintf(stderr, "hvrun: vCPU %u was at %s%s\n", k,
+                vcpu_place(vm->vcpus[k], place, sizeof place), activity);
+    }
+}
+
+/* What is written after the guest has ended. */
 static int conclude(struct vm *vm, const struct image *image, struct error *err)
 {
     if (vm->config.summary)
@@ -40,33 +133,49 @@ static int conclude(struct vm *vm, const struct image *image, struct error *err)
     return vm->config.stats ? stats_write(vm, vm->config.stats, err) : 0;
 }
 
+/* Runs the kernel in a VM that was allocated. Returns hvrun's exit code; *err is set if there is a message. */
+static int run_vm(struct vm *vm, struct image *image, struct error *err)
+{
+    int code;
+    if (vm_create(vm, err) < 0)
+        return err->code;
+    bool ran = run(vm, image, err) == 0;
+    console_close(vm); /* the watchdog is on: output that nobody takes cannot keep it from ending */
+    watchdog_stop();
+    code = ran ? exit_code(vm) : err->code;
+    if (ran) {
+        report_end(vm, code);
+        if (conclude(vm, image, err) < 0 && ended_by_itself(vm->shutdown))
+            code = err->code;
+    }
+    vm_destroy(vm);
+    return code;
+}
+
 static int hvrun(const struct vm_config *config, struct error *err)
 {
     struct image image;
-    if (image_open(config->kernel, &image, err) < 0) {
-        err->code = err->code == EXIT_IO ? HVRUN_HOST : HVRUN_IMAGE;
+    struct vm *vm;
+    int code;
+    if (!strcmp(config->engine, "kvm")) {
+        fail(err, HVRUN_NO_ENGINE, "this hvrun has no engine kvm; leave out --engine or give soft");
         return err->code;
     }
-    struct vm *vm = calloc(1, sizeof *vm);
-    if (!vm) {
-        image_close(&image);
+    if (check_outputs(config, err) < 0 || open_kernel(config, &image, err) < 0)
+        return err->code;
+    vm = calloc(1, sizeof *vm);
+    if (vm) {
+        vm->config = *config;
+        vm->engine = &soft_engine;
+        vm->image = &image;
+        code = run_vm(vm, &image, err);
+        free(vm);
+    } else {
         fail(err, HVRUN_HOST, "out of memory");
-        return err->code;
+        code = err->code;
     }
-    vm->config = *config;
-    vm->engine = &soft_engine;
-    vm->image = &image;
-    int code = HVRUN_DONE;
-    bool created = vm_create(vm, err) == 0;
-    if (created && run(vm, &image, err) == 0)
-        code = vm->exit_code;
-    console_close(vm);
-    if (created && vm->shutdown && conclude(vm, &image, err) < 0 && code == HVRUN_DONE)
-        code = HVRUN_HOST;
-    vm_destroy(vm);
-    free(vm);
     image_close(&image);
-    return err->code && code == HVRUN_DONE ? err->code : code;
+    return code;
 }
 
 int main(int argc, char **argv)
@@ -75,6 +184,9 @@ int main(int argc, char **argv)
     struct error err = {0};
     int code = HVRUN_DONE;
 
+    open_standard_descriptors();
+    signal(SIGPIPE, SIG_IGN); /* readers that went away and full disks are write errors */
+    signal(SIGXFSZ, SIG_IGN);
     if (options_parse(argc, argv, &options, &err) < 0)
         code = err.code;
     else if (options.help)
@@ -83,9 +195,13 @@ int main(int argc, char **argv)
         printf("hvrun %s\n", PATCHVISOR_VERSION);
     else
         code = hvrun(&options.config, &err);
-    if (err.code)
-        fprintf(stderr, "hvrun: %s\n", err.text);
-    if (fflush(stdout) != 0 && code == HVRUN_DONE)
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == HVRUN_DONE) {
+        fail(&err, HVRUN_HOST, "standard output: cannot write it: %s", strerror(errno));
         code = HVRUN_HOST;
+    }
+    if (err.code) {
+        terminal_clean(err.text); /* one line, whatever the names in it hold */
+        fprintf(stderr, "hvrun: %s\n", err.text);
+    }
     return code;
 }

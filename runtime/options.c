@@ -27,7 +27,8 @@ struct option_row {
 #define CONFIG(name) offsetof(struct options, config.name)
 
 static const struct option_row rows[] = {
-    {'e', "engine", "ENGINE", OPTION_ENGINE, CONFIG(engine), "auto or soft (auto)"},
+    {'e', "engine", "ENGINE", OPTION_ENGINE, CONFIG(engine),
+     "auto, soft or kvm; this hvrun has no kvm (auto)"},
     {'m', "memory", "SIZE", OPTION_SIZE, CONFIG(memory), "guest memory: 512M, 2G (256M)"},
     {0, "smp", "N", OPTION_SMP, CONFIG(smp), "virtual processors, 1 to 4 (1)"},
     {'i', "initrd", "FILE", OPTION_STRING, CONFIG(initrd), "initial RAM disk; multiboot: modules"},
@@ -106,9 +107,8 @@ static int take(const struct option_row *row, const char *value, struct options 
         *(const char **)field = value;
         return 0;
     case OPTION_ENGINE:
-        if (strcmp(value, "auto") != 0 && strcmp(value, "soft") != 0)
-            return fail(err, strcmp(value, "kvm") ? HVRUN_USAGE : HVRUN_NO_ENGINE,
-                        "--engine '%s': this hvrun has auto and soft", value);
+        if (strcmp(value, "auto") && strcmp(value, "soft") && strcmp(value, "kvm"))
+            return fail(err, HVRUN_USAGE, "--engine '%s': auto, soft or kvm is needed", value);
         *(const char **)field = value;
         return 0;
     case OPTION_SIZE:

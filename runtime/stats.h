@@ -53,6 +53,8 @@ struct stats {
 /* Counts an exit; `rip` is the guest-linear address it came from. */
 void stats_exit(struct stats *stats, enum exit_kind kind, uint64_t rip);
 
+/* Could it be written there? To be asked before a long run. 0, or -1 with *err. */
+int stats_check(const char *path, struct error *err);
 /* Writes the JSON whole or not at all. 0, or -1 with *err. */
 int stats_write(const struct vm *vm, const char *path, struct error *err);
 /* The human summary: times, exits by reason, the ten hottest guest symbols (image may be NULL). */

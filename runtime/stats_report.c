@@ -6,6 +6,7 @@
 
 #include "image/image.h"
 #include "image/output.h"
+#include "image/terminal.h"
 #include "runtime/stats.h"
 #include "runtime/stub.h"
 #include "runtime/vm.h"
@@ -67,6 +68,14 @@ static json_t *stats_json(const struct vm *vm)
                      number(stats->steps));
 }
 
+int stats_check(const char *path, struct error *err)
+{
+    if (output_check(path, err) == 0)
+        return 0;
+    err->code = HVRUN_HOST;
+    return -1;
+}
+
 int stats_write(const struct vm *vm, const char *path, struct error *err)
 {
     json_t *json = stats_json(vm);
@@ -78,7 +87,7 @@ int stats_write(const struct vm *vm, const char *path, struct error *err)
     text[length++] = '\n'; /* in place of the NUL */
     int result = output_write(path, &(struct iovec){text, length}, 1, 0644, err);
     free(text);
-    if (result < 0 && err)
+    if (result < 0)
         err->code = HVRUN_HOST;
     return result;
 }
@@ -117,7 +126,8 @@ static size_t collect(const struct vm *vm, const struct image *image, struct hot
             address = stub_site(vm->stub, address);
         const struct image_symbol *symbol = image ? image_symbol_at(image, address, NULL) : NULL;
         hot[count++] =
-            (struct hot_symbol){symbol ? symbol->name : NULL, address, stats->hot[k].count};
+            (struct hot_symbol){symbol ? symbol->name : NULL, symbol ? symbol->address : address,
+                                stats->hot[k].count};
     }
     qsort(hot, count, sizeof *hot, by_name);
     size_t merged = 0;
@@ -130,6 +140,26 @@ static size_t collect(const struct vm *vm, const struct image *image, struct hot
     return merged;
 }
 
+/* Two functions may have one name: the address tells them apart. */
+static void print_hot(const struct hot_symbol *hot, FILE *stream)
+{
+    char name[100] = "no symbol";
+    if (hot->name)
+        terminal_copy(name, sizeof name, hot->name);
+    fprintf(stream, "hvrun: %10" PRIu64 "  0x%016" PRIx64 " %s\n", hot->count, hot->address, name);
+}
+
+/* "io 12, msr 3": those that happened. */
+static void print_kinds(const struct stats *stats, unsigned first, unsigned end, const char *before,
+                        FILE *stream)
+{
+    for (unsigned k = first; k < end; k++)
+        if (stats->exits[k]) {
+            fprintf(stream, "%s%s %" PRIu64, before, kind_names[k], stats->exits[k]);
+            before = ", ";
+        }
+}
+
 void stats_summary(const struct vm *vm, const struct image *image, FILE *stream)
 {
     const struct stats *stats = &vm->stats;
@@ -137,18 +167,15 @@ void stats_summary(const struct vm *vm, const struct image *image, FILE *stream)
     fprintf(stream, "hvrun: %s after %.2f s, %" PRIu64 " guest instructions (%.0f MIPS)\n",
             shutdown_names[vm->shutdown], seconds, stats->guest_instructions,
             seconds > 0 ? (double)stats->guest_instructions / seconds / 1e6 : 0);
-    fprintf(stream, "hvrun: exits %" PRIu64 ":", total(stats));
-    for (unsigned k = 0; k < EXIT_KINDS; k++)
-        if (stats->exits[k])
-            fprintf(stream, "%s %s %" PRIu64, k == EXIT_KINDS_IN_TOTAL ? "; beside these" : "",
-                    kind_names[k], stats->exits[k]);
+    fprintf(stream, "hvrun: exits %" PRIu64, total(stats));
+    print_kinds(stats, 0, EXIT_KINDS_IN_TOTAL, ": ", stream);
+    print_kinds(stats, EXIT_KINDS_IN_TOTAL, EXIT_KINDS, "; beside these: ", stream);
     fputc('\n', stream);
     struct hot_symbol *hot = malloc(HOT_ADDRESSES * sizeof *hot);
     size_t count = hot ? collect(vm, image, hot) : 0;
+    if (count)
+        fprintf(stream, "hvrun: most of them from:\n");
     for (size_t k = 0; k < count && k < HOTTEST; k++)
-        if (hot[k].name)
-            fprintf(stream, "hvrun: %10" PRIu64 "  %s\n", hot[k].count, hot[k].name);
-        else
-            fprintf(stream, "hvrun: %10" PRIu64 "  0x%" PRIx64 "\n", hot[k].count, hot[k].address);
+        print_hot(&hot[k], stream);
     free(hot);
 }

@@ -101,6 +101,7 @@ struct vm {
     struct stub *stub;         /* a patched image's stub, or NULL (stub.h) */
     const struct image *image; /* the kernel, for symbol names; may be NULL */
     struct console *console;
+    bool output_lost; /* some of the guest's output could not be written */
 
     enum shutdown shutdown; /* set by vm_stop; the engine returns when it sees it */
     int exit_code;          /* enum hvrun_exit or a debug exit's value */

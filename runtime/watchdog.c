@@ -2,6 +2,7 @@
 #include "runtime/watchdog.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/time.h>
@@ -9,6 +10,13 @@
 #include "runtime/vm.h"
 
 static struct vm *watched;
+
+static const int signals[] = {SIGALRM, SIGINT, SIGTERM, SIGHUP};
+#define SIGNALS (sizeof signals / sizeof signals[0])
+
+static struct sigaction before[SIGNALS];
+
+_Static_assert(HVRUN_SIGINT == 128 + SIGINT && HVRUN_SIGTERM == 128 + SIGTERM, "as a shell does");
 
 static void on_signal(int number)
 {
@@ -18,19 +26,33 @@ static void on_signal(int number)
     if (number == SIGALRM)
         vm_request_stop(vm, SHUTDOWN_TIMEOUT, HVRUN_TIMEOUT);
     else
-        vm_request_stop(vm, SHUTDOWN_SIGNAL, number == SIGINT ? HVRUN_SIGINT : HVRUN_SIGTERM);
+        vm_request_stop(vm, SHUTDOWN_SIGNAL, 128 + number);
 }
 
-static const int signals[] = {SIGALRM, SIGINT, SIGTERM, SIGHUP};
+/* Who started us may have blocked the signals or, with nohup, asked not to be hung up on. */
+static int catch_signals(struct error *err)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigset_t wanted;
+    sigemptyset(&action.sa_mask);
+    sigemptyset(&wanted);
+    for (size_t n = 0; n < SIGNALS; n++) {
+        if (sigaction(signals[n], NULL, &before[n]) < 0 ||
+            (!(signals[n] == SIGHUP && before[n].sa_handler == SIG_IGN) &&
+             sigaction(signals[n], &action, NULL) < 0))
+            return fail(err, HVRUN_HOST, "signal %d: %s", signals[n], strerror(errno));
+        sigaddset(&wanted, signals[n]);
+    }
+    if (pthread_sigmask(SIG_UNBLOCK, &wanted, NULL))
+        return fail(err, HVRUN_HOST, "signals cannot be unblocked");
+    return 0;
+}
 
 int watchdog_start(struct vm *vm, struct error *err)
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
     watched = vm;
-    for (size_t n = 0; n < sizeof signals / sizeof signals[0]; n++)
-        if (sigaction(signals[n], &action, NULL) < 0)
-            return fail(err, HVRUN_HOST, "signal %d: %s", signals[n], strerror(errno));
+    if (catch_signals(err) < 0)
+        return -1;
     double seconds = vm->config.timeout;
     if (seconds > 0) {
         struct itimerval timer = {
@@ -44,10 +66,13 @@ int watchdog_start(struct vm *vm, struct error *err)
     return 0;
 }
 
-void watchdog_stop(struct vm *vm)
+void watchdog_stop(void)
 {
     struct itimerval none = {0};
-    (void)vm;
+    if (!watched)
+        return;
     setitimer(ITIMER_REAL, &none, NULL);
+    for (size_t n = 0; n < SIGNALS; n++)
+        sigaction(signals[n], &before[n], NULL);
     watched = NULL;
 }

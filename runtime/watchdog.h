@@ -1,4 +1,4 @@
-/* What ends a run from outside: --timeout, SIGINT, SIGTERM. */
+/* What ends a run from outside: --timeout, SIGINT, SIGTERM, SIGHUP. */
 #ifndef RUNTIME_WATCHDOG_H
 #define RUNTIME_WATCHDOG_H
 
@@ -8,6 +8,7 @@ struct vm;
 
 /* Starts the timer and catches the signals; one VM a process. 0, or -1 with *err. */
 int watchdog_start(struct vm *vm, struct error *err);
-void watchdog_stop(struct vm *vm);
+/* From here on signals do what they did before: nothing is left to end but the process. */
+void watchdog_stop(void);
 
 #endif

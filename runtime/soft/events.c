@@ -4,7 +4,9 @@
  * then changes the vCPU; so a fault on the way finds it as it was, and can be delivered in its place. */
 #include "runtime/soft/events.h"
 
+#include "runtime/console.h"
 #include "runtime/dump.h"
+#include "runtime/raw_terminal.h"
 
 #define IDT_ERROR(vector) ((uint32_t)(vector) << 3 | 2u)
 
@@ -378,6 +380,8 @@ void event_software(struct vcpu *cpu, const struct insn *i, enum event_type type
 /* ---- shutdown ---- */
 void cpu_triple_fault(struct vcpu *cpu)
 {
+    console_flush(cpu->vm);
+    raw_terminal_leave(); /* or every line would begin where the last one ended */
     fprintf(stderr, "hvrun: vCPU %u: triple fault (last exception %d, error code 0x%x)\n",
             cpu->index, cpu->fault.vector, cpu->fault.has_error ? cpu->fault.error : 0);
     vcpu_dump(cpu, stderr);

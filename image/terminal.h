@@ -1,7 +1,7 @@
 /* What goes to a person's terminal: colours where they are wanted, and no control characters from
  * files that are not to be trusted. */
-#ifndef PATCHC_TERMINAL_H
-#define PATCHC_TERMINAL_H
+#ifndef IMAGE_TERMINAL_H
+#define IMAGE_TERMINAL_H
 
 #include <stdio.h>
 

@@ -1,5 +1,5 @@
 /* Colours, and names that are safe to print. */
-#include "patchc/terminal.h"
+#include "image/terminal.h"
 
 #include <stdlib.h>
 #include <string.h>
