@@ -1,111 +1,138 @@
-/* The host's handlers of doorbells, one for each kind of routine that may ring (D5): found by the routine's index, given
- * the operands that patchc recorded, never the instruction's bytes (D10). */
+/* What happens when a routine rings: by its index the host finds the instruction that it stands for, made ready
+ * when it first rang, and executes it on the guest's own registers (D2, D5, D10). Nothing is fetched from the guest
+ * but the frame that hvstub.h describes. */
+#include <stdlib.h>
+
 #include "runtime/soft/access.h"
-#include "runtime/soft/engine.h"
 #include "runtime/stub.h"
 
-/* Raises the emulated instruction's fault: at the instruction in the routine, which carries the exception-table
- * entry, with the guest's registers as they were. */
-static _Noreturn void raise_there(struct doorbell *bell, int vector, bool has_error)
+/* Iterations of one INS or OUTS before the guest goes on with the native instruction: interrupts may wait. */
+#define ITERATIONS_MAX 4096u
+
+/* Executes the block, whose only instruction is at `at`. */
+static void execute(struct vcpu *cpu, struct block *block, uint64_t at)
 {
-    struct vcpu *cpu = bell->cpu;
-    cpu->r[RAX] = bell->rax;
-    cpu_raise_at(cpu, bell->i, bell->native, vector, has_error);
+    cpu->rip = at;
+    cpu->block = block;
+    for (const struct insn *i = block->insns; i;)
+        i = i->run(cpu, i);
 }
 
-static uint64_t pair(uint64_t high, uint64_t low)
+/* INT, SYSCALL and CALL push the address behind them. */
+static bool pushes_rip(unsigned kind)
 {
-    return high << 32 | (uint32_t)low;
+    return kind == PV_KIND_INT || kind == PV_KIND_SYSCALL || kind == PV_KIND_CALL_FAR;
 }
 
-static void bell_cpuid(struct doorbell *bell)
+/* Executes what `r` stands for. The guest's RAX and RSP are in place. A fault is the native instruction's: it finds all
+ * registers as they were and RIP at `native`. Returns the RIP to go on at. */
+static uint64_t ring(struct vcpu *cpu, const struct stub_routine *r, struct block *block,
+                     uint64_t native, uint64_t tail)
 {
-    struct vcpu *cpu = bell->cpu;
-    struct cpuid_answer a = cpuid_answer(cpu, (uint32_t)bell->rax, (uint32_t)cpu->r[RCX]);
-    bell->rax = a.eax;
-    cpu->r[RBX] = a.ebx;
-    cpu->r[RCX] = a.ecx;
-    cpu->r[RDX] = a.edx;
+    struct block *under_execution = cpu->block;
+    const struct insn *current = cpu->current;
+    uint64_t rip = cpu->rip, at = native;
+    unsigned length = block->insns[0].length;
+    if (r->flags & PV_ROUTINE_STI) /* STI; HLT: both at once */
+        cpu->rflags |= RFLAGS_IF;
+    if (pushes_rip(r->kind))
+        at = tail - length;
+    execute(cpu, block, at);
+    for (unsigned n = 1; cpu->rip == at && n < ITERATIONS_MAX && cpu->budget > 0; n++) {
+        cpu->budget--;
+        execute(cpu, block, at);
+    }
+    uint64_t next = cpu->rip == at + length ? tail : cpu->rip;
+    cpu->rip = rip;
+    cpu->block = under_execution;
+    cpu->current = current;
+    return next;
 }
 
-static void bell_rdmsr(struct doorbell *bell)
+static struct block *block_of(struct vcpu *cpu, struct stub_routine *r)
 {
-    uint64_t value;
-    if (!msr_read(bell->cpu, (uint32_t)bell->cpu->r[RCX], &value))
-        raise_there(bell, EXC_GP, true);
-    bell->rax = (uint32_t)value;
-    bell->cpu->r[RDX] = value >> 32;
+    if (!r->block)
+        r->block = doorbell_block(cpu, r->kind, r->operand);
+    return r->block;
 }
 
-static void bell_wrmsr(struct doorbell *bell)
+static void count(struct vcpu *cpu, const struct stub_routine *r, uint64_t rip, bool host_call)
 {
-    if (!msr_write(bell->cpu, (uint32_t)bell->cpu->r[RCX], pair(bell->cpu->r[RDX], bell->rax)))
-        raise_there(bell, EXC_GP, true);
+    struct stats *stats = &cpu->vm->stats;
+    stats->routine_calls++;
+    stats->host_calls += host_call;
+    stats->by_form[r->form]++;
+    stats_exit(stats, EXIT_KIND_DOORBELL, rip);
 }
 
-static uint16_t port(const struct doorbell *bell)
+/* The routine of this index, if it is one that may ring with these flags and `rip` is in its emulation path. *base is
+ * where the header is for code there. */
+static struct stub_routine *ringing(const struct vcpu *cpu, uint64_t rip, uint32_t index,
+                                    unsigned flags, uint64_t *base)
 {
-    uint32_t operand = bell->routine->operand;
-    return operand & PV_OPERAND_DX ? (uint16_t)bell->cpu->r[RDX] : PV_OPERAND_PORT(operand);
+    const struct stub *stub = cpu->vm->stub;
+    if (index >= stub->routine_count || cpu->cpl != 0 || !vcpu_code64(cpu))
+        return NULL;
+    struct stub_routine *r = &stub->routines[index];
+    *base = stub_header_for(stub, rip, r->emulation_offset);
+    return r->linked && (r->flags & flags) == flags &&
+                   rip - *base - (uint64_t)r->emulation_offset < r->emulation_size
+               ? r
+               : NULL;
 }
 
-static unsigned width(const struct doorbell *bell)
+/* The frame is read whole before anything changes. */
+bool stub_doorbell(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip)
 {
-    unsigned bytes = PV_OPERAND_WIDTH(bell->routine->operand);
-    return bytes == 1 || bytes == 2 ? bytes : 4;
+    uint64_t base, rip = insn_rip(cpu, i), rsp = cpu->r[RSP];
+    struct stub_routine *r = ringing(cpu, rip, (uint32_t)cpu->r[RAX], PV_ROUTINE_DOORBELL, &base);
+    struct block *block = r && !(r->flags & PV_ROUTINE_BARE) ? block_of(cpu, r) : NULL;
+    if (!block)
+        return false;
+    unsigned frame = r->operand & PV_OPERAND_MEMORY ? 16 : 8;
+    uint64_t rax = load(cpu, i, rsp, 8);
+    if (frame == 16)
+        cpu->r[REG_OPERAND] = load(cpu, i, rsp + 8, 8);
+    count(cpu, r, rip, true);
+    cpu->r[RAX] = rax;
+    cpu->r[RSP] = rsp + frame;
+    *next_rip =
+        ring(cpu, r, block, base + (uint64_t)r->native_offset, base + (uint64_t)r->tail_offset);
+    return true;
 }
 
-static void bell_in(struct doorbell *bell)
+/* The routine table is the guest's, and may have changed (D5): an entry is an address to go to. */
+static bool take_break(struct vcpu *cpu, uint64_t rip, uint32_t index, uint64_t *next_rip)
 {
-    unsigned bytes = width(bell);
-    uint64_t value = bus_in(&bell->cpu->vm->bus, port(bell), bytes);
-    uint64_t kept = bytes == 4 ? 0 : bell->rax & ~0ull << 8 * bytes;
-    bell->cpu->vm->stats.io_instructions++;
-    bell->cpu->vm->stats.io_events++;
-    bell->rax = kept | value;
+    const struct stub *stub = cpu->vm->stub;
+    uint64_t target;
+    if (index >= stub->routine_count || cpu->cpl != 0 || !vcpu_code64(cpu))
+        return false;
+    const struct stub_routine *r = &stub->routines[index];
+    uint64_t base = stub_header_for(stub, rip, r->window_offset);
+    if (r->form != PV_FORM_BREAK || rip != base + (uint64_t)r->window_offset ||
+        !memory_read(&cpu->vm->memory, stub->table_physical + 8ull * index, &target, 8))
+        return false;
+    count(cpu, r, rip, false);
+    /* The table holds linked addresses: at the identity address the routine is as far from its own. */
+    *next_rip = target + (base - stub->header_linear);
+    return true;
 }
 
-static void bell_out(struct doorbell *bell)
+bool stub_ud1(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip)
 {
-    unsigned bytes = width(bell);
-    bell->cpu->vm->stats.io_instructions++;
-    bell->cpu->vm->stats.io_events++;
-    bus_out(&bell->cpu->vm->bus, port(bell), bytes,
-            (uint32_t)(bell->rax & (0xffffffffu >> (32 - 8 * bytes))));
+    uint64_t base, rip = insn_rip(cpu, i);
+    if (i->aux == STUB_UD1_BREAK)
+        return take_break(cpu, rip, (uint32_t)i->imm, next_rip);
+    if (i->aux != STUB_UD1_BARE)
+        return false;
+    struct stub_routine *r =
+        ringing(cpu, rip, (uint32_t)i->imm, PV_ROUTINE_DOORBELL | PV_ROUTINE_BARE, &base);
+    struct block *block = r ? block_of(cpu, r) : NULL;
+    if (!block)
+        return false;
+    count(cpu, r, rip, true);
+    *next_rip =
+        ring(cpu, r, block, base + (uint64_t)r->native_offset, base + (uint64_t)r->tail_offset);
+    return true;
 }
-
-/* STI; HLT as one: nothing comes between (hvstub.h). */
-static void bell_hlt(struct doorbell *bell)
-{
-    if (bell->routine->flags & PV_ROUTINE_STI)
-        bell->cpu->rflags |= RFLAGS_IF;
-    stats_exit(&bell->cpu->vm->stats, EXIT_KIND_HLT, insn_rip(bell->cpu, bell->i));
-    bell->cpu->activity = ACTIVITY_HLT;
-}
-
-/* Caches are coherent with everything here. */
-static void bell_nothing(struct doorbell *bell)
-{
-    (void)bell;
-}
-
-static void bell_rdtsc(struct doorbell *bell)
-{
-    struct vcpu *cpu = bell->cpu;
-    uint64_t tsc = clock_now(&cpu->vm->clock) + cpu->tsc_offset;
-    bell->rax = (uint32_t)tsc;
-    cpu->r[RDX] = tsc >> 32;
-}
-
-static void bell_rdtscp(struct doorbell *bell)
-{
-    bell_rdtsc(bell);
-    bell->cpu->r[RCX] = (uint32_t)bell->cpu->tsc_aux;
-}
-
-doorbell_fn *const doorbell_handlers[PV_KINDS] = {
-    [PV_KIND_CPUID] = bell_cpuid,    [PV_KIND_RDMSR] = bell_rdmsr,  [PV_KIND_WRMSR] = bell_wrmsr,
-    [PV_KIND_IN] = bell_in,          [PV_KIND_OUT] = bell_out,      [PV_KIND_HLT] = bell_hlt,
-    [PV_KIND_WBINVD] = bell_nothing, [PV_KIND_INVD] = bell_nothing, [PV_KIND_RDTSC] = bell_rdtsc,
-    [PV_KIND_RDTSCP] = bell_rdtscp,
-};

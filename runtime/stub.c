@@ -5,8 +5,8 @@
 #include <stdlib.h>
 
 #include "image/patched_note.h"
-#include "runtime/soft/access.h"
-#include "runtime/soft/engine.h"
+#include "runtime/vcpu.h"
+#include "runtime/vm.h"
 
 /* ---- finding and checking ---- */
 /* The guest-physical address of guest-linear [linear, linear + size) by the segment that loads it. */
@@ -92,6 +92,7 @@ static int copy_routine(struct attach *a, uint32_t index)
                                                      .native_offset = r.native_offset,
                                                      .window_offset = patch.window_offset,
                                                      .emulation_offset = r.emulation_offset,
+                                                     .tail_offset = r.tail_offset,
                                                      .emulation_size = r.emulation_size,
                                                      .operand = r.operand,
                                                      .kind = r.kind,
@@ -113,7 +114,12 @@ static bool wanted(const struct vm *vm, const struct stub_routine *r, bool table
         return false;
     if (r->flags & (PV_ROUTINE_TABLE | PV_ROUTINE_STATE))
         return true;
-    return vm->config.link_all && (!(r->flags & PV_ROUTINE_DOORBELL) || doorbell_handlers[r->kind]);
+    if (!vm->config.link_all)
+        return false;
+    /* Without a stack, a doorbell with a memory operand is two, between which no interrupt may come: left alone. */
+    if (r->flags & PV_ROUTINE_BARE && r->operand & PV_OPERAND_MEMORY)
+        return false;
+    return !(r->flags & PV_ROUTINE_DOORBELL) || doorbell_has_handler(r->kind, r->operand);
 }
 
 static int link_routine(struct attach *a, uint32_t index)
@@ -236,20 +242,16 @@ void stub_detach(struct vm *vm)
         return;
     vm->bus.before = NULL;
     vm->bus.after = NULL;
+    for (uint32_t k = 0; vm->stub->routines && k < vm->stub->routine_count; k++)
+        free(vm->stub->routines[k].block);
     free(vm->stub->routines);
     free(vm->stub);
     vm->stub = NULL;
 }
 
 /* ---- run time ---- */
-static const struct stub_routine *routine_of(const struct stub *stub, uint64_t index)
-{
-    return index < stub->routine_count ? &stub->routines[index] : NULL;
-}
-
-/* Where the header is for the code at `rip`: at its linked address, or, early in a boot, at the identity address. Both
- * are told apart by where that code lies in the image. */
-static uint64_t header_for(const struct stub *stub, uint64_t rip, int64_t offset)
+/* At its linked address, or, early in a boot, at the identity address: told apart by where the code lies in the image. */
+uint64_t stub_header_for(const struct stub *stub, uint64_t rip, int64_t offset)
 {
     uint64_t linked = stub->header_linear + (uint64_t)offset,
              identity = stub->header_physical + (uint64_t)offset;
@@ -262,7 +264,7 @@ uint64_t stub_site(const struct stub *stub, uint64_t rip)
 {
     for (uint32_t k = 0; k < stub->routine_count; k++) {
         const struct stub_routine *r = &stub->routines[k];
-        uint64_t offset = rip - header_for(stub, rip, r->native_offset);
+        uint64_t offset = rip - stub_header_for(stub, rip, r->native_offset);
         bool emulation =
             r->emulation_offset && offset - (uint64_t)r->emulation_offset < r->emulation_size;
         /* STI and its site are one native path; the exit is at its second byte */
@@ -270,74 +272,4 @@ uint64_t stub_site(const struct stub *stub, uint64_t rip)
             return stub->header_linear + (uint64_t)r->site_offset;
     }
     return rip;
-}
-
-static void count(struct vcpu *cpu, const struct stub_routine *r, uint64_t rip, bool host_call)
-{
-    struct stats *stats = &cpu->vm->stats;
-    stats->routine_calls++;
-    stats->host_calls += host_call;
-    stats->by_form[r->form]++;
-    stats_exit(stats, EXIT_KIND_DOORBELL, rip);
-}
-
-/* Calls the handler with the guest's RAX and RSP in place; afterwards RAX is the handler's and RSP `rsp_after`. */
-static void ring(struct vcpu *cpu, const struct insn *i, const struct stub_routine *r, uint64_t rax,
-                 uint64_t rsp)
-{
-    struct doorbell bell = {.cpu = cpu, .i = i, .routine = r, .rax = rax};
-    uint64_t rip = insn_rip(cpu, i), host_rsp = cpu->r[RSP], host_rax = cpu->r[RAX];
-    bell.native = header_for(cpu->vm->stub, rip, r->emulation_offset) + (uint64_t)r->native_offset;
-    count(cpu, r, rip, true);
-    cpu->r[RSP] = rsp;
-    cpu->r[RAX] = rax;
-    doorbell_handlers[r->kind](&bell);
-    cpu->r[RSP] = host_rsp;
-    cpu->r[RAX] = host_rax;
-    if (rsp == host_rsp)
-        cpu->r[RAX] = bell.rax; /* bare: nothing was pushed */
-    else if (bell.rax != rax)
-        store(cpu, i, host_rsp, 8, bell.rax);
-}
-
-/* D5, D10: the index alone leads to the handler; nothing is fetched from the instruction it stands for. */
-bool stub_doorbell(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip)
-{
-    (void)next_rip;
-    const struct stub_routine *r = routine_of(cpu->vm->stub, (uint32_t)cpu->r[RAX]);
-    if (!r || cpu->cpl != 0 || !vcpu_code64(cpu) || !(r->flags & PV_ROUTINE_DOORBELL) ||
-        !doorbell_handlers[r->kind] || r->operand & PV_OPERAND_MEMORY)
-        return false;
-    uint64_t rax = load(cpu, i, cpu->r[RSP], 8);
-    probe_write(cpu, i, cpu->r[RSP], 8);
-    ring(cpu, i, r, rax, cpu->r[RSP] + 8);
-    return true;
-}
-
-static bool take_break(struct vcpu *cpu, const struct insn *i, const struct stub_routine *r,
-                       uint64_t *next_rip)
-{
-    struct stub *stub = cpu->vm->stub;
-    uint64_t target, rip = insn_rip(cpu, i), index = (uint64_t)(r - stub->routines);
-    if (r->form != PV_FORM_BREAK ||
-        !memory_read(&cpu->vm->memory, stub->table_physical + 8 * index, &target, 8))
-        return false;
-    count(cpu, r, rip, false);
-    /* The table holds linked addresses: at the identity address the routine is as far from its own. */
-    *next_rip = target + (header_for(stub, rip, r->window_offset) - stub->header_linear);
-    return true;
-}
-
-bool stub_ud1(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip)
-{
-    const struct stub_routine *r = routine_of(cpu->vm->stub, i->imm);
-    if (!r || cpu->cpl != 0 || !vcpu_code64(cpu))
-        return false;
-    if (i->aux == STUB_UD1_BREAK)
-        return take_break(cpu, i, r, next_rip);
-    if (i->aux != STUB_UD1_BARE || !(r->flags & PV_ROUTINE_BARE) || !doorbell_handlers[r->kind] ||
-        r->operand & PV_OPERAND_MEMORY)
-        return false;
-    ring(cpu, i, r, cpu->r[RAX], cpu->r[RSP]);
-    return true;
 }

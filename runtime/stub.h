@@ -14,6 +14,7 @@
 #include "image/error.h"
 #include "runtime/stub_devices.h"
 
+struct block;
 struct image;
 struct insn;
 struct vcpu;
@@ -24,12 +25,14 @@ struct stub_routine {    /* what the host keeps of struct pv_routine */
     int64_t native_offset;
     int64_t window_offset; /* of its patch: where a break traps */
     int64_t emulation_offset;
+    int64_t tail_offset;
     uint32_t emulation_size;
     uint32_t operand;
     uint16_t kind;
     uint8_t form;
     uint8_t flags;
     bool linked;
+    struct block *block; /* what it stands for, once it has rung; owned */
 };
 
 struct stub {
@@ -49,6 +52,9 @@ struct stub {
 int stub_attach(struct vm *vm, const struct image *image, struct error *err);
 void stub_detach(struct vm *vm);
 
+/* Where the header is for the code at `rip`, which is meant to be at `offset` from it. */
+uint64_t stub_header_for(const struct stub *stub, uint64_t rip, int64_t offset);
+
 /* Where in the original image the instruction stands that a routine at `rip` stands for; `rip` itself if there is none. */
 uint64_t stub_site(const struct stub *stub, uint64_t rip);
 
@@ -67,18 +73,11 @@ enum { STUB_UD1_PLAIN, STUB_UD1_BREAK, STUB_UD1_BARE };
 void stub_fill_cpuid(const struct vm *vm, struct pv_cpuid_table *table);
 void stub_fill_msrs(struct pv_msr_table *table);
 
-/* ---- doorbell.c: the host's handlers, found by kind ---- */
-/* The guest's registers as an emulated instruction sees them: those the routine pushed are back in place. */
-struct doorbell {
-    struct vcpu *cpu;
-    const struct insn *i;
-    const struct stub_routine *routine;
-    uint64_t rax; /* the guest's; what the handler leaves here becomes its RAX */
-    uint64_t
-        native; /* guest-linear address of the instruction in the routine: where its faults happen */
-};
-typedef void doorbell_fn(struct doorbell *bell);
-/* Indexed by enum pv_kind; NULL: no handler, such routines stay native. */
-extern doorbell_fn *const doorbell_handlers[PV_KINDS];
+/* ---- doorbell_insn.c: the instruction that a routine stands for ---- */
+/* True if the host can execute it when it rings; such routines may be linked. */
+bool doorbell_has_handler(unsigned kind, uint32_t operand);
+/* A block of that instruction, which then falls through; the caller frees it. The vCPU is in 64-bit mode. NULL: there is
+ * none, or no memory. */
+struct block *doorbell_block(struct vcpu *cpu, unsigned kind, uint32_t operand);
 
 #endif

@@ -32,6 +32,7 @@ enum {
     R14,
     R15,
     REG_ZERO,
+    REG_OPERAND, /* a doorbell's frame gives the address of the memory operand */
     REGS
 };
 

@@ -1,5 +1,5 @@
 /* Port input and output, and the doorbell of patched guests. */
-#include "runtime/soft/segments.h"
+#include "runtime/soft/system.h"
 
 #include "hvstub/hvstub.h"
 #include "runtime/stub.h"
@@ -41,7 +41,7 @@ static void count(struct vcpu *cpu, const struct insn *i)
     struct stats *stats = &cpu->vm->stats;
     stats->io_instructions++;
     stats->io_events++;
-    stats_exit(stats, EXIT_KIND_IO, cpu->base[SEG_CS] + insn_rip(cpu, i));
+    count_exit(cpu, i, EXIT_KIND_IO);
 }
 
 static uint32_t input(struct vcpu *cpu, const struct insn *i, uint16_t port)

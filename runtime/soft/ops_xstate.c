@@ -367,6 +367,7 @@ OP(xsetbv)
 {
     if (!(cpu->cr4 & CR4_OSXSAVE))
         RAISE_UD();
+    count_exit(cpu, i, EXIT_KIND_OTHER_LISTED);
     uint64_t value = (uint32_t)cpu->r[RAX] | cpu->r[RDX] << 32;
     if (cpu->cpl || (uint32_t)cpu->r[RCX] || value & ~cpuid_xcr0_mask() || !(value & XSTATE_X87) ||
         (value & XSTATE_AVX && !(value & XSTATE_SSE)))

@@ -26,9 +26,11 @@
             RAISE_GP();                                                                            \
     } while (0)
 
-/* Counts an exit that this instruction is, or would be on hardware. */
+/* Counts an exit that this instruction is, or would be on hardware. (A doorbell is counted as that.) */
 static inline void count_exit(struct vcpu *cpu, const struct insn *i, enum exit_kind kind)
 {
+    if (kind < EXIT_KINDS_IN_TOTAL && cpu->block && cpu->block->doorbell)
+        return;
     stats_exit(&cpu->vm->stats, kind, cpu->base[SEG_CS] + insn_rip(cpu, i));
 }
 
