@@ -125,9 +125,8 @@ static size_t collect(const struct vm *vm, const struct image *image, struct hot
         if (vm->stub)
             address = stub_site(vm->stub, address);
         const struct image_symbol *symbol = image ? image_symbol_at(image, address, NULL) : NULL;
-        hot[count++] =
-            (struct hot_symbol){symbol ? symbol->name : NULL, symbol ? symbol->address : address,
-                                stats->hot[k].count};
+        hot[count++] = (struct hot_symbol){symbol ? symbol->name : NULL,
+                                           symbol ? symbol->address : address, stats->hot[k].count};
     }
     qsort(hot, count, sizeof *hot, by_name);
     size_t merged = 0;

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "image/patched_note.h"
 #include "runtime/vcpu.h"

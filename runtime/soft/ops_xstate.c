@@ -1,7 +1,7 @@
 /* FXSAVE, XSAVE and their kind, XGETBV, XSETBV, LDMXCSR, STMXCSR, RDPKRU, WRPKRU (SDM 1 10.5, 13). */
 #include "runtime/cpuid.h"
 #include "runtime/soft/fpu.h"
-#include "runtime/soft/segments.h"
+#include "runtime/soft/system.h"
 #include "runtime/soft/tlb.h"
 
 #define LEGACY_SIZE 512u
@@ -430,16 +430,16 @@ OP(wrpkru)
 }
 
 /* ---- rows ---- */
-#define SELECT(name)                                                                               \
+#define OFFERED(name)                                                                               \
     static insn_fn *select_##name(struct decoded *d, struct insn *out)                             \
     {                                                                                              \
         (void)out;                                                                                 \
         return cpuid_offers_isa(d->zydis->meta.isa_set) ? name : NULL;                             \
     }
-SELECT(rdpkru)
-SELECT(xgetbv)
-SELECT(xsetbv)
-SELECT(wrpkru)
+OFFERED(rdpkru)
+OFFERED(xgetbv)
+OFFERED(xsetbv)
+OFFERED(wrpkru)
 
 static insn_fn *select_mxcsr(struct decoded *d, struct insn *out)
 {
