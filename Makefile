@@ -242,15 +242,15 @@ install: all
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 lists/*.list $(DESTDIR)$(DATA)/lists/
-	install -m 644 docs/report.schema.json $(DESTDIR)$(DATA)/
-	install -m 644 completion/patchc $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
+	install -m 644 docs/report.schema.json docs/stats.schema.json $(DESTDIR)$(DATA)/
+	install -m 644 completion/patchc completion/hvrun $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
 	install -m 644 LICENSE README.md $(DESTDIR)$(PREFIX)/share/doc/patchvisor/
 	$(if $(filter %.1,$(MAN)),install -m 644 $(filter %.1,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man1/)
 	$(if $(filter %.5,$(MAN)),install -m 644 $(filter %.5,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man5/)
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,patchc hvrun) \
-		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/patchc
+		$(addprefix $(DESTDIR)$(PREFIX)/share/bash-completion/completions/,patchc hvrun)
 	rm -rf $(DESTDIR)$(DATA) $(DESTDIR)$(PREFIX)/share/doc/patchvisor
 	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man1/%,$(filter %.1,$(MAN)))
 	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man5/%,$(filter %.5,$(MAN)))
