@@ -39,7 +39,7 @@ TEST_DEPS  := libcmocka-dev clang libclang-rt-14-dev qemu-system-x86 busybox-sta
 LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck
 
 # ---- sources, found by where they are -------------------------------------------------------------
-IMAGE_SRC    := $(wildcard image/*.c)
+IMAGE_SRC    := $(wildcard image/*.c ioblock/*.c)
 PATCHC_SRC   := $(filter-out patchc/main.c,$(wildcard patchc/*.c))
 RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/devices/*.c))
 TEMPLATES    := $(wildcard templates/*.S)
@@ -52,7 +52,7 @@ SAMPLE_FILES := $(wildcard samples/*.S)
 SAMPLE_KERNEL := $(wildcard samples/kernel/*.S samples/kernel/*.c)
 SAMPLE_DIRS  := $(filter-out samples/kernel,$(patsubst %/,%,$(sort $(dir $(wildcard samples/*/*.S samples/*/*.c)))))
 MAN          := $(wildcard man/*.1 man/*.5)
-C_SRC        := $(wildcard image/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
+C_SRC        := $(wildcard image/*.[ch] ioblock/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
 	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/devices/*.[ch]) \
 	$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/tools/*/*.[ch] tests/bench/*.[ch])
 SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run \
