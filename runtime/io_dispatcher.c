@@ -178,8 +178,7 @@ static void execute(struct io_blocks *io, struct vcpu *cpu, struct io_entry *ent
     stats->io_events++;
     stats_exit(stats, EXIT_KIND_IO, entry->key);
     for (unsigned scan = 0; scan <= EVENT_SCANS; scan++) {
-        struct io_trip trip =
-            io_compiled_run(cpu, entry->compiled, end - stats->io_instructions);
+        struct io_trip trip = io_compiled_run(cpu, entry->compiled, end - stats->io_instructions);
         if (trip.end != IO_END_GUARD && trip.end != IO_END_OUTSIDE)
             return;
         if (stats->io_instructions >= end || !extend(io, cpu, entry, &trip))

@@ -129,8 +129,7 @@ int io_blocks_attach(struct vm *vm, const struct image *image, struct error *err
     io->mode = vm->config.io_blocks;
     io->extent = io_extent_default();
     if (vm->config.io_extent && !io_extent_parse(vm->config.io_extent, &io->extent))
-        return fail(err, HVRUN_USAGE, "--io-extent '%s': line, page, engine or bytes:N is needed",
-                    vm->config.io_extent);
+        return fail(err, HVRUN_USAGE, "no extent of IO blocks: '%s'", vm->config.io_extent);
     if (io->mode != IO_BLOCKS_SCAN)
         read_table(io, image);
     return 0;

@@ -9,7 +9,7 @@
 #include "runtime/vm.h"
 
 /* When all are taken, everything learned is forgotten: a guest cannot make the host's memory grow. */
-#define IO_ENTRIES_MAX 2048u
+#define IO_ENTRIES_MAX   2048u
 #define IO_ENTRY_BUCKETS 1024u
 
 struct io_entry {

@@ -43,9 +43,7 @@ enum io_scan_result io_scan_guest(struct io_scanner *scanner, struct vcpu *cpu,
                                   uint64_t key, struct io_block *block)
 {
     struct live live = {cpu, seen};
-    const struct io_code code = {.bits = vcpu_code_bits(cpu),
-                                 .context = &live,
-                                 .read = read_code,
-                                 .targets = seen_targets};
+    const struct io_code code = {
+        .bits = vcpu_code_bits(cpu), .context = &live, .read = read_code, .targets = seen_targets};
     return io_scan(scanner, &code, extent, key, block);
 }

@@ -200,7 +200,7 @@ static bool pack(struct vcpu *cpu, struct io_compiled *code, const struct draft 
 }
 
 struct io_compiled *io_compiled_make(struct vcpu *cpu, const struct io_block *block, uint64_t key,
-                             const uint8_t *bytes)
+                                     const uint8_t *bytes)
 {
     struct draft *draft = malloc(sizeof *draft);
     struct io_compiled *code = calloc(1, sizeof *code);
@@ -267,7 +267,8 @@ static bool watches_hold(struct io_compiled *code)
 }
 
 /* Watches the part of a range that lies in one page; returns its size. */
-static uint32_t watch_part(struct vcpu *cpu, struct io_compiled *code, uint64_t linear, uint32_t size)
+static uint32_t watch_part(struct vcpu *cpu, struct io_compiled *code, uint64_t linear,
+                           uint32_t size)
 {
     uint32_t part = PAGE_SIZE - (uint32_t)(linear & PAGE_OFFSET);
     uint64_t physical;

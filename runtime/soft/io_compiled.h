@@ -18,7 +18,7 @@ struct io_compiled;
 
 /* Decodes the block for a vCPU that stands at its key, of these bytes (io_block_read). NULL: no memory. */
 struct io_compiled *io_compiled_make(struct vcpu *cpu, const struct io_block *block, uint64_t key,
-                             const uint8_t *bytes);
+                                     const uint8_t *bytes);
 void io_compiled_free(struct io_compiled *code);
 
 /* True if its bytes are proved to be those it was made of: watches are whole, and RIP, which is at its key, is fetched
