@@ -9,14 +9,13 @@
 #include "image/terminal.h"
 #include "runtime/io_dispatcher.h"
 
-#define FREE_TRIES 4u   /* visits at which a failure is not held against an address */
-#define GROWTH_MAX 256u /* scans that made a block grow */
+#define FREE_TRIES 4u  /* visits at which a failure is not held against an address */
+#define GROWTH_MAX 64u /* times that a block may grow */
 
 /* ---- entries ---- */
 static void entry_free(struct io_entry *entry)
 {
     io_entry_forget(entry);
-    free(entry->seen);
     free(entry);
 }
 
@@ -84,17 +83,10 @@ void io_entry_failed(struct io_entry *entry)
         entry->due = entry->visits < UINT32_MAX / 2 ? 2 * entry->visits : UINT32_MAX;
 }
 
-void io_entry_succeeded(struct io_entry *entry)
+void io_entry_grew(struct io_entry *entry)
 {
     entry->batches = true;
-    entry->due = ++entry->scans < GROWTH_MAX ? 0 : UINT32_MAX;
-}
-
-bool io_entry_explores(struct io_entry *entry)
-{
-    if (!entry->seen)
-        entry->seen = calloc(1, sizeof *entry->seen);
-    return entry->seen && entry->seen->count < IO_BLOCK_GUARDS_MAX;
+    entry->due = ++entry->growths < GROWTH_MAX ? 0 : UINT32_MAX;
 }
 
 /* ---- the VM's ---- */
