@@ -90,6 +90,8 @@ static void soft_unwound(struct vcpu *cpu)
     if (block && i >= block->insns && i < block->insns + block->count) {
         cpu->budget += block->count - i->position;
         cpu->rip += cpu->fault.software ? (uint64_t)i->offset + i->length : i->offset;
+        if (block->in_event) /* its jumps found no block */
+            vcpu_mode_changed(cpu);
     }
     cpu->block = NULL;
     cpu->link = NULL;
