@@ -13,6 +13,7 @@
 #include "image/terminal.h"
 #include "runtime/console.h"
 #include "runtime/dump.h"
+#include "runtime/io_dispatcher.h"
 #include "runtime/loader.h"
 #include "runtime/options.h"
 #include "runtime/stub.h"
@@ -79,7 +80,8 @@ static int open_kernel(const struct vm_config *config, struct image *image, stru
 /* Runs the image that was read. 0 once the guest has ended, or -1 with *err set. */
 static int run(struct vm *vm, const struct image *image, struct error *err)
 {
-    if (loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0)
+    if (loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0 ||
+        io_blocks_attach(vm, image, err) < 0)
         return -1;
     if (watchdog_start(vm, err) < 0)
         return -1;

@@ -213,6 +213,8 @@ struct tlb_victims {
 #define JUMP_KEY_LONG      (1ull << 52) /* EFER.LMA: compatibility mode differs from legacy mode */
 #define JUMP_KEY_USER      (1ull << 53) /* CPL 3: other pages may be fetched from */
 #define JUMP_KEY_PROTECTED (1ull << 54) /* CR0.PE and not virtual-8086 mode */
+/* No block has this one: while it is in force, every branch comes back to whoever runs the code. */
+#define JUMP_KEY_NOWHERE (JUMP_KEY_CODE16 | JUMP_KEY_CODE32 | JUMP_KEY_CODE64)
 
 #define JUMP_CACHE_ENTRIES 4096u
 #define JUMP_PAGES         1024u
