@@ -143,6 +143,8 @@ enum {
 #define DR6_BT 0x8000ull /* task switch */
 #define DR7_GD 0x2000ull
 
+#define DEBUGCTL_BTF 0x2ull /* TF traps behind branches only */
+
 #define PF_PRESENT  1u
 #define PF_WRITE    2u
 #define PF_USER     4u
@@ -279,7 +281,7 @@ struct vcpu {
     /* the exception on its way: set by cpu_raise before it unwinds */
     struct {
         int vector;               /* -1 = none */
-        bool has_error, software; /* software: INT n, INT3, INTO: RIP is past the instruction */
+        bool has_error;
         uint32_t error;
         uint64_t cr2; /* #PF: goes to CR2 on delivery */
         uint64_t dr6; /* #DB: bits to set */

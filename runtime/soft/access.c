@@ -14,7 +14,6 @@ static _Noreturn void raise_fault(struct vcpu *cpu, const struct insn *i, int ve
     cpu->fault.vector = vector;
     cpu->fault.has_error = has_error;
     cpu->fault.error = error;
-    cpu->fault.software = false;
     if (i) /* data breakpoints met by an instruction that is not completed are met again */
         cpu->pending_db = 0;
     cpu->current = i;
@@ -285,8 +284,7 @@ static inline void check_alignment(struct vcpu *cpu, const struct insn *i, uint6
         cpu_raise_error(cpu, i, EXC_AC, 0);
 }
 
-/* Data breakpoints that the access meets (SDM 3B 17.2.4) wait for the end of the instruction. */
-static void check_watchpoints(struct vcpu *cpu, uint64_t linear, unsigned size, bool write)
+void check_watchpoints(struct vcpu *cpu, uint64_t linear, unsigned size, bool write)
 {
     if (likely(!(cpu->dr[7] & 0xff)))
         return;

@@ -89,7 +89,7 @@ static void soft_unwound(struct vcpu *cpu)
     const struct insn *i = cpu->current;
     if (block && i >= block->insns && i < block->insns + block->count) {
         cpu->budget += block->count - i->position;
-        cpu->rip += cpu->fault.software ? (uint64_t)i->offset + i->length : i->offset;
+        cpu->rip += i->offset;
         if (block->in_event) /* its jumps found no block */
             vcpu_mode_changed(cpu);
     }
@@ -191,6 +191,15 @@ static uint64_t instruction_breakpoints(const struct vcpu *cpu)
 
 #define BREAKPOINTS_ENABLED(cpu) ((cpu)->dr[7] & 0xff)
 
+/* Does TF trap behind `i`, which began at `rip`? With DEBUGCTL.BTF only if it was a branch, and taken (SDM 3B 17.4.3):
+ * it leads elsewhere than to the next instruction, and is no string instruction that goes on. */
+static bool single_step_traps(const struct vcpu *cpu, const struct insn *i, uint64_t rip)
+{
+    if (!(cpu->debugctl & DEBUGCTL_BTF))
+        return true;
+    return cpu->rip != rip + i->length && !(cpu->rip == rip && i->flags & (INSN_REP | INSN_REPNE));
+}
+
 /* Executes one instruction with all that hangs on single instructions: shadows, RF, TF, breakpoints. */
 static void step_instruction(struct vcpu *cpu)
 {
@@ -199,7 +208,7 @@ static void step_instruction(struct vcpu *cpu)
         if (hits) {
             cpu->fault.dr6 = hits;
             cpu->fault.vector = EXC_DB;
-            cpu->fault.has_error = cpu->fault.software = false;
+            cpu->fault.has_error = false;
             event_deliver_fault(cpu);
             return;
         }
@@ -212,9 +221,11 @@ static void step_instruction(struct vcpu *cpu)
     cpu->withheld += saved;
     cpu->budget = 1;
     cpu->untrapped = false;
+    uint64_t rip = cpu->rip;
     run_block(cpu, block);
-    if (trap && !cpu->untrapped && !(cpu->shadow & SHADOW_MOVSS))
-        cpu->pending_db |= 0x4000; /* BS */
+    if (trap && !cpu->untrapped && !(cpu->shadow & SHADOW_MOVSS) &&
+        single_step_traps(cpu, block->insns, rip))
+        cpu->pending_db |= DR6_BS;
 }
 
 static bool needs_steps(const struct vcpu *cpu)
