@@ -168,6 +168,9 @@ enum activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_
 #define VCPU_EVENT_SIPI      8u /* vector in vcpu.sipi_vector */
 #define VCPU_EVENT_SMI       16u
 
+/* Why a debugger's breakpoint or watchpoint stops this vCPU (breakpoints.h): vcpu.stop. */
+enum stop_kind { STOP_NONE, STOP_SOFTWARE, STOP_HARDWARE, STOP_WRITE, STOP_READ, STOP_ACCESS };
+
 #define SHADOW_STI   1u /* vcpu.shadow: blocking until the next instruction is done */
 #define SHADOW_MOVSS 2u
 
@@ -272,6 +275,11 @@ struct vcpu {
         uint64_t cr2; /* #PF: goes to CR2 on delivery */
         uint64_t dr6; /* #DB: bits to set */
     } fault;
+
+    struct {
+        enum stop_kind kind; /* as long as it is set the vCPU executes nothing more in a slice */
+        uint64_t address;    /* guest-linear */
+    } stop;
 
     struct vm *vm;
     struct lapic *lapic;

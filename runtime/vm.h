@@ -61,10 +61,14 @@ struct vm_config {
     bool link_all; /* link every routine that works, profitable or not */
     /* a halted guest does not wait: guest time jumps to the next timer; the RTC starts at a fixed date */
     bool deterministic;
+    const char *gdb; /* where to listen for gdb (gdb.h), or NULL */
+    bool gdb_nowait; /* the guest does not wait for it */
 };
 
 struct vcpu;
+struct breakpoints;
 struct console;
+struct gdb;
 struct stub;
 struct soft;
 
@@ -100,6 +104,8 @@ struct vm {
     struct soft *soft;         /* the soft engine's own: block cache (soft/engine.h) */
     struct stub *stub;         /* a patched image's stub, or NULL (stub.h) */
     const struct image *image; /* the kernel, for symbol names; may be NULL */
+    struct breakpoints *breakpoints; /* a debugger's, or NULL (breakpoints.h) */
+    struct gdb *gdb;                 /* the server for gdb, or NULL (gdb.h) */
     struct console *console;
     bool output_lost; /* some of the guest's output could not be written */
 
