@@ -274,13 +274,12 @@ struct vcpu {
         uint64_t dr6; /* #DB: bits to set */
     } fault;
 
+    struct vm *vm;
+    struct lapic *lapic;
     struct vmcs *vmcs; /* the VM control structure, or NULL (vmcs.h) */
     /* Instructions must be executed one by one, each with its own event: the vCPU is stepped, or there are breakpoints,
      * watchpoints or exiting controls. Whoever does several at once (IO blocks) asks here and does one. */
     bool unbatched;
-
-    struct vm *vm;
-    struct lapic *lapic;
     jmp_buf unwind; /* the engine's loop: cpu_raise jumps here */
 
     /* ---- soft engine: caches ---- */
