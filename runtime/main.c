@@ -14,6 +14,7 @@
 #include "runtime/console.h"
 #include "runtime/dump.h"
 #include "runtime/gdb.h"
+#include "runtime/io_dispatcher.h"
 #include "runtime/loader.h"
 #include "runtime/options.h"
 #include "runtime/stub.h"
@@ -82,7 +83,8 @@ static int run(struct vm *vm, const struct image *image, struct error *err)
 {
     if (vm->config.gdb && gdb_open(vm, err) < 0)
         return -1;
-    if (loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0)
+    if (loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0 ||
+        io_blocks_attach(vm, image, err) < 0)
         return -1;
     if (watchdog_start(vm, err) < 0)
         return -1;

@@ -243,6 +243,7 @@ void stub_detach(struct vm *vm)
         return;
     vm->bus.before = NULL;
     vm->bus.after = NULL;
+    vm->bus.after_mmio = NULL;
     for (uint32_t k = 0; vm->stub->routines && k < vm->stub->routine_count; k++)
         free(vm->stub->routines[k].block);
     free(vm->stub->routines);

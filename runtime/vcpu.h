@@ -197,6 +197,16 @@ struct tlb_entry {
     uintptr_t addend;            /* host address = linear address + addend */
 };
 
+/* Entries whose slot another page took: two pages that share one and are used in turn would else cost a walk each time. */
+#define TLB_VICTIMS 8u
+struct tlb_victims {
+    uint64_t key[TLB_VICTIMS]; /* linear page | enum tlb_mode | TLB_VICTIM, or 0 */
+    struct tlb_entry entry[TLB_VICTIMS];
+    bool global[TLB_VICTIMS];
+    unsigned next; /* the one to replace, modulo TLB_VICTIMS */
+};
+#define TLB_VICTIM 4u
+
 /* vcpu.jump_key: what a block depends on besides its address. In bits 48-54, where canonical addresses
  * do not differ from bit 47: RIP ^ key names both. One of the CODE bits is always set, so that a
  * zeroed jump cache hits nothing. */
@@ -207,6 +217,8 @@ struct tlb_entry {
 #define JUMP_KEY_LONG      (1ull << 52) /* EFER.LMA: compatibility mode differs from legacy mode */
 #define JUMP_KEY_USER      (1ull << 53) /* CPL 3: other pages may be fetched from */
 #define JUMP_KEY_PROTECTED (1ull << 54) /* CR0.PE and not virtual-8086 mode */
+/* No block has this one: while it is in force, every branch comes back to whoever runs the code. */
+#define JUMP_KEY_NOWHERE (JUMP_KEY_CODE16 | JUMP_KEY_CODE32 | JUMP_KEY_CODE64)
 
 #define JUMP_CACHE_ENTRIES 4096u
 #define JUMP_PAGES         1024u
@@ -294,6 +306,7 @@ struct vcpu {
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];
     /* Entries in use, so that a flush touches no others; those of global pages stand in the second. */
     uint64_t tlb_local[TLB_MODES][TLB_ENTRIES / 64], tlb_global[TLB_MODES][TLB_ENTRIES / 64];
+    struct tlb_victims victims; /* any flush drops them all */
     /* Where parts of large pages may be in the TLB, in the lower and in the upper half of the addresses: bit = low 6
      * bits of linear >> 21 (2 MiB) or >> 30 (larger). */
     uint64_t tlb_large[2], tlb_huge[2];

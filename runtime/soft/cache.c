@@ -29,6 +29,8 @@ struct cache {
     size_t used;
     struct block **page; /* one list a page of RAM */
     struct block *bucket[BUCKETS];
+    struct block *watches; /* all of them, by hash_next */
+    uint64_t broken;       /* watches that were broken so far */
 };
 
 /* A block that was invalidated: whoever still leads here goes back to the loop and looks again. */
@@ -94,6 +96,11 @@ void cache_destroy(struct cache *cache)
     if (!cache)
         return;
     cache->vm->memory.code_changed = NULL;
+    while (cache->watches) {
+        struct block *watch = cache->watches;
+        cache->watches = watch->hash_next;
+        free(watch);
+    }
     munmap(cache->arena, ARENA_BYTES);
     free(cache->page);
     free(cache);
@@ -110,6 +117,9 @@ void cache_flush(struct cache *cache)
         for (unsigned e = 0; e < JUMP_CACHE_ENTRIES; e++)
             vm->vcpus[k]->jump_cache[e] = (struct jump_entry){~0ull, &block_none};
     }
+    for (struct block *watch = cache->watches; watch; watch = watch->hash_next)
+        watch->valid = false;
+    cache->broken++;
     cache->used = 0;
 }
 
@@ -174,6 +184,11 @@ static void unlist(struct cache *cache, struct block *block, uint64_t page)
     }
 }
 
+static bool is_watch(const struct block *block)
+{
+    return !block->count;
+}
+
 static void drop(struct cache *cache, struct block *block)
 {
     for (struct block **at = bucket_of(cache, block->physical, block->key); *at;
@@ -188,7 +203,10 @@ static void drop(struct cache *cache, struct block *block)
     block->valid = false;
     block->insns[0].run = stale;
     struct vcpu *running = cache->vm->running;
-    if (running && running->block == block)
+    const struct block *executed = running ? running->block : NULL;
+    if (is_watch(block))
+        cache->broken++;
+    if (executed && (executed == block || (executed->in_event && is_watch(block))))
         running->code_changed = true;
 }
 
@@ -242,6 +260,41 @@ void cache_cut(struct cache *cache, uint64_t offset)
         if (memory->code_lines[page] >> (offset >> LINE_SHIFT) & 1)
             cache_invalidate(
                 cache, memory_physical(memory, memory->host + (page << PAGE_SHIFT)) + offset, 1);
+}
+
+/* ---- watches: blocks without instructions, in the pages' lists and in no bucket ---- */
+struct block *cache_watch(struct cache *cache, uint64_t physical, uint32_t bytes)
+{
+    if (!bytes || bytes > PAGE_SIZE - (physical & PAGE_OFFSET) ||
+        !memory_at(&cache->vm->memory, physical, bytes))
+        return NULL;
+    struct block *watch = calloc(1, sizeof *watch + sizeof watch->insns[0]);
+    if (!watch)
+        return NULL;
+    watch->physical = physical;
+    watch->bytes = bytes;
+    watch->valid = true;
+    watch->hash_next = cache->watches;
+    cache->watches = watch;
+    mark(cache, watch, 0);
+    return watch;
+}
+
+void cache_unwatch(struct cache *cache, struct block *watch)
+{
+    if (watch->valid) /* else it is in no page's list */
+        unlist(cache, watch, page_of(cache, watch->physical));
+    for (struct block **at = &cache->watches; *at; at = &(*at)->hash_next)
+        if (*at == watch) {
+            *at = watch->hash_next;
+            break;
+        }
+    free(watch);
+}
+
+uint64_t cache_broken_watches(const struct cache *cache)
+{
+    return cache->broken;
 }
 
 /* ---- making blocks ---- */

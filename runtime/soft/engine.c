@@ -91,6 +91,8 @@ static void soft_unwound(struct vcpu *cpu)
     if (block && i >= block->insns && i < block->insns + block->count) {
         cpu->budget += block->count - i->position;
         cpu->rip += cpu->fault.software ? (uint64_t)i->offset + i->length : i->offset;
+        if (block->in_event) /* its jumps found no block */
+            vcpu_mode_changed(cpu);
     }
     cpu->block = NULL;
     cpu->link = NULL;
@@ -261,6 +263,16 @@ static void run_slice(struct vcpu *cpu)
     }
 }
 
+static void finish(struct vcpu *cpu)
+{
+    struct soft *soft = cpu->vm->soft;
+    reclaim(cpu);
+    soft->executed += (uint64_t)(soft->slice - cpu->budget);
+    cpu->vm->running = NULL;
+    if (cpu->vm->stub)
+        stub_devices_take(cpu->vm);
+}
+
 void soft_run(struct vcpu *cpu, int64_t instructions)
 {
     struct soft *soft = cpu->vm->soft;
@@ -268,12 +280,12 @@ void soft_run(struct vcpu *cpu, int64_t instructions)
     cpu->budget = soft->slice = instructions;
     cpu->withheld = 0;
     cpu->link = NULL;
+    if (cpu->vm->stub)
+        stub_devices_begin(cpu, (uint64_t)instructions);
     if (setjmp(cpu->unwind))
         soft_unwound(cpu);
     run_slice(cpu);
-    reclaim(cpu);
-    soft->executed += (uint64_t)(soft->slice - cpu->budget);
-    cpu->vm->running = NULL;
+    finish(cpu);
 }
 
 void soft_step(struct vcpu *cpu)
@@ -284,15 +296,15 @@ void soft_step(struct vcpu *cpu)
     cpu->withheld = 0;
     cpu->one_iteration = true;
     cpu->link = NULL;
+    if (cpu->vm->stub)
+        stub_devices_begin(cpu, 1);
     if (setjmp(cpu->unwind))
         soft_unwound(cpu);
     else if (!((cpu->events || cpu->pending_db) && take_event(cpu)) &&
              cpu->activity == ACTIVITY_ACTIVE)
         step_instruction(cpu);
-    reclaim(cpu);
     cpu->one_iteration = false;
-    soft->executed += (uint64_t)(soft->slice - cpu->budget);
-    cpu->vm->running = NULL;
+    finish(cpu);
 }
 
 /* ---- the VM ---- */
@@ -361,13 +373,9 @@ static int soft_engine_run(struct vm *vm, struct error *err)
             clock_run(&vm->clock);
             if (!wakes(vm->vcpus[k]))
                 continue;
-            if (vm->stub)
-                stub_devices_slice(vm);
             soft_run(vm->vcpus[k], slice(vm));
             ran = true;
         }
-        if (vm->stub)
-            stub_devices_slice(vm);
         console_flush(vm);
         if (!ran && !vm->shutdown)
             idle(vm);
