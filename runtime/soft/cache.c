@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "runtime/breakpoints.h"
 #include "runtime/soft/access.h"
 #include "runtime/soft/chain.h"
 #include "runtime/soft/decode.h"
@@ -19,6 +20,8 @@
 #define LINE_SHIFT  6
 #define KEY_SINGLE                                                                                 \
     (1ull << 55) /* beside jump_key's bits: a block of one instruction, for stepping */
+#define KEY_PASSED                                                                                 \
+    (1ull << 56) /* the block itself, where `check_breakpoint` is found without this bit */
 
 struct cache {
     struct vm *vm;
@@ -250,6 +253,15 @@ void cache_invalidate(struct cache *cache, uint64_t physical, uint64_t length)
     }
 }
 
+void cache_cut(struct cache *cache, uint64_t offset)
+{
+    const struct memory *memory = &cache->vm->memory;
+    for (uint64_t page = 0; page < memory->size >> PAGE_SHIFT; page++)
+        if (memory->code_lines[page] >> (offset >> LINE_SHIFT) & 1)
+            cache_invalidate(
+                cache, memory_physical(memory, memory->host + (page << PAGE_SHIFT)) + offset, 1);
+}
+
 /* ---- watches: blocks without instructions, in the pages' lists and in no bucket ---- */
 struct block *cache_watch(struct cache *cache, uint64_t physical, uint32_t bytes)
 {
@@ -305,11 +317,13 @@ static void draft_end(const struct vcpu *cpu, struct draft *draft, uint64_t phys
         end->run = (physical & PAGE_OFFSET) + draft->bytes < PAGE_SIZE ? end_chained : end_anywhere;
 }
 
-/* Decodes into the draft from `bytes` until something ends the block. Returns the last result. */
-static enum decode_result decode_run(struct vcpu *cpu, const uint8_t *bytes, size_t available,
-                                     unsigned max, struct draft *draft)
+/* Decodes into the draft from `bytes`, which are at `linear`, until something ends the block. Returns the last result. */
+static enum decode_result decode_run(struct vcpu *cpu, uint64_t linear, const uint8_t *bytes,
+                                     size_t available, unsigned max, struct draft *draft)
 {
     while (draft->count < max && draft->bytes < available) {
+        if (draft->count && breakpoints_cut(cpu->vm, linear + draft->bytes))
+            return DECODE_OK;
         struct decoded d;
         struct insn *insn = &draft->insns[draft->count];
         *insn = (struct insn){.offset = (uint16_t)draft->bytes, .position = (uint8_t)draft->count};
@@ -394,9 +408,19 @@ static void decode_crossing(struct vcpu *cpu, uint64_t linear, const uint8_t *by
         cpu_raise_error(cpu, NULL, EXC_GP, 0);
     memcpy(both + available, fetch_page(cpu, next, physical2), more);
     draft->count = draft->bytes = 0;
-    if (decode_run(cpu, both, available + more, 1, draft) != DECODE_OK)
+    if (decode_run(cpu, linear, both, available + more, 1, draft) != DECODE_OK)
         cpu_raise_error(cpu, NULL, EXC_GP,
                         0); /* longer than 15 bytes, or cut by the segment limit */
+}
+
+static void block_enter(struct cache *cache, struct block *block)
+{
+    struct block **bucket = bucket_of(cache, block->physical, block->key);
+    block->hash_next = *bucket;
+    *bucket = block;
+    mark(cache, block, 0);
+    if (block->crosses && page_of(cache, block->physical) != page_of(cache, block->physical2))
+        mark(cache, block, 1);
 }
 
 static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t linear,
@@ -413,7 +437,7 @@ static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t 
     uint64_t physical2 = 0;
     bool crosses = false;
     enum decode_result result =
-        decode_run(cpu, bytes, available, key & KEY_SINGLE ? 1 : BLOCK_MAX, &draft);
+        decode_run(cpu, linear, bytes, available, key & KEY_SINGLE ? 1 : BLOCK_MAX, &draft);
     if (draft.count == 0) {
         if (result == DECODE_TOO_LONG)
             cpu_raise_error(cpu, NULL, EXC_GP, 0);
@@ -433,12 +457,7 @@ static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t 
         block->valid = false;
         return block;
     }
-    struct block **bucket = bucket_of(cache, physical, key);
-    block->hash_next = *bucket;
-    *bucket = block;
-    mark(cache, block, 0);
-    if (crosses && page_of(cache, physical) != page_of(cache, physical2))
-        mark(cache, block, 1);
+    block_enter(cache, block);
     return block;
 }
 
@@ -459,6 +478,44 @@ static struct block *find(struct cache *cache, struct vcpu *cpu, uint64_t linear
     return NULL;
 }
 
+/* ---- places that have a breakpoint, here or elsewhere ---- */
+/* The block at RIP, looked for as `key` says. */
+static struct block *find_or_make(struct vcpu *cpu, uint64_t key)
+{
+    struct cache *cache = cpu->vm->soft->cache;
+    uint64_t linear = fetch_linear(cpu), physical;
+    const uint8_t *bytes = fetch_page(cpu, linear, &physical);
+    struct block *block = find(cache, cpu, linear, physical, key);
+    return block ? block : make_block(cache, cpu, linear, bytes, physical, key);
+}
+
+/* Stands before such a block, and counts for no instruction. */
+OP(check_breakpoint)
+{
+    (void)i;
+    if (breakpoint_reached(cpu))
+        return block_done(cpu);
+    cpu->current = NULL;
+    struct block *block = find_or_make(cpu, cpu->jump_key | KEY_PASSED);
+    cpu->budget -= block->count;
+    cpu->block = block;
+    return block->insns;
+}
+
+/* The check that goes before `block`: dropped whenever that is. Code outside RAM has none. */
+static struct block *make_check(struct cache *cache, const struct block *block)
+{
+    const struct block model = *block;
+    const struct draft draft = {.insns = {{.run = check_breakpoint}}, .bytes = model.bytes};
+    struct block *check = block_allocate(cache, &draft);
+    check->physical = model.physical;
+    check->physical2 = model.physical2;
+    check->crosses = model.crosses;
+    check->key = model.key & ~KEY_PASSED;
+    block_enter(cache, check);
+    return check;
+}
+
 struct block *cache_block(struct vcpu *cpu, bool single)
 {
     struct cache *cache = cpu->vm->soft->cache;
@@ -469,8 +526,13 @@ struct block *cache_block(struct vcpu *cpu, bool single)
     const uint8_t *bytes = fetch_page(cpu, linear, &physical);
     uint64_t key = cpu->jump_key | (single ? KEY_SINGLE : 0);
     struct block *block = find(cache, cpu, linear, physical, key);
-    if (!block)
+    if (!block && !single && breakpoints_cut(cpu->vm, linear)) {
+        block = find_or_make(cpu, key | KEY_PASSED);
+        if (block->valid)
+            block = make_check(cache, block);
+    } else if (!block) {
         block = make_block(cache, cpu, linear, bytes, physical, key);
+    }
     if (!single && block->valid && vcpu_code64(cpu))
         tlb_enter_jump(cpu, entry, block);
     return block;

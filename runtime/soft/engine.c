@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "runtime/breakpoints.h"
 #include "runtime/console.h"
 #include "runtime/interrupts.h"
 #include "runtime/soft/access.h"
@@ -249,7 +250,7 @@ static void link_blocks(struct vcpu *cpu, struct block *block)
 
 static void run_slice(struct vcpu *cpu)
 {
-    while (!cpu->vm->shutdown) {
+    while (!cpu->vm->shutdown && cpu->stop.kind == STOP_NONE) {
         reclaim(cpu);
         if (cpu->budget <= 0 || !wakes(cpu))
             return;
@@ -262,6 +263,8 @@ static void run_slice(struct vcpu *cpu)
             return;
         if (unlikely(needs_steps(cpu))) {
             cpu->link = NULL;
+            if (cpu->vm->breakpoints && breakpoint_reached(cpu))
+                return;
             step_instruction(cpu);
             continue;
         }
