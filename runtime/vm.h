@@ -112,8 +112,8 @@ struct vm {
     void *uart, *i8254, *i8259, *ioapic, *i8042, *mc146818;
 
     const struct engine *engine;
-    struct soft *soft;         /* the soft engine's own: block cache (soft/engine.h) */
-    struct stub *stub;         /* a patched image's stub, or NULL (stub.h) */
+    struct soft *soft;           /* the soft engine's own: block cache (soft/engine.h) */
+    struct stub *stub;           /* a patched image's stub, or NULL (stub.h) */
     struct io_blocks *io_blocks; /* what is known of them (io_entries.h); NULL = off */
     const struct image *image; /* the kernel, for symbol names; may be NULL */
     struct breakpoints *breakpoints; /* a debugger's, or NULL (breakpoints.h) */
