@@ -62,8 +62,8 @@ static void enable_interrupts(void)
 
 /* ---- faults ---- */
 
-/* Ends by a triple fault. */
-static void triple(void)
+/* Ends by a triple fault, in a function that has a name. */
+void triple(void)
 {
     limit_idt(0);
     __asm__ volatile("mov $0x7e57, %%eax; ud2" : : : "rax");
@@ -87,10 +87,11 @@ static void unreachable_handler(void)
         uint16_t limit;
         uint64_t base;
     } pointer = {sizeof idt - 1, (uintptr_t)idt};
+    use_fault_stack(PF);
     map(FAR_AWAY, 0, 0);
     for (unsigned n = 0; n < 32; n++) {
         idt[n].selector = KERNEL_CODE;
-        idt[n].rights = 0x8e00;
+        idt[n].rights = 0x8e01; /* IST 1: always the same stack */
         idt[n].offset_middle = FAR_AWAY >> 16;
     }
     __asm__ volatile("lidt %0; ud2" : : "m"(pointer));
@@ -117,8 +118,8 @@ static void breakpoint_loop(void)
 static void timer_storm(void)
 {
     apic_write(APIC_DIVIDE, 0xb);
-    apic_write(APIC_TIMER, PERIODIC | VECTOR);
     enable_interrupts();
+    apic_write(APIC_TIMER, PERIODIC | VECTOR);
     apic_write(APIC_INITIAL, 1);
     for (;;)
         ;
@@ -126,11 +127,12 @@ static void timer_storm(void)
 
 static void deadline_storm(void)
 {
-    apic_write(APIC_TIMER, TSC_DEADLINE | VECTOR);
     enable_interrupts();
+    apic_write(APIC_TIMER, TSC_DEADLINE | VECTOR);
     for (;;) {
+        __asm__ volatile("cli");
         write_msr(0x6e0, 1);
-        __asm__ volatile("hlt");
+        __asm__ volatile("sti; hlt");
     }
 }
 
@@ -184,10 +186,10 @@ static void rtc_storm(void)
 static void repeat(void)
 {
     for (;;)
-        __asm__ volatile("std; rep movsb; cld; rep stosq"
+        __asm__ volatile("std; rep movsb; cld; mov $-1, %%ecx; rep lodsb %%ds:(%%esi), %%al"
                          :
-                         : "S"(big + sizeof big - 1), "D"(big + sizeof big / 2), "c"(~0ull), "a"(0)
-                         : "memory");
+                         : "S"(big + sizeof big - 1), "D"(big + sizeof big - 2), "c"(sizeof big / 2)
+                         : "rax", "memory");
 }
 
 /* Over and over the same byte of a device. */
@@ -241,15 +243,25 @@ static void rewriting(void)
 static void decode_all(void)
 {
     for (;;) {
-        __asm__ volatile("rep stosb" : : "D"(big), "c"(sizeof big), "a"(0x90) : "memory");
-        for (unsigned at = 0; at < sizeof big - 3; at += 3) {
+        __asm__ volatile("rep stosb" : : "D"(big), "c"(sizeof big), "a"(0xc3) : "memory");
+        for (unsigned at = 0; at < sizeof big - 8; at += 3) {
             big[at] = 0xeb; /* jmp to the next one */
             big[at + 1] = 1;
         }
-        big[sizeof big - 1] = big[sizeof big - 2] = big[sizeof big - 3] = 0xc3;
-        for (unsigned from = 0; from < 3; from++)
-            call(big + from * 3);
+        for (unsigned from = 0; from < 300; from += 3)
+            call(big + from);
     }
+}
+
+/* A page with a block for nearly every byte, and stores into what is left: each looks at all of them. */
+static void crowded(void)
+{
+    __asm__ volatile("rep stosb" : : "D"(code), "c"(PAGE), "a"(0xc3) : "memory");
+    for (unsigned at = 0; at < PAGE; at++)
+        if (at % 64 != 63)
+            call(code + at);
+    for (unsigned at = 63;; at = (at + 64) % PAGE)
+        *(volatile uint8_t *)(code + at) = 0xc3;
 }
 
 /* The page that is executed is the one that is written, by a string instruction that does not end. */
@@ -279,14 +291,25 @@ static void execute_hole(void)
 
 /* ---- page tables ---- */
 
-/* Every level is the same page, which holds itself. */
+/* Every level is the same page, which holds itself, and, as it is the last level too, the kernel. */
 static void recursive_tables(void)
 {
-    uint64_t *table = (void *)big;
+    volatile uint64_t *table = (void *)big;
     for (unsigned n = 0; n < 512; n++)
         table[n] = (uintptr_t)big | 7;
-    __asm__ volatile("mov %0, %%cr3; 1: incq (%%rsp); jmp 1b" : : "r"(big) : "memory");
+    for (unsigned n = 256; n < 512; n++) /* 1 MB to 2 MB */
+        table[n] = n << 12 | 7;
+    WRITE_CR(3, big);
+    for (uint64_t random = 1;; random = random * 6364136223846793005u + 1442695040888963407u) {
+        uint64_t address =
+            (random >> 40 & 0xff) << 39 | (random >> 32 & 0xff) << 30 | (random >> 20 & 0xfffff);
+        *(volatile uint64_t *)(address & ~7ull) |= random >> 60; /* its own entries, most often */
+        flush_page(address);
+        flush_page((uintptr_t)big);
+    }
 }
+
+/* Nothing is left to fault to: ends by a triple fault. */
 
 static void tables_outside(void)
 {
@@ -294,7 +317,6 @@ static void tables_outside(void)
         __asm__ volatile("mov %0, %%cr3; 1: jmp 1b" : : "r"(0xfffffff000 - ((uint64_t)n << 12)));
 }
 
-/* The code's own page goes away and comes back. */
 static void flushing(void)
 {
     uint64_t top = READ_CR(3);
@@ -305,6 +327,15 @@ static void flushing(void)
         flush_page((uintptr_t)big);
         WRITE_CR(4, READ_CR(4) ^ 1 << 7);
         WRITE_CR(3, top);
+    }
+}
+
+static void flushing_large(void)
+{
+    for (uint32_t at = 0;; at += 0x1000) {
+        *(volatile uint8_t *)(uintptr_t)(0x2000000 + (at & 0xffffff));
+        if (at % 0x8000 == 0)
+            flush_page(0x2000000);
     }
 }
 
@@ -397,12 +428,14 @@ static const struct {
     {"save-state", save_state},
     {"rewriting", rewriting},
     {"decode-all", decode_all},
+    {"crowded", crowded},
     {"overrun", overrun},
     {"execute-device", execute_device},
     {"execute-hole", execute_hole},
     {"recursive-tables", recursive_tables},
     {"tables-outside", tables_outside},
     {"flushing", flushing},
+    {"flushing-large", flushing_large},
     {"spinning", spinning},
     {"pausing", pausing},
     {"halted", halted},
