@@ -71,6 +71,7 @@ struct vm_config {
     bool deterministic;
     const char *gdb; /* where to listen for gdb (gdb.h), or NULL */
     bool gdb_nowait; /* the guest does not wait for it */
+    uint64_t code_cache; /* bytes for decoded code, for tests; 0 = as many as are useful */
     enum io_blocks_mode io_blocks;
     const char *io_extent; /* how far a scan looks (io_extent_parse); NULL = the default */
 };
