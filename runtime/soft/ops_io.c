@@ -2,6 +2,7 @@
 #include "runtime/soft/system.h"
 
 #include "hvstub/hvstub.h"
+#include "runtime/breakpoints.h"
 #include "runtime/io_dispatcher.h"
 #include "runtime/stub.h"
 
@@ -69,12 +70,12 @@ static void count(struct vcpu *cpu, const struct insn *i)
 
 /* ---- events ---- */
 /* Whether this instruction begins an event that may take others with it. Not in a block already under way, nor where
- * instructions are looked at one by one: single steps, traps, breakpoints. */
+ * instructions are looked at one by one: single steps, traps, breakpoints, the guest's own or a debugger's. */
 static inline bool may_batch(const struct vcpu *cpu)
 {
     return cpu->vm->io_blocks && cpu->block && !cpu->block->in_event && !cpu->block->doorbell &&
            !cpu->one_iteration && !(cpu->rflags & RFLAGS_TF) && !(cpu->dr[7] & 0xff) &&
-           !cpu->pending_db;
+           !cpu->pending_db && !(cpu->vm->breakpoints && breakpoints_any(cpu->vm));
 }
 
 /* The event, permission being checked. True: it is over, with this instruction and maybe others (leave the block). False:
