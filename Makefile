@@ -39,7 +39,7 @@ TEST_DEPS  := libcmocka-dev clang libclang-rt-14-dev qemu-system-x86 busybox-sta
 LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck
 
 # ---- sources, found by where they are -------------------------------------------------------------
-IMAGE_SRC    := $(wildcard image/*.c)
+IMAGE_SRC    := $(wildcard image/*.c ioblock/*.c)
 PATCHC_SRC   := $(filter-out patchc/main.c,$(wildcard patchc/*.c))
 RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/devices/*.c))
 TEMPLATES    := $(wildcard templates/*.S)
@@ -52,7 +52,7 @@ SAMPLE_FILES := $(wildcard samples/*.S)
 SAMPLE_KERNEL := $(wildcard samples/kernel/*.S samples/kernel/*.c)
 SAMPLE_DIRS  := $(filter-out samples/kernel,$(patsubst %/,%,$(sort $(dir $(wildcard samples/*/*.S samples/*/*.c)))))
 MAN          := $(wildcard man/*.1 man/*.5)
-C_SRC        := $(wildcard image/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
+C_SRC        := $(wildcard image/*.[ch] ioblock/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
 	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/devices/*.[ch]) \
 	$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/tools/*/*.[ch] tests/bench/*.[ch])
 SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run \
@@ -242,15 +242,15 @@ install: all
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 lists/*.list $(DESTDIR)$(DATA)/lists/
-	install -m 644 docs/report.schema.json $(DESTDIR)$(DATA)/
-	install -m 644 completion/patchc $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
+	install -m 644 docs/report.schema.json docs/stats.schema.json $(DESTDIR)$(DATA)/
+	install -m 644 completion/patchc completion/hvrun $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
 	install -m 644 LICENSE README.md $(DESTDIR)$(PREFIX)/share/doc/patchvisor/
 	$(if $(filter %.1,$(MAN)),install -m 644 $(filter %.1,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man1/)
 	$(if $(filter %.5,$(MAN)),install -m 644 $(filter %.5,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man5/)
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,patchc hvrun) \
-		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/patchc
+		$(addprefix $(DESTDIR)$(PREFIX)/share/bash-completion/completions/,patchc hvrun)
 	rm -rf $(DESTDIR)$(DATA) $(DESTDIR)$(PREFIX)/share/doc/patchvisor
 	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man1/%,$(filter %.1,$(MAN)))
 	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man5/%,$(filter %.5,$(MAN)))

@@ -194,6 +194,16 @@ struct tlb_entry {
     uintptr_t addend;            /* host address = linear address + addend */
 };
 
+/* Entries whose slot another page took: two pages that share one and are used in turn would else cost a walk each time. */
+#define TLB_VICTIMS 8u
+struct tlb_victims {
+    uint64_t key[TLB_VICTIMS]; /* linear page | enum tlb_mode | TLB_VICTIM, or 0 */
+    struct tlb_entry entry[TLB_VICTIMS];
+    bool global[TLB_VICTIMS];
+    unsigned next; /* the one to replace, modulo TLB_VICTIMS */
+};
+#define TLB_VICTIM 4u
+
 /* vcpu.jump_key: what a block depends on besides its address. In bits 48-54, where canonical addresses
  * do not differ from bit 47: RIP ^ key names both. One of the CODE bits is always set, so that a
  * zeroed jump cache hits nothing. */
@@ -286,6 +296,7 @@ struct vcpu {
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];
     /* Entries in use, so that a flush touches no others; those of global pages stand in the second. */
     uint64_t tlb_local[TLB_MODES][TLB_ENTRIES / 64], tlb_global[TLB_MODES][TLB_ENTRIES / 64];
+    struct tlb_victims victims; /* any flush drops them all */
     /* Where parts of large pages may be in the TLB, in the lower and in the upper half of the addresses: bit = low 6
      * bits of linear >> 21 (2 MiB) or >> 30 (larger). */
     uint64_t tlb_large[2], tlb_huge[2];

@@ -23,6 +23,7 @@ FUNCTION _start
     call other
     call write_msr
     call write_port
+    call write_byte
     call loop_cpuid
     call loop_empty
 1:  hlt
@@ -86,11 +87,19 @@ FUNCTION write_msr
 END write_msr
 
 FUNCTION write_port
-    out %al, $0x80
+    out %eax, $0x80
     mov %r8, %r9
     mov $7, %r12d
     ret
 END write_port
+
+/* Bytes have the device fast paths. */
+FUNCTION write_byte
+    out %al, $0x80
+    mov %r8, %r9
+    mov $8, %r12d
+    ret
+END write_byte
 
 /* R8 times CPUID leaf 0. AND, unlike XOR, waits for the register: the answers' latency counts. */
 FUNCTION loop_cpuid
