@@ -107,6 +107,22 @@ struct vm {
     int exit_code;          /* enum hvrun_exit or a debug exit's value */
     double wall_seconds;
 
+    /* Breakpoints and watchpoints of the VMM (vmcs.h). */
+    struct {
+        unsigned breaks, watches;
+        uint64_t at[256]; /* guest-linear, sorted */
+        struct {
+            uint64_t linear, length;
+            unsigned kind; /* VMCS_WATCH_* */
+        } watch[64];
+    } debug;
+    struct {
+        bool (*ask)(void *context); /* NULL: none */
+        void *context;
+        int fd;               /* -1: none */
+    } poll;                   /* vmcs_poll */
+    atomic_bool exit_request; /* vmcs_interrupt */
+
     /* Set by other threads and signal handlers, polled by the engine at least every millisecond:
      * console input arrived, timeout or signal (the watchdog stores which). */
     atomic_bool attention;

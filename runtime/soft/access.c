@@ -4,6 +4,7 @@
  * the second page leaves the first one alone. A part is host memory or belongs to a device. */
 #include "runtime/soft/access.h"
 
+#include "runtime/soft/points.h"
 #include "runtime/soft/tlb.h"
 
 /* ---- faults and going on ---- */
@@ -48,14 +49,14 @@ const struct insn *insn_leave(struct vcpu *cpu, const struct insn *i, uint64_t r
     cpu->link = NULL;
     /* after a kick the budget must stay used up, so that the loop looks at what has happened */
     if (block && i)
-        *(cpu->withheld ? &cpu->withheld : &cpu->budget) += block->count - (i->position + 1);
+        *(cpu->kicked ? &cpu->withheld : &cpu->budget) += block->count - (i->position + 1);
     return NULL;
 }
 
 const struct insn *insn_after_slow(struct vcpu *cpu, const struct insn *i)
 {
     /* a data breakpoint traps right behind its instruction; a device may have raised an interrupt */
-    if (likely(!cpu->code_changed && !cpu->pending_db && !cpu->withheld))
+    if (likely(!cpu->code_changed && !cpu->pending_db && !cpu->kicked))
         return i + 1;
     cpu->code_changed = false;
     return insn_leave(cpu, i, insn_next_rip(cpu, i));
@@ -288,6 +289,8 @@ static inline void check_alignment(struct vcpu *cpu, const struct insn *i, uint6
 /* Data breakpoints that the access meets (SDM 3B 17.2.4) wait for the end of the instruction. */
 static void check_watchpoints(struct vcpu *cpu, uint64_t linear, unsigned size, bool write)
 {
+    if (unlikely(cpu->vm->debug.watches))
+        watch_access(cpu, linear, size, write);
     if (likely(!(cpu->dr[7] & 0xff)))
         return;
     uint64_t hits = tlb_watchpoints(cpu, linear, size, write);
@@ -362,6 +365,8 @@ void *rmw_begin(struct vcpu *cpu, const struct insn *i, uint64_t linear, unsigne
     host = host_write(cpu, linear, size);
     if (host)
         return host;
+    if (unlikely(cpu->vm->debug.watches)) /* rmw_end finds the write */
+        watch_access(cpu, linear, size, false);
     *rmw = (struct rmw){.linear = linear, .size = size, .copied = true};
     read_parts(cpu, i, part, count, &rmw->copy);
     return &rmw->copy;

@@ -24,7 +24,8 @@ struct cache {
     struct vm *vm;
     uint8_t *arena;
     size_t used;
-    struct block **page; /* one list a page of RAM */
+    struct block **page;            /* one list a page of RAM */
+    uint64_t marks[PAGE_SIZE / 64]; /* a bit for each offset in a page: cache_mark */
     struct block *bucket[BUCKETS];
 };
 
@@ -232,6 +233,41 @@ void cache_invalidate(struct cache *cache, uint64_t physical, uint64_t length)
     }
 }
 
+/* ---- marks ---- */
+static bool covers_offset(const struct block *block, unsigned offset)
+{
+    uint64_t first = block->physical & PAGE_OFFSET;
+    return first <= offset ? offset < first + block->bytes
+                           : block->crosses && offset < first + block->bytes - PAGE_SIZE;
+}
+
+void cache_mark(struct cache *cache, unsigned offset, bool marked)
+{
+    uint64_t bit = 1ull << offset % 64, *word = &cache->marks[offset / 64];
+    if (!(*word & bit) == !marked)
+        return;
+    *word ^= bit;
+    for (unsigned n = 0; n < BUCKETS; n++)
+        for (struct block *block = cache->bucket[n], *next; block; block = next) {
+            next = block->hash_next;
+            if (!(block->key & KEY_SINGLE) && covers_offset(block, offset))
+                drop(cache, block);
+        }
+}
+
+static inline bool is_marked(const struct cache *cache, uint64_t address)
+{
+    return cache->marks[(address & PAGE_OFFSET) / 64] >> address % 64 & 1;
+}
+
+/* What a marked block begins with: back to the loop, nothing done. */
+static const struct insn *look_again(struct vcpu *cpu, const struct insn *i)
+{
+    (void)i;
+    cpu->budget += cpu->block->count;
+    return block_done(cpu);
+}
+
 /* ---- making blocks ---- */
 struct draft { /* a block on its way */
     struct insn insns[BLOCK_MAX + 1];
@@ -252,11 +288,14 @@ static void draft_end(const struct vcpu *cpu, struct draft *draft, uint64_t phys
         end->run = (physical & PAGE_OFFSET) + draft->bytes < PAGE_SIZE ? end_chained : end_anywhere;
 }
 
-/* Decodes into the draft from `bytes` until something ends the block. Returns the last result. */
+/* Decodes into the draft from `bytes` until something ends the block: a mark, too. Returns the last result. */
 static enum decode_result decode_run(struct vcpu *cpu, const uint8_t *bytes, size_t available,
                                      unsigned max, struct draft *draft)
 {
+    const struct cache *cache = cpu->vm->soft->cache;
     while (draft->count < max && draft->bytes < available) {
+        if (draft->count && is_marked(cache, (uintptr_t)bytes + draft->bytes))
+            break;
         struct decoded d;
         struct insn *insn = &draft->insns[draft->count];
         *insn = (struct insn){.offset = (uint16_t)draft->bytes, .position = (uint8_t)draft->count};
@@ -359,8 +398,8 @@ static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t 
     bool ram = memory_at(&cache->vm->memory, physical, 1);
     uint64_t physical2 = 0;
     bool crosses = false;
-    enum decode_result result =
-        decode_run(cpu, bytes, available, key & KEY_SINGLE ? 1 : BLOCK_MAX, &draft);
+    bool one = key & KEY_SINGLE || is_marked(cache, physical);
+    enum decode_result result = decode_run(cpu, bytes, available, one ? 1 : BLOCK_MAX, &draft);
     if (draft.count == 0) {
         if (result == DECODE_TOO_LONG)
             cpu_raise_error(cpu, NULL, EXC_GP, 0);
@@ -376,6 +415,10 @@ static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t 
     block->key = key;
     block->crosses = crosses || !ram;
     block->physical2 = physical2;
+    if (!(key & KEY_SINGLE) && is_marked(cache, physical)) {
+        block->marked = true;
+        block->insns[0].run = look_again;
+    }
     if (!ram) { /* executed once: devices' registers are not code */
         block->valid = false;
         return block;
@@ -410,15 +453,15 @@ struct block *cache_block(struct vcpu *cpu, bool single)
 {
     struct cache *cache = cpu->vm->soft->cache;
     struct jump_entry *entry = jump_entry(cpu, cpu->rip);
-    if (!single && entry->tag == (cpu->rip ^ cpu->jump_key) && entry->block->valid)
+    uint64_t key = cpu->jump_key | (single ? KEY_SINGLE : 0);
+    if (entry->tag == (cpu->rip ^ key) && entry->block->valid)
         return entry->block;
     uint64_t linear = fetch_linear(cpu), physical;
     const uint8_t *bytes = fetch_page(cpu, linear, &physical);
-    uint64_t key = cpu->jump_key | (single ? KEY_SINGLE : 0);
     struct block *block = find(cache, cpu, linear, physical, key);
     if (!block)
         block = make_block(cache, cpu, linear, bytes, physical, key);
-    if (!single && block->valid && vcpu_code64(cpu))
+    if (block->valid && vcpu_code64(cpu))
         tlb_enter_jump(cpu, entry, block);
     return block;
 }

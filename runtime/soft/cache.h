@@ -21,6 +21,9 @@ struct block *cache_block(struct vcpu *cpu, bool single);
 /* Guest-physical RAM [physical, physical + length) changes: drops blocks that overlap (64-byte lines that hold code
  * decide quickly). Sets vcpu.code_changed where the block under execution is one of them. */
 void cache_invalidate(struct cache *cache, uint64_t physical, uint64_t length);
+/* Instructions at this offset of a page, of any page, become blocks of their own that lead back to the engine's loop
+ * (block.marked), or are no longer (`marked` false). Not while a block is executing. */
+void cache_mark(struct cache *cache, unsigned offset, bool marked);
 void cache_flush(struct cache *cache); /* all; not while a block is executing */
 
 #endif

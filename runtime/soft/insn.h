@@ -67,6 +67,8 @@ struct block {
     uint16_t count; /* instructions */
     bool crosses;   /* its last instruction ends in the next page: never chained to */
     bool valid;
+    bool
+        marked; /* one instruction, where there may be a breakpoint (points.h): only leads back to the loop */
     bool doorbell; /* not decoded guest code: what a routine that rang stands for (doorbell.c) */
     struct block *hash_next;
     struct block *page_next[2]; /* lists of blocks in the page(s) */

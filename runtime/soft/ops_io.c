@@ -36,8 +36,10 @@ static inline uint16_t port_of(const struct vcpu *cpu, const struct insn *i)
     return i->imm & IO_PORT_DX ? (uint16_t)cpu->r[RDX] : (uint16_t)(i->imm & 0xff);
 }
 
-static void count(struct vcpu *cpu, const struct insn *i)
+static void count(struct vcpu *cpu, const struct insn *i, uint16_t port, bool in)
 {
+    if (unlikely(exits_by(cpu, EXIT_KIND_IO)))
+        exit_by_io(cpu, i, port, in, i->index != offsetof(struct vcpu, r[REG_ZERO]));
     struct stats *stats = &cpu->vm->stats;
     stats->io_instructions++;
     stats->io_events++;
@@ -47,14 +49,14 @@ static void count(struct vcpu *cpu, const struct insn *i)
 static uint32_t input(struct vcpu *cpu, const struct insn *i, uint16_t port)
 {
     cpu->current = i;
-    count(cpu, i);
+    count(cpu, i, port, true);
     return bus_in(&cpu->vm->bus, port, i->aux);
 }
 
 static void output(struct vcpu *cpu, const struct insn *i, uint16_t port, uint32_t value)
 {
     cpu->current = i;
-    count(cpu, i);
+    count(cpu, i, port, false);
     bus_out(&cpu->vm->bus, port, i->aux, value);
 }
 
@@ -161,7 +163,8 @@ static uint64_t advance(struct vcpu *cpu, const struct insn *i)
     if (!repeats(i))
         return insn_next_rip(cpu, i);
     set_address(cpu, i, offsetof(struct vcpu, r[RCX]), cpu->r[RCX] - 1);
-    return repeated_out(cpu, i) ? insn_next_rip(cpu, i) : insn_rip(cpu, i);
+    cpu->repeating = !repeated_out(cpu, i);
+    return cpu->repeating ? insn_rip(cpu, i) : insn_next_rip(cpu, i);
 }
 
 OP(ins)
