@@ -44,7 +44,10 @@ static const struct option_row rows[] = {
     {0, "link-all", NULL, OPTION_FLAG, CONFIG(link_all),
      "link every routine, even where that does not pay"},
     {0, "deterministic", NULL, OPTION_FLAG, CONFIG(deterministic),
-     "same guest time in every run; halting waits for nothing"},
+     "same guest time in every run, no waiting"},
+    {0, "gdb", "WHERE", OPTION_STRING, CONFIG(gdb),
+     "let gdb attach at [HOST:]PORT or unix:PATH; the guest waits"},
+    {0, "gdb-nowait", NULL, OPTION_FLAG, CONFIG(gdb_nowait), "the guest does not wait for gdb"},
     {'h', "help", NULL, OPTION_FLAG, FIELD(help), "print this help"},
     {'V', "version", NULL, OPTION_FLAG, FIELD(version), "print the version"},
 };
@@ -189,16 +192,17 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
         return fail(err, HVRUN_USAGE,
                     argc == optind ? "no KERNEL given; see 'hvrun --help'"
                                    : "one KERNEL only; see 'hvrun --help'");
+    if (options->config.gdb_nowait && !options->config.gdb)
+        return fail(err, HVRUN_USAGE, "--gdb-nowait: only together with --gdb");
     options->config.kernel = argv[optind];
     return 0;
 }
 
 void options_help(FILE *stream)
 {
-    fprintf(
-        stream,
-        "usage: hvrun [OPTION]... KERNEL\n"
-        "Runs a guest kernel: vmlinux, bzImage, PVH or multiboot, patched by patchc or not.\n\n");
+    fprintf(stream,
+            "usage: hvrun [OPTION]... KERNEL\n"
+            "Runs a kernel: vmlinux, bzImage, PVH or multiboot, patched by patchc or not.\n\n");
     for (size_t i = 0; i < ROWS; i++) {
         char left[48];
         snprintf(left, sizeof left, "--%s%s%s", rows[i].name, rows[i].argument ? " " : "",

@@ -143,6 +143,8 @@ enum {
 #define DR6_BT 0x8000ull /* task switch */
 #define DR7_GD 0x2000ull
 
+#define DEBUGCTL_BTF 0x2ull /* TF traps behind branches only */
+
 #define PF_PRESENT  1u
 #define PF_WRITE    2u
 #define PF_USER     4u
@@ -168,6 +170,9 @@ enum activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_
 #define VCPU_EVENT_SIPI          8u /* vector in vcpu.sipi_vector */
 #define VCPU_EVENT_SMI           16u
 #define VCPU_EVENT_MACHINE_CHECK 32u
+
+/* Why a debugger's breakpoint or watchpoint stops this vCPU (breakpoints.h): vcpu.stop. */
+enum stop_kind { STOP_NONE, STOP_SOFTWARE, STOP_HARDWARE, STOP_WRITE, STOP_READ, STOP_ACCESS };
 
 #define SHADOW_STI   1u /* vcpu.shadow: blocking until the next instruction is done */
 #define SHADOW_MOVSS 2u
@@ -214,6 +219,8 @@ struct tlb_victims {
 #define JUMP_KEY_LONG      (1ull << 52) /* EFER.LMA: compatibility mode differs from legacy mode */
 #define JUMP_KEY_USER      (1ull << 53) /* CPL 3: other pages may be fetched from */
 #define JUMP_KEY_PROTECTED (1ull << 54) /* CR0.PE and not virtual-8086 mode */
+/* No block has this one: while it is in force, every branch comes back to whoever runs the code. */
+#define JUMP_KEY_NOWHERE (JUMP_KEY_CODE16 | JUMP_KEY_CODE32 | JUMP_KEY_CODE64)
 
 #define JUMP_CACHE_ENTRIES 4096u
 #define JUMP_PAGES         1024u
@@ -283,11 +290,16 @@ struct vcpu {
     /* the exception on its way: set by cpu_raise before it unwinds */
     struct {
         int vector;               /* -1 = none */
-        bool has_error, software; /* software: INT n, INT3, INTO: RIP is past the instruction */
+        bool has_error;
         uint32_t error;
         uint64_t cr2; /* #PF: goes to CR2 on delivery */
         uint64_t dr6; /* #DB: bits to set */
     } fault;
+
+    struct {
+        enum stop_kind kind; /* as long as it is set the vCPU executes nothing more in a slice */
+        uint64_t address;    /* guest-linear */
+    } stop;
 
     struct vm *vm;
     struct lapic *lapic;

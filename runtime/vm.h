@@ -45,6 +45,14 @@ enum shutdown {
 };
 extern const char *const shutdown_names[SHUTDOWNS]; /* "power-off", … */
 
+/* Which IO instructions share a virtualization event (io_dispatcher.h). */
+enum io_blocks_mode {
+    IO_BLOCKS_OFF,   /* none: each is an event */
+    IO_BLOCKS_TABLE, /* those in a block of the image's table */
+    IO_BLOCKS_SCAN,  /* those in a block that is found by scanning */
+    IO_BLOCKS_AUTO   /* the table first, then scanning */
+};
+
 /* What the command line asks for. Strings are borrowed. */
 struct vm_config {
     const char *kernel; /* path */
@@ -61,12 +69,19 @@ struct vm_config {
     bool link_all; /* link every routine that works, profitable or not */
     /* a halted guest does not wait: guest time jumps to the next timer; the RTC starts at a fixed date */
     bool deterministic;
+    const char *gdb; /* where to listen for gdb (gdb.h), or NULL */
+    bool gdb_nowait; /* the guest does not wait for it */
+    enum io_blocks_mode io_blocks;
+    const char *io_extent; /* how far a scan looks (io_extent_parse); NULL = the default */
 };
 
 struct vcpu;
+struct breakpoints;
 struct console;
+struct gdb;
 struct stub;
 struct soft;
+struct io_blocks;
 
 struct engine {
     const char *name;
@@ -99,7 +114,10 @@ struct vm {
     const struct engine *engine;
     struct soft *soft;         /* the soft engine's own: block cache (soft/engine.h) */
     struct stub *stub;         /* a patched image's stub, or NULL (stub.h) */
+    struct io_blocks *io_blocks; /* what is known of them (io_entries.h); NULL = off */
     const struct image *image; /* the kernel, for symbol names; may be NULL */
+    struct breakpoints *breakpoints; /* a debugger's, or NULL (breakpoints.h) */
+    struct gdb *gdb;                 /* the server for gdb, or NULL (gdb.h) */
     struct console *console;
     bool output_lost; /* some of the guest's output could not be written */
 
@@ -107,15 +125,6 @@ struct vm {
     int exit_code;          /* enum hvrun_exit or a debug exit's value */
     double wall_seconds;
 
-    /* Breakpoints and watchpoints of the VMM (vmcs.h). */
-    struct {
-        unsigned breaks, watches;
-        uint64_t at[256]; /* guest-linear, sorted */
-        struct {
-            uint64_t linear, length;
-            unsigned kind; /* VMCS_WATCH_* */
-        } watch[64];
-    } debug;
     struct {
         bool (*ask)(void *context); /* NULL: none */
         void *context;

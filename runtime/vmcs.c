@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/breakpoints.h"
 #include "runtime/soft/enter.h"
 #include "runtime/soft/tlb.h"
 
@@ -197,4 +198,50 @@ size_t vmcs_write(struct vmcs *vmcs, uint64_t linear, const void *from, size_t l
         done += part;
     }
     return done;
+}
+
+/* ---- breakpoints and watchpoints (breakpoints.h) ---- */
+static int need_breakpoints(struct vm *vm, struct error *err)
+{
+    return vm->breakpoints ? 0 : breakpoints_create(vm, err);
+}
+
+int vmcs_break(struct vm *vm, uint64_t linear, struct error *err)
+{
+    if (need_breakpoints(vm, err) < 0)
+        return -1;
+    if (!breakpoint_set(vm, linear, STOP_HARDWARE))
+        return fail(err, HVRUN_HOST, "breakpoint at 0x%llx: there is no room for more",
+                    (unsigned long long)linear);
+    return 0;
+}
+
+void vmcs_unbreak(struct vm *vm, uint64_t linear)
+{
+    if (vm->breakpoints)
+        breakpoint_remove(vm, linear, STOP_HARDWARE);
+}
+
+static enum stop_kind watch_stop(unsigned kind)
+{
+    return kind == VMCS_WATCH_WRITE  ? STOP_WRITE
+           : kind == VMCS_WATCH_READ ? STOP_READ
+                                     : STOP_ACCESS;
+}
+
+int vmcs_watch(struct vm *vm, uint64_t linear, uint64_t length, unsigned kind, struct error *err)
+{
+    if (need_breakpoints(vm, err) < 0)
+        return -1;
+    if (kind == 0 || kind > VMCS_WATCH_ACCESS ||
+        !watchpoint_set(vm, linear, length, watch_stop(kind)))
+        return fail(err, HVRUN_USAGE, "watchpoint at 0x%llx: %llu bytes cannot be watched",
+                    (unsigned long long)linear, (unsigned long long)length);
+    return 0;
+}
+
+void vmcs_unwatch(struct vm *vm, uint64_t linear, uint64_t length, unsigned kind)
+{
+    if (vm->breakpoints)
+        watchpoint_remove(vm, linear, length, watch_stop(kind));
 }

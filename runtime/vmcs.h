@@ -160,7 +160,7 @@ struct vmcs {
         bool in, string, repeated;
     } io;
     uint64_t watch_linear; /* the watched access, with reason WATCHPOINT or STEP … */
-    uint8_t watch_kind;    /* … VMCS_WATCH_WRITE or VMCS_WATCH_READ; 0 = none */
+    uint8_t watch_kind;    /* … VMCS_WATCH_*: what the watchpoint looks for; 0 = none */
     const char *invalid;   /* INVALID: the field and what is wrong, one line */
     uint64_t steps;        /* exits with reason single step so far */
 
@@ -217,15 +217,13 @@ size_t vmcs_read(struct vmcs *vmcs, uint64_t linear, void *to, size_t length);
 size_t vmcs_write(struct vmcs *vmcs, uint64_t linear, const void *from, size_t length);
 
 /* ---- breakpoints and watchpoints: of the VM, for every vCPU; the guest cannot see them ---- */
-#define VMCS_BREAKPOINTS  256u
-#define VMCS_WATCHPOINTS  64u
 #define VMCS_WATCH_WRITE  1u
 #define VMCS_WATCH_READ   2u
 #define VMCS_WATCH_ACCESS (VMCS_WATCH_WRITE | VMCS_WATCH_READ)
 
 /* An exit before the instruction at this guest-linear address, in any address space. The first instruction of an entry
  * does not meet it, nor does a single step. The guest runs at full speed otherwise. Setting one that is there, or
- * clearing one that is not, is no error. -1 with *err set: too many. Cheap, but what is decoded of the code
+ * clearing one that is not, is no error. -1 with *err set: no room. Cheap, but what is decoded of the code
  * around is decoded anew: do not take away what you will set again before the next entry. */
 int vmcs_break(struct vm *vm, uint64_t linear, struct error *err);
 void vmcs_unbreak(struct vm *vm, uint64_t linear);

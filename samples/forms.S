@@ -21,7 +21,7 @@ FUNCTION _start
     call third
     call narrow
     call other
-    call write_msr
+    call read_port
     call write_port
     call write_byte
     call loop_cpuid
@@ -79,12 +79,12 @@ FUNCTION other
     ret
 END other
 
-FUNCTION write_msr
-    wrmsr
+FUNCTION read_port
+    in %dx, %ax
     mov %r8, %r9
     mov $6, %r12d
     ret
-END write_msr
+END read_port
 
 FUNCTION write_port
     out %eax, $0x80

@@ -9,7 +9,9 @@ void soft_unwound(struct vcpu *cpu)
     const struct insn *i = cpu->current;
     if (block && i >= block->insns && i < block->insns + block->count) {
         cpu->budget += block->count - i->position;
-        cpu->rip += cpu->fault.software ? (uint64_t)i->offset + i->length : i->offset;
+        cpu->rip += i->offset;
+        if (block->in_event) /* its jumps found no block */
+            vcpu_mode_changed(cpu);
     }
     cpu->block = NULL;
     cpu->link = NULL;
@@ -150,6 +152,15 @@ static uint64_t instruction_breakpoints(const struct vcpu *cpu)
     return hits;
 }
 
+/* Does TF trap behind `i`, which began at `rip`? With DEBUGCTL.BTF only if it was a branch, and taken (SDM 3B 17.4.3):
+ * it leads elsewhere than to the next instruction, and is no string instruction that goes on. */
+static bool single_step_traps(const struct vcpu *cpu, const struct insn *i, uint64_t rip)
+{
+    if (!(cpu->debugctl & DEBUGCTL_BTF))
+        return true;
+    return cpu->rip != rip + i->length && !(cpu->rip == rip && i->flags & (INSN_REP | INSN_REPNE));
+}
+
 void step_instruction(struct vcpu *cpu)
 {
     if (BREAKPOINTS_ENABLED(cpu) && !(cpu->rflags & RFLAGS_RF)) {
@@ -157,7 +168,7 @@ void step_instruction(struct vcpu *cpu)
         if (hits) {
             cpu->fault.dr6 = hits;
             cpu->fault.vector = EXC_DB;
-            cpu->fault.has_error = cpu->fault.software = false;
+            cpu->fault.has_error = false;
             event_deliver_fault(cpu);
             return;
         }
@@ -171,9 +182,11 @@ void step_instruction(struct vcpu *cpu)
     cpu->withheld += cpu->budget - 1;
     cpu->budget = 1;
     cpu->untrapped = false;
+    uint64_t rip = cpu->rip;
     run_block(cpu, block);
     cpu->shadow_before = 0;
     cpu->resume_before = 0;
-    if (trap && !cpu->untrapped && !(cpu->shadow & SHADOW_MOVSS))
+    if (trap && !cpu->untrapped && !(cpu->shadow & SHADOW_MOVSS) &&
+        single_step_traps(cpu, block->insns, rip))
         cpu->pending_db |= DR6_BS;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "runtime/breakpoints.h"
 #include "runtime/soft/access.h"
 #include "runtime/soft/chain.h"
 #include "runtime/soft/decode.h"
@@ -19,14 +20,17 @@
 #define LINE_SHIFT  6
 #define KEY_SINGLE                                                                                 \
     (1ull << 55) /* beside jump_key's bits: a block of one instruction, for stepping */
+#define KEY_PASSED                                                                                 \
+    (1ull << 56) /* the block itself, where `check_breakpoint` is found without this bit */
 
 struct cache {
     struct vm *vm;
     uint8_t *arena;
     size_t used;
-    struct block **page;            /* one list a page of RAM */
-    uint64_t marks[PAGE_SIZE / 64]; /* a bit for each offset in a page: cache_mark */
+    struct block **page; /* one list a page of RAM */
     struct block *bucket[BUCKETS];
+    struct block *watches; /* all of them, by hash_next */
+    uint64_t broken;       /* watches that were broken so far */
 };
 
 /* A block that was invalidated: whoever still leads here goes back to the loop and looks again. */
@@ -92,6 +96,11 @@ void cache_destroy(struct cache *cache)
     if (!cache)
         return;
     cache->vm->memory.code_changed = NULL;
+    while (cache->watches) {
+        struct block *watch = cache->watches;
+        cache->watches = watch->hash_next;
+        free(watch);
+    }
     munmap(cache->arena, ARENA_BYTES);
     free(cache->page);
     free(cache);
@@ -108,6 +117,9 @@ void cache_flush(struct cache *cache)
         for (unsigned e = 0; e < JUMP_CACHE_ENTRIES; e++)
             vm->vcpus[k]->jump_cache[e] = (struct jump_entry){~0ull, &block_none};
     }
+    for (struct block *watch = cache->watches; watch; watch = watch->hash_next)
+        watch->valid = false;
+    cache->broken++;
     cache->used = 0;
 }
 
@@ -172,6 +184,11 @@ static void unlist(struct cache *cache, struct block *block, uint64_t page)
     }
 }
 
+static bool is_watch(const struct block *block)
+{
+    return !block->count;
+}
+
 static void drop(struct cache *cache, struct block *block)
 {
     for (struct block **at = bucket_of(cache, block->physical, block->key); *at;
@@ -186,7 +203,10 @@ static void drop(struct cache *cache, struct block *block)
     block->valid = false;
     block->insns[0].run = stale;
     struct vcpu *running = cache->vm->running;
-    if (running && running->block == block)
+    const struct block *executed = running ? running->block : NULL;
+    if (is_watch(block))
+        cache->broken++;
+    if (executed && (executed == block || (executed->in_event && is_watch(block))))
         running->code_changed = true;
 }
 
@@ -233,39 +253,48 @@ void cache_invalidate(struct cache *cache, uint64_t physical, uint64_t length)
     }
 }
 
-/* ---- marks ---- */
-static bool covers_offset(const struct block *block, unsigned offset)
+void cache_cut(struct cache *cache, uint64_t offset)
 {
-    uint64_t first = block->physical & PAGE_OFFSET;
-    return first <= offset ? offset < first + block->bytes
-                           : block->crosses && offset < first + block->bytes - PAGE_SIZE;
+    const struct memory *memory = &cache->vm->memory;
+    for (uint64_t page = 0; page < memory->size >> PAGE_SHIFT; page++)
+        if (memory->code_lines[page] >> (offset >> LINE_SHIFT) & 1)
+            cache_invalidate(
+                cache, memory_physical(memory, memory->host + (page << PAGE_SHIFT)) + offset, 1);
 }
 
-void cache_mark(struct cache *cache, unsigned offset, bool marked)
+/* ---- watches: blocks without instructions, in the pages' lists and in no bucket ---- */
+struct block *cache_watch(struct cache *cache, uint64_t physical, uint32_t bytes)
 {
-    uint64_t bit = 1ull << offset % 64, *word = &cache->marks[offset / 64];
-    if (!(*word & bit) == !marked)
-        return;
-    *word ^= bit;
-    for (unsigned n = 0; n < BUCKETS; n++)
-        for (struct block *block = cache->bucket[n], *next; block; block = next) {
-            next = block->hash_next;
-            if (!(block->key & KEY_SINGLE) && covers_offset(block, offset))
-                drop(cache, block);
+    if (!bytes || bytes > PAGE_SIZE - (physical & PAGE_OFFSET) ||
+        !memory_at(&cache->vm->memory, physical, bytes))
+        return NULL;
+    struct block *watch = calloc(1, sizeof *watch + sizeof watch->insns[0]);
+    if (!watch)
+        return NULL;
+    watch->physical = physical;
+    watch->bytes = bytes;
+    watch->valid = true;
+    watch->hash_next = cache->watches;
+    cache->watches = watch;
+    mark(cache, watch, 0);
+    return watch;
+}
+
+void cache_unwatch(struct cache *cache, struct block *watch)
+{
+    if (watch->valid) /* else it is in no page's list */
+        unlist(cache, watch, page_of(cache, watch->physical));
+    for (struct block **at = &cache->watches; *at; at = &(*at)->hash_next)
+        if (*at == watch) {
+            *at = watch->hash_next;
+            break;
         }
+    free(watch);
 }
 
-static inline bool is_marked(const struct cache *cache, uint64_t address)
+uint64_t cache_broken_watches(const struct cache *cache)
 {
-    return cache->marks[(address & PAGE_OFFSET) / 64] >> address % 64 & 1;
-}
-
-/* What a marked block begins with: back to the loop, nothing done. */
-static const struct insn *look_again(struct vcpu *cpu, const struct insn *i)
-{
-    (void)i;
-    cpu->budget += cpu->block->count;
-    return block_done(cpu);
+    return cache->broken;
 }
 
 /* ---- making blocks ---- */
@@ -288,14 +317,13 @@ static void draft_end(const struct vcpu *cpu, struct draft *draft, uint64_t phys
         end->run = (physical & PAGE_OFFSET) + draft->bytes < PAGE_SIZE ? end_chained : end_anywhere;
 }
 
-/* Decodes into the draft from `bytes` until something ends the block: a mark, too. Returns the last result. */
-static enum decode_result decode_run(struct vcpu *cpu, const uint8_t *bytes, size_t available,
-                                     unsigned max, struct draft *draft)
+/* Decodes into the draft from `bytes`, which are at `linear`, until something ends the block. Returns the last result. */
+static enum decode_result decode_run(struct vcpu *cpu, uint64_t linear, const uint8_t *bytes,
+                                     size_t available, unsigned max, struct draft *draft)
 {
-    const struct cache *cache = cpu->vm->soft->cache;
     while (draft->count < max && draft->bytes < available) {
-        if (draft->count && is_marked(cache, (uintptr_t)bytes + draft->bytes))
-            break;
+        if (draft->count && breakpoints_cut(cpu->vm, linear + draft->bytes))
+            return DECODE_OK;
         struct decoded d;
         struct insn *insn = &draft->insns[draft->count];
         *insn = (struct insn){.offset = (uint16_t)draft->bytes, .position = (uint8_t)draft->count};
@@ -380,9 +408,19 @@ static void decode_crossing(struct vcpu *cpu, uint64_t linear, const uint8_t *by
         cpu_raise_error(cpu, NULL, EXC_GP, 0);
     memcpy(both + available, fetch_page(cpu, next, physical2), more);
     draft->count = draft->bytes = 0;
-    if (decode_run(cpu, both, available + more, 1, draft) != DECODE_OK)
+    if (decode_run(cpu, linear, both, available + more, 1, draft) != DECODE_OK)
         cpu_raise_error(cpu, NULL, EXC_GP,
                         0); /* longer than 15 bytes, or cut by the segment limit */
+}
+
+static void block_enter(struct cache *cache, struct block *block)
+{
+    struct block **bucket = bucket_of(cache, block->physical, block->key);
+    block->hash_next = *bucket;
+    *bucket = block;
+    mark(cache, block, 0);
+    if (block->crosses && page_of(cache, block->physical) != page_of(cache, block->physical2))
+        mark(cache, block, 1);
 }
 
 static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t linear,
@@ -398,8 +436,8 @@ static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t 
     bool ram = memory_at(&cache->vm->memory, physical, 1);
     uint64_t physical2 = 0;
     bool crosses = false;
-    bool one = key & KEY_SINGLE || is_marked(cache, physical);
-    enum decode_result result = decode_run(cpu, bytes, available, one ? 1 : BLOCK_MAX, &draft);
+    enum decode_result result =
+        decode_run(cpu, linear, bytes, available, key & KEY_SINGLE ? 1 : BLOCK_MAX, &draft);
     if (draft.count == 0) {
         if (result == DECODE_TOO_LONG)
             cpu_raise_error(cpu, NULL, EXC_GP, 0);
@@ -415,20 +453,11 @@ static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t 
     block->key = key;
     block->crosses = crosses || !ram;
     block->physical2 = physical2;
-    if (!(key & KEY_SINGLE) && is_marked(cache, physical)) {
-        block->marked = true;
-        block->insns[0].run = look_again;
-    }
     if (!ram) { /* executed once: devices' registers are not code */
         block->valid = false;
         return block;
     }
-    struct block **bucket = bucket_of(cache, physical, key);
-    block->hash_next = *bucket;
-    *bucket = block;
-    mark(cache, block, 0);
-    if (crosses && page_of(cache, physical) != page_of(cache, physical2))
-        mark(cache, block, 1);
+    block_enter(cache, block);
     return block;
 }
 
@@ -449,6 +478,46 @@ static struct block *find(struct cache *cache, struct vcpu *cpu, uint64_t linear
     return NULL;
 }
 
+/* ---- places that have a breakpoint, here or elsewhere ---- */
+/* The block at RIP, looked for as `key` says. */
+static struct block *find_or_make(struct vcpu *cpu, uint64_t key)
+{
+    struct cache *cache = cpu->vm->soft->cache;
+    uint64_t linear = fetch_linear(cpu), physical;
+    const uint8_t *bytes = fetch_page(cpu, linear, &physical);
+    struct block *block = find(cache, cpu, linear, physical, key);
+    return block ? block : make_block(cache, cpu, linear, bytes, physical, key);
+}
+
+/* Stands before such a block, and counts for no instruction. */
+OP(check_breakpoint)
+{
+    (void)i;
+    if (breakpoint_reached(cpu))
+        return block_done(cpu);
+    cpu->current = NULL;
+    struct block *block = find_or_make(cpu, cpu->jump_key | KEY_PASSED);
+    if (block->count > cpu->budget) /* the loop does one instruction of it */
+        return block_done(cpu);
+    cpu->budget -= block->count;
+    cpu->block = block;
+    return block->insns;
+}
+
+/* The check that goes before `block`: dropped whenever that is. Code outside RAM has none. */
+static struct block *make_check(struct cache *cache, const struct block *block)
+{
+    const struct block model = *block;
+    const struct draft draft = {.insns = {{.run = check_breakpoint}}, .bytes = model.bytes};
+    struct block *check = block_allocate(cache, &draft);
+    check->physical = model.physical;
+    check->physical2 = model.physical2;
+    check->crosses = model.crosses;
+    check->key = model.key & ~KEY_PASSED;
+    block_enter(cache, check);
+    return check;
+}
+
 struct block *cache_block(struct vcpu *cpu, bool single)
 {
     struct cache *cache = cpu->vm->soft->cache;
@@ -459,8 +528,13 @@ struct block *cache_block(struct vcpu *cpu, bool single)
     uint64_t linear = fetch_linear(cpu), physical;
     const uint8_t *bytes = fetch_page(cpu, linear, &physical);
     struct block *block = find(cache, cpu, linear, physical, key);
-    if (!block)
+    if (!block && !single && breakpoints_cut(cpu->vm, linear)) {
+        block = find_or_make(cpu, key | KEY_PASSED);
+        if (block->valid)
+            block = make_check(cache, block);
+    } else if (!block) {
         block = make_block(cache, cpu, linear, bytes, physical, key);
+    }
     if (block->valid && vcpu_code64(cpu))
         tlb_enter_jump(cpu, entry, block);
     return block;

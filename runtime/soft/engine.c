@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "runtime/breakpoints.h"
 #include "runtime/console.h"
 #include "runtime/interrupts.h"
 #include "runtime/soft/loop.h"
@@ -85,9 +86,11 @@ static void link_blocks(struct vcpu *cpu, struct block *block)
 void run_next_block(struct vcpu *cpu)
 {
     struct block *block = cache_block(cpu, false);
-    if (unlikely(block->count > cpu->budget || block->marked)) { /* the slice ends inside it */
-        cpu->link = NULL;
-        step_instruction(cpu);
+    bool check = block->count == 0; /* before one that has a breakpoint */
+    if (unlikely(block->count > cpu->budget || (check && cpu->budget < BLOCK_MAX))) {
+        cpu->link = NULL; /* the slice ends inside it */
+        if (!check || !breakpoint_reached(cpu))
+            step_instruction(cpu);
         return;
     }
     link_blocks(cpu, block);
@@ -96,7 +99,7 @@ void run_next_block(struct vcpu *cpu)
 
 static void run_slice(struct vcpu *cpu)
 {
-    while (!cpu->vm->shutdown) {
+    while (!cpu->vm->shutdown && cpu->stop.kind == STOP_NONE) {
         reclaim(cpu);
         if (cpu->budget <= 0 || !cpu_wakes(cpu))
             return;
@@ -109,6 +112,8 @@ static void run_slice(struct vcpu *cpu)
             return;
         if (unlikely(needs_steps(cpu))) {
             cpu->link = NULL;
+            if (cpu->vm->breakpoints && breakpoint_reached(cpu))
+                return;
             step_instruction(cpu);
             continue;
         }
@@ -116,26 +121,37 @@ static void run_slice(struct vcpu *cpu)
     }
 }
 
+static void end_slice(struct vcpu *cpu)
+{
+    soft_end(cpu);
+    if (cpu->vm->stub)
+        stub_devices_take(cpu->vm);
+}
+
 void soft_run(struct vcpu *cpu, int64_t instructions)
 {
     soft_begin(cpu, instructions);
+    if (cpu->vm->stub)
+        stub_devices_begin(cpu, (uint64_t)instructions);
     if (setjmp(cpu->unwind))
         soft_unwound(cpu);
     run_slice(cpu);
-    soft_end(cpu);
+    end_slice(cpu);
 }
 
 void soft_step(struct vcpu *cpu)
 {
     soft_begin(cpu, 1);
     cpu->one_iteration = true;
+    if (cpu->vm->stub)
+        stub_devices_begin(cpu, 1);
     if (setjmp(cpu->unwind))
         soft_unwound(cpu);
     else if (!((cpu->events || cpu->pending_db) && take_event(cpu)) &&
              cpu->activity == ACTIVITY_ACTIVE)
         step_instruction(cpu);
     cpu->one_iteration = false;
-    soft_end(cpu);
+    end_slice(cpu);
 }
 
 /* ---- the VM ---- */
@@ -203,8 +219,6 @@ static int64_t slice(const struct vm *vm)
 static void end_round(struct vm *vm)
 {
     struct soft *soft = vm->soft;
-    if (vm->stub)
-        stub_devices_slice(vm);
     console_flush(vm);
     if (!soft->ran)
         idle(vm);
@@ -242,9 +256,8 @@ struct vcpu *soft_next_turn(struct vm *vm)
         struct vcpu *cpu = vm->vcpus[soft->next++];
         if (!takes_part(vm, cpu) || !cpu_wakes(cpu))
             continue;
-        if (vm->stub)
-            stub_devices_slice(vm);
         soft->ran = true;
+        soft->turn_shown = false;
         soft->turn = cpu;
         soft->turn_left = slice(vm);
         return cpu;
@@ -260,8 +273,6 @@ static int soft_engine_run(struct vm *vm, struct error *err)
     while ((cpu = soft_next_turn(vm)))
         soft_run(cpu, vm->soft->turn_left);
     vm->soft->turn_left = 0;
-    if (vm->stub)
-        stub_devices_slice(vm);
     console_flush(vm);
     vm->stats.guest_instructions = soft_instructions(vm);
     return 0;

@@ -16,6 +16,7 @@ struct soft {
     struct vcpu *turn;       /* NULL: nobody's yet */
     int64_t turn_left;       /* instructions left of it; counted down by VM entries (enter.c) */
     unsigned next;           /* index of the vCPU whose turn is next */
+    bool turn_shown;         /* the state page of a patched guest is up to date for it */
     bool yielded;            /* it was given up (soft_yield) */
     bool ran;                /* somebody had a turn in this round */
     bool entered;            /* a VM entry is under way */

@@ -5,7 +5,8 @@
 #include "runtime/soft/enter.h"
 
 #include "runtime/soft/loop.h"
-#include "runtime/soft/points.h"
+#include "runtime/breakpoints.h"
+#include "runtime/stub_devices.h"
 
 /* ---- the step exit ---- */
 static bool exit_step(struct vmcs *vmcs)
@@ -56,30 +57,42 @@ static bool at_entry(struct vcpu *cpu, struct vmcs *vmcs)
     return vmcs->pending_step_exit && exit_step(vmcs);
 }
 
+/* A breakpoint or watchpoint was met. True: exit. */
+static bool stopped(struct vcpu *cpu, struct vmcs *vmcs)
+{
+    bool data = cpu->stop.kind >= STOP_WRITE;
+    if (cpu->stop.kind == STOP_NONE)
+        return false;
+    if (data) {
+        vmcs->watch_linear = cpu->stop.address;
+        vmcs->watch_kind = cpu->stop.kind == STOP_WRITE  ? VMCS_WATCH_WRITE
+                           : cpu->stop.kind == STOP_READ ? VMCS_WATCH_READ
+                                                         : VMCS_WATCH_ACCESS;
+    } else {
+        vmcs->qualification = cpu->stop.address;
+    }
+    cpu->stop.kind = STOP_NONE;
+    vmcs->exit_reason = data ? VMCS_EXIT_WATCHPOINT : VMCS_EXIT_BREAKPOINT;
+    return true;
+}
+
 /* One instruction, or a block of them. True: exit. */
 static bool execute(struct vcpu *cpu, struct vmcs *vmcs)
 {
-    bool here = cpu->vm->debug.breaks && breakpoint_here(cpu), fresh = vmcs->fresh;
+    bool here = cpu->vm->breakpoints && breakpoint_reached(cpu);
+    if (here && !vmcs->fresh && !vmcs->single_step && !cpu->repeating)
+        return stopped(cpu, vmcs);
     vmcs->fresh = false;
-    if (here && !fresh && !vmcs->single_step && !cpu->repeating) {
-        vmcs->qualification = linear_rip(cpu);
-        vmcs->exit_reason = VMCS_EXIT_BREAKPOINT;
-        return true;
-    }
     cpu->repeating = false;
     if (here || vmcs->single_step || needs_steps(cpu)) {
+        cpu->stop.kind = STOP_NONE;
         cpu->link = NULL;
         step_instruction(cpu);
     } else {
         run_next_block(cpu);
     }
-    if (step_done(cpu, vmcs))
-        return true;
-    if (vmcs->watch_kind && !vmcs->single_step) {
-        vmcs->exit_reason = VMCS_EXIT_WATCHPOINT;
-        return true;
-    }
-    return false;
+    bool met = unlikely(cpu->stop.kind != STOP_NONE) && stopped(cpu, vmcs);
+    return vmcs->single_step ? step_done(cpu, vmcs) : met;
 }
 
 /* Runs the vCPU until its instructions are used up or it has nothing to do. True: exit. */
@@ -89,7 +102,6 @@ static bool run_entered(struct vcpu *cpu, struct vmcs *vmcs)
     case UNWIND_EXIT:
         return true;
     case UNWIND_FAULT:
-        vmcs->watch_kind = 0;
         soft_unwound(cpu);
         if (step_done(cpu, vmcs))
             return true;
@@ -136,8 +148,13 @@ static bool take_turn(struct vcpu *cpu)
         grant = vmcs->limit_left;
     soft->yielded = false;
     soft_begin(cpu, grant);
+    if (cpu->vm->stub && !soft->turn_shown)
+        stub_devices_begin(cpu, (uint64_t)soft->turn_left);
+    soft->turn_shown = true;
     left = run_entered(cpu, vmcs);
     int64_t rest = soft_end(cpu);
+    if (cpu->vm->stub)
+        stub_devices_take(cpu->vm);
     soft->turn_left -= grant - rest;
     if (soft->yielded || !cpu_wakes(cpu))
         soft->turn_left = 0;
@@ -169,9 +186,9 @@ static void begin(struct vmcs *vmcs)
     cpu->pending_db = vmcs->pending_debug;
     cpu->exiting = vmcs->exiting;
     cpu->one_iteration = vmcs->single_step;
-    cpu->unbatched = vmcs->single_step || vmcs->exiting || cpu->vm->debug.breaks ||
-                     cpu->vm->debug.watches || vmcs->limit;
+    cpu->unbatched = vmcs->single_step || vmcs->exiting || cpu->vm->breakpoints || vmcs->limit;
     cpu->repeating = false;
+    cpu->stop.kind = STOP_NONE;
     vmcs->limit_left = (int64_t)vmcs->limit;
     vmcs->step_due = false;
     vmcs->fresh = true;

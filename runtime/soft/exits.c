@@ -246,7 +246,7 @@ static void rewind_instruction(struct vcpu *cpu, const struct insn *i)
     cpu->current = NULL;
     cpu->code_changed = false;
     cpu->pending_db = 0; /* data breakpoints of this instruction */
-    cpu->vmcs->watch_kind = 0;
+    cpu->stop.kind = STOP_NONE;
     restore_shadow(cpu);
 }
 

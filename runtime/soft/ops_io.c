@@ -2,6 +2,7 @@
 #include "runtime/soft/system.h"
 
 #include "hvstub/hvstub.h"
+#include "runtime/io_dispatcher.h"
 #include "runtime/stub.h"
 
 /* insn.aux: bytes of the access; insn.imm: the port, or IO_PORT_DX. */
@@ -36,15 +37,55 @@ static inline uint16_t port_of(const struct vcpu *cpu, const struct insn *i)
     return i->imm & IO_PORT_DX ? (uint16_t)cpu->r[RDX] : (uint16_t)(i->imm & 0xff);
 }
 
+/* An access: an event of its own, unless a block is under way, whose event was counted when it began. */
 static void count(struct vcpu *cpu, const struct insn *i, uint16_t port, bool in)
 {
     if (unlikely(exits_by(cpu, EXIT_KIND_IO)))
         exit_by_io(cpu, i, port, in, i->index != offsetof(struct vcpu, r[REG_ZERO]));
     struct stats *stats = &cpu->vm->stats;
     stats->io_instructions++;
+    if (cpu->block && cpu->block->in_event)
+        return;
     stats->io_events++;
     count_exit(cpu, i, EXIT_KIND_IO);
 }
+
+/* ---- events ---- */
+/* Whether this instruction begins an event that may take others with it. Not in a block already under way, nor where
+ * instructions are looked at one by one: single steps, traps, breakpoints. */
+static inline bool may_batch(const struct vcpu *cpu)
+{
+    return cpu->vm->io_blocks && cpu->block && !cpu->block->in_event && !cpu->block->doorbell &&
+           !cpu->unbatched && !cpu->one_iteration && !(cpu->rflags & RFLAGS_TF) && !(cpu->dr[7] & 0xff) &&
+           !cpu->pending_db;
+}
+
+/* The event, permission being checked. True: it is over, with this instruction and maybe others (leave the block). False:
+ * the instruction is still to be executed. */
+static bool event(struct vcpu *cpu, const struct insn *i)
+{
+    struct block *block = cpu->block;
+    uint64_t rip = cpu->rip;
+    int64_t rest = block->count - i->position;
+    int64_t *granted = cpu->kicked ? &cpu->withheld : &cpu->budget;
+    *granted += rest;
+    cpu->rip = insn_rip(cpu, i);
+    cpu->block = NULL;
+    cpu->link = NULL;
+    cpu->current = NULL;
+    if (io_dispatch(cpu))
+        return true;
+    cpu->block = block;
+    cpu->rip = rip;
+    cpu->budget -= rest;
+    return false;
+}
+
+#define EVENT()                                                                                    \
+    do {                                                                                           \
+        if (may_batch(cpu) && event(cpu, i))                                                       \
+            return NULL;                                                                           \
+    } while (0)
 
 static uint32_t input(struct vcpu *cpu, const struct insn *i, uint16_t port)
 {
@@ -70,6 +111,7 @@ OP(in)
 {
     uint16_t port = port_of(cpu, i);
     check_permission(cpu, i, port);
+    EVENT();
     uint32_t value = input(cpu, i, port);
     if (i->aux == 1)
         REG8(offsetof(struct vcpu, r[RAX])) = (uint8_t)value;
@@ -85,6 +127,7 @@ OP(out)
 {
     uint16_t port = port_of(cpu, i);
     check_permission(cpu, i, port);
+    EVENT();
     output(cpu, i, port, accumulator(cpu, i->aux));
     return insn_leave(cpu, i, insn_next_rip(cpu, i));
 }
@@ -173,6 +216,7 @@ OP(ins)
     check_permission(cpu, i, port); /* even if there is nothing left to do */
     if (repeated_out(cpu, i))
         return insn_leave(cpu, i, insn_next_rip(cpu, i));
+    EVENT();
     uint64_t address = string_address(cpu, i, true);
     probe_write(cpu, i, address, i->aux); /* a fault must not lose what the device gave */
     store(cpu, i, address, i->aux, input(cpu, i, port));
@@ -185,6 +229,7 @@ OP(outs)
     check_permission(cpu, i, port); /* even if there is nothing left to do */
     if (repeated_out(cpu, i))
         return insn_leave(cpu, i, insn_next_rip(cpu, i));
+    EVENT();
     uint32_t value = (uint32_t)load(cpu, i, string_address(cpu, i, false), i->aux);
     output(cpu, i, port, value);
     return insn_leave(cpu, i, advance(cpu, i));

@@ -276,6 +276,16 @@ static void model_pit(struct trial *t)
     pit->version += pit->step;
 }
 
+static void model_cmos(struct trial *t)
+{
+    const struct pv_state *s = state_of(t);
+    uint16_t known = s->cmos[s->port_out[PV_CMOS_INDEX_PORT].value & 0x7f];
+    if (known >> 8)
+        set_al(t, (uint8_t)known);
+    else
+        t->native = true;
+}
+
 void model_in(struct trial *t)
 {
     uint16_t port = port_of(t);
@@ -284,6 +294,8 @@ void model_in(struct trial *t)
         t->native = true;
     else if (entry.kind == PV_PORT_IN_VALUE)
         set_al(t, entry.value);
+    else if (entry.kind == PV_PORT_IN_CMOS)
+        model_cmos(t);
     else
         model_pit(t);
 }
@@ -333,6 +345,17 @@ void model_out(struct trial *t)
         entry->value = byte;
 }
 
+void model_wrmsr(struct trial *t)
+{
+    struct pv_deadline *deadline = &state_of(t)->deadline;
+    const uint64_t *r = t->want.registers.r;
+    uint64_t value = r[RDX] << 32 | (uint32_t)r[RAX];
+    t->native = (uint32_t)r[RCX] != PV_MSR_TSC_DEADLINE || !value || value <= deadline->limit;
+    if ((uint32_t)r[RCX] != PV_MSR_TSC_DEADLINE || !value)
+        return;
+    deadline->posted = t->native ? 0 : value; /* taken back */
+}
+
 /* ---- random guests ---- */
 
 void random_memory(struct guest_memory *memory)
@@ -357,16 +380,22 @@ static void know_port(struct pv_state *s, uint16_t port, uint8_t al)
     struct pv_port *in = &s->port_in[port & 0xff], *out = &s->port_out[port & 0xff];
     if (code_random() & 7)
         in->negated = out->negated = (uint16_t)-port;
-    in->kind &= 1;
+    in->kind %= 3;
     out->kind &= 3;
     if (out->kind == PV_PORT_OUT_SAME && code_random() & 1)
         out->value = (uint8_t)-al;
 }
 
-void random_ports(struct guest *guest, uint16_t port)
+void random_device_state(struct guest *guest, uint16_t port)
 {
     struct pv_state *s = &guest->memory.state;
     uint64_t *r = guest->registers.r;
+    if (code_random() & 7)
+        r[RCX] = (r[RCX] & ~0xffffffffull) | PV_MSR_TSC_DEADLINE;
+    if (!(code_random() & 7))
+        r[RAX] &= ~0xffffffffull;
+    if (!(code_random() & 3))
+        r[RDX] &= ~0xffffffffull;
     if (!(code_random() & 15))
         r[RAX] &= ~0xffull;
     know_port(s, (uint16_t)r[RDX], (uint8_t)r[RAX]);
@@ -375,6 +404,12 @@ void random_ports(struct guest *guest, uint16_t port)
         s->pm.negated_port = -(uint32_t)(uint16_t)r[RDX];
     s->pit.scale >>= 8 + (code_random() & 15); /* at most some thousands of ticks in a run */
     s->pm.scale >>= 8 + (code_random() & 15);
+    for (unsigned n = 0; n < 128; n++)
+        s->cmos[n] &= code_random() & 1 ? 0xff : 0x1ff;
+    if (!(code_random() & 3))
+        s->deadline.limit >>= code_random() & 63;
+    if (!(code_random() & 7))
+        s->deadline.limit = (r[RDX] << 32 | (uint32_t)r[RAX]) - (code_random() & 1);
     s->ring_lock = !(code_random() & 7);
     s->ring_tail %= PV_RING_SLOTS;
     if (!(code_random() & 3))

@@ -50,11 +50,11 @@ model model_sgdt, model_sidt, model_sldt, model_str, model_smsw;
 model model_mov_from_segment, model_push_segment;
 model model_cpuid; /* leaves 0, 1, 4 and 0x80000000 are known; of 4 the subleaves 0 to 2 */
 model model_rdtsc, model_rdtscp, model_rdpid, model_xgetbv;
-model model_in, model_in_timer, model_out; /* the device fast paths */
+model model_in, model_in_timer, model_out, model_wrmsr; /* the device fast paths */
 
-/* Random, but possible; after registers are set: what is known of the port in DX and of `port`. */
+/* Random, but possible; after registers are set: what is known of the ports in DX and `port` and of the MSR. */
 void random_memory(struct guest_memory *memory);
-void random_ports(struct guest *guest, uint16_t port);
+void random_device_state(struct guest *guest, uint16_t port);
 
 struct pv_cpuid_answer known_cpuid(uint32_t leaf, uint32_t subleaf);
 

@@ -150,7 +150,7 @@ const struct instruction_row instruction_rows[] = {
     {"mwait", {"", "0f 01 c9", 0, SHAPE_PLAIN}, NULL},
     {"cpuid", {"", "0f a2", 0, SHAPE_PLAIN}, model_cpuid},
     {"rdmsr", {"", "0f 32", 0, SHAPE_PLAIN}, NULL},
-    {"wrmsr", {"", "0f 30", 0, SHAPE_PLAIN}, NULL},
+    {"wrmsr", {"", "0f 30", 0, SHAPE_PLAIN}, model_wrmsr},
     {"in", {"", "e4 60", 0, SHAPE_PLAIN}, model_in},
     {"in", {"", "e5 60", 0, SHAPE_PLAIN}, NULL},
     {"in", {"", "ec", 0, SHAPE_PLAIN}, model_in},

@@ -238,6 +238,7 @@ static void randomize(struct run *run, unsigned number)
     code_randomize(&guest->registers, top - 2 * (code_random() & 255));
     guest->registers.flags |= code_random() & (FLAG_NESTED | FLAG_ID);
     run->first_rsp = guest->registers.r[RSP];
+    random_device_state(guest, PORT);
     if (number & 1)
         guest->registers.flags |= FLAG_TRAP; /* stepped */
     if (number & 2)
@@ -246,7 +247,6 @@ static void randomize(struct run *run, unsigned number)
         guest->registers.r[RAX] &= 0xffffffff80000005ull;
         guest->registers.r[RCX] &= 0xffffffff00000003ull;
     }
-    random_ports(guest, PORT);
     const ZydisDecodedOperand *operand = memory_operand(&run->d.instruction, run->d.operands);
     if (operand)
         place_operand(run, &operand->mem,

@@ -369,7 +369,7 @@ static void test_D10_doorbells_ring_with_the_routines_index(void **state)
     static const enum pv_form forms[] = {PV_FORM_JUMP, PV_FORM_CALL, PV_FORM_BREAK};
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         load_patched(forms[i]);
-        check_doorbell("write_msr", PV_KIND_WRMSR, 6);
+        check_doorbell("read_port", PV_KIND_IN, 6);
         check_doorbell("write_port", PV_KIND_OUT, 7);
         const struct pv_routine *port = &guest.routines[patched_routine_of("write_port")];
         assert_int_equal(PV_OPERAND_PORT(port->operand), 0x80);

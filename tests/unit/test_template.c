@@ -341,7 +341,7 @@ static void test_D7_template_is_retrieved_by_instruction_form(void **state)
     (void)state;
     static const char *const forms[][2] = {{"0f a2", "cpuid_table"},
                                            {"0f 32", "rdmsr_table"},
-                                           {"0f 30", "wrmsr_doorbell"},
+                                           {"0f 30", "wrmsr_posted"},
                                            {"e4 60", "in_table_immediate"},
                                            {"ec", "in_table"},
                                            {"ed", "in_timer"},
