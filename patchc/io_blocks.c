@@ -11,10 +11,13 @@
 /* Instructions from one IO instruction to the next. What is farther is cold code (messages, error
  * paths), which would make hashes long and more likely to differ; a runtime's own scan, which
  * knows the targets, looks farther. */
-#define STATIC_GAP 40u
+#define STATIC_GAP 24u
 
 /* A table that is larger would say more of the image than of its IO. */
 #define BLOCKS_MAX 65536u
+
+/* Bytes between two IO instructions of which the second may need no entry of its own. */
+#define BEHIND_MAX 64u
 
 struct search {
     struct io_guest guest;
@@ -43,47 +46,6 @@ static void search_close(struct search *s)
     io_guest_close(&s->guest);
 }
 
-static int scan_key(struct search *s, uint64_t key, struct error *err)
-{
-    if (s->count == s->room) {
-        size_t room = s->room ? 2 * s->room : 256;
-        struct io_block *grown = realloc(s->blocks, room * sizeof *grown);
-        if (!grown)
-            return fail(err, EXIT_IO, "%s: out of memory", s->guest.plan->image->name);
-        s->blocks = grown;
-        s->room = room;
-    }
-    if (s->count < BLOCKS_MAX &&
-        io_scan(s->scanner, &s->code, &s->extent, key, &s->blocks[s->count]) == IO_SCAN_BLOCK)
-        s->count++;
-    return 0;
-}
-
-static int compare_keys(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-/* Scans from every IO instruction; with `moved`, from where patching has put it. */
-static int scan_all(struct search *s, const struct build_result *result, bool moved,
-                    struct error *err)
-{
-    uint64_t *keys = malloc((result->io_count + 1) * sizeof *keys);
-    int status = 0;
-    if (!keys)
-        return fail(err, EXIT_IO, "%s: out of memory", result->image.name);
-    for (size_t i = 0; i < result->io_count; i++)
-        keys[i] =
-            moved ? plan_moved(s->guest.plan, result->io_addresses[i]) : result->io_addresses[i];
-    qsort(keys, result->io_count, sizeof *keys, compare_keys);
-    for (size_t i = 0; i < result->io_count && !status; i++)
-        if (i == 0 || keys[i] != keys[i - 1])
-            status = scan_key(s, keys[i], err);
-    free(keys);
-    return status;
-}
-
 static bool block_covers(const struct io_block *block, uint64_t address)
 {
     int64_t offset = (int64_t)(address - block->key);
@@ -92,6 +54,88 @@ static bool block_covers(const struct io_block *block, uint64_t address)
             offset - block->ranges[k].offset < block->ranges[k].size)
             return true;
     return false;
+}
+
+/* Room for one more block at s->blocks[s->count]. */
+static int make_room(struct search *s, struct error *err)
+{
+    if (s->count < s->room)
+        return 0;
+    size_t room = s->room ? 2 * s->room : 256;
+    struct io_block *grown = realloc(s->blocks, room * sizeof *grown);
+    if (!grown)
+        return fail(err, EXIT_IO, "%s: out of memory", s->guest.plan->image->name);
+    s->blocks = grown;
+    s->room = room;
+    return 0;
+}
+
+/* Can `address` be reached only by falling from `from`, an IO instruction shortly before it? Then an
+ * event there begins a block only where another one was interrupted. */
+static bool only_behind(const struct plan *plan, uint64_t from, uint64_t address)
+{
+    if (address - from > BEHIND_MAX)
+        return false;
+    for (uint64_t at = from + 1; at <= address; at++)
+        if (code_is_target(plan->code, at))
+            return false;
+    return true;
+}
+
+static int compare_addresses(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Scans from the IO instructions, in the order of the original; with `moved`, from where patching
+ * has put them. */
+static int scan_all(struct search *s, const struct build_result *result, bool moved,
+                    struct error *err)
+{
+    const struct plan *plan = s->guest.plan;
+    uint64_t *io = result->io_addresses;
+    qsort(io, result->io_count, sizeof *io, compare_addresses);
+    for (size_t i = 0; i < result->io_count && s->count < BLOCKS_MAX; i++) {
+        uint64_t key = moved ? plan_moved(plan, io[i]) : io[i];
+        if (i > 0 && s->count && only_behind(plan, io[i - 1], io[i]) &&
+            block_covers(&s->blocks[s->count - 1], key))
+            continue;
+        if (make_room(s, err))
+            return -1;
+        s->count +=
+            io_scan(s->scanner, &s->code, &s->extent, key, &s->blocks[s->count]) == IO_SCAN_BLOCK;
+    }
+    return 0;
+}
+
+struct order {
+    uint64_t key;
+    size_t index;
+};
+
+/* Sorts the blocks by key: patching moves them far apart. */
+static int sort_blocks(struct search *s, struct error *err)
+{
+    struct order *order = malloc((s->count + 1) * sizeof *order);
+    struct io_block *sorted = malloc((s->count + 1) * sizeof *sorted);
+    size_t count = 0;
+    if (!order || !sorted) {
+        free(order);
+        free(sorted);
+        return fail(err, EXIT_IO, "%s: out of memory", s->guest.plan->image->name);
+    }
+    for (size_t i = 0; i < s->count; i++)
+        order[i] = (struct order){s->blocks[i].key, i};
+    qsort(order, s->count, sizeof *order, compare_addresses); /* by its first member */
+    for (size_t i = 0; i < s->count; i++)
+        if (i == 0 || order[i].key != order[i - 1].key)
+            sorted[count++] = s->blocks[order[i].index];
+    free(order);
+    free(s->blocks);
+    s->blocks = sorted;
+    s->count = count;
+    return 0;
 }
 
 static bool covered(const struct search *s, uint64_t address)
@@ -134,7 +178,7 @@ int io_blocks_find(const struct plan *plan, const struct output_bytes *out,
         return 0;
     int status = search_open(&s, plan, out, err);
     if (!status)
-        status = scan_all(&s, result, true, err);
+        status = scan_all(&s, result, true, err) || sort_blocks(&s, err) ? -1 : 0;
     for (size_t i = 0; !status && i < result->site_count; i++) {
         struct site *site = &result->sites[i];
         if (site->status == STATUS_BLOCK && !covered(&s, plan_moved(plan, site->address))) {

@@ -233,14 +233,21 @@ static const struct atom *atom_at(const struct io_guest *g, const struct io_tram
                                   uint64_t address, uint64_t *copy, uint32_t *size)
 {
     const struct patch *patch = t->patch;
-    for (uint32_t k = 0; k < patch->atom_count; k++) {
-        const struct atom *atom = &patch->atoms[k];
-        *copy = t->start + atom->offset + (atom->site >= 0 ? EMIT_LINK_SIZE : 0);
-        *size = emit_size(g->plan, patch, k);
-        if (address >= t->start + atom->offset && address < *copy + *size)
-            return atom;
+    const struct atom *atom = NULL;
+    uint64_t end = 0;
+    for (uint32_t k = patch->atom_count; k-- > 0;) {
+        const struct atom *a = &patch->atoms[k];
+        if (a->kind == ATOM_PADDING)
+            continue;
+        if (address >= t->start + a->offset) {
+            atom = a;
+            *copy = t->start + a->offset + (a->site >= 0 ? EMIT_LINK_SIZE : 0);
+            *size = end ? (uint32_t)(end - *copy) : emit_size(g->plan, patch, k);
+            break;
+        }
+        end = t->start + a->offset;
     }
-    return NULL;
+    return atom && address < *copy + *size ? atom : NULL;
 }
 
 static uint32_t atom_bits(const struct io_guest *g, uint64_t *const *map, const struct atom *atom)

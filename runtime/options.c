@@ -49,6 +49,9 @@ static const struct option_row rows[] = {
      "link every routine, even where that does not pay"},
     {0, "deterministic", NULL, OPTION_FLAG, CONFIG(deterministic),
      "same guest time in every run, no waiting"},
+    {0, "gdb", "WHERE", OPTION_STRING, CONFIG(gdb),
+     "let gdb attach at [HOST:]PORT or unix:PATH; the guest waits"},
+    {0, "gdb-nowait", NULL, OPTION_FLAG, CONFIG(gdb_nowait), "the guest does not wait for gdb"},
     {0, "io-blocks", "MODE", OPTION_IO_BLOCKS, CONFIG(io_blocks),
      "IO instructions that share an exit: off, table, scan, auto (auto)"},
     {0, "io-extent", "POLICY", OPTION_IO_EXTENT, CONFIG(io_extent),
@@ -229,6 +232,8 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
         return fail(err, HVRUN_USAGE,
                     argc == optind ? "no KERNEL given; see 'hvrun --help'"
                                    : "one KERNEL only; see 'hvrun --help'");
+    if (options->config.gdb_nowait && !options->config.gdb)
+        return fail(err, HVRUN_USAGE, "--gdb-nowait: only together with --gdb");
     options->config.kernel = argv[optind];
     return 0;
 }

@@ -57,6 +57,8 @@ void stats_exit(struct stats *stats, enum exit_kind kind, uint64_t rip);
 int stats_check(const char *path, struct error *err);
 /* Writes the JSON whole or not at all. 0, or -1 with *err. */
 int stats_write(const struct vm *vm, const char *path, struct error *err);
+/* Exits by reason, and the ten guest symbols that most came from (image may be NULL); `before` stands before each line. */
+void stats_exits(const struct vm *vm, const struct image *image, const char *before, FILE *stream);
 /* The human summary: times, exits by reason, the ten hottest guest symbols (image may be NULL). */
 void stats_summary(const struct vm *vm, const struct image *image, FILE *stream);
 
