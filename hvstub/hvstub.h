@@ -28,12 +28,17 @@
 /* Device fast paths (struct pv_port). */
 #define PV_PORT_IN_VALUE    0
 #define PV_PORT_IN_PIT      1
+#define PV_PORT_IN_CMOS     2
 #define PV_PORT_OUT_POSTED  0
 #define PV_PORT_OUT_SAME    1
 #define PV_PORT_OUT_NOTHING 2
 #define PV_PORT_OUT_KEPT    3
 #define PV_PORT_VALUE       2 /* offset in struct pv_port */
 #define PV_RING_SLOTS       1024
+#define PV_CMOS_INDEX_PORT  0x70
+
+/* The one MSR that has a place in the state page. */
+#define PV_MSR_TSC_DEADLINE 0x6e0
 
 #ifndef __ASSEMBLER__
 
@@ -41,7 +46,7 @@
 
 #define PV_NOTE_NAME    "Patchvisor" /* 11 bytes with its NUL */
 #define PV_NOTE_TYPE    0x5056u /* not 18: QEMU takes any note of that type for the PVH entry */
-#define PV_ABI_VERSION  2u
+#define PV_ABI_VERSION  3u
 #define PV_HEADER_MAGIC "PVSTUB\r\n" /* 8 bytes, no NUL */
 
 /* pv_note.flags */
@@ -369,6 +374,8 @@ struct pv_msr_table { /* 64-byte aligned */
  * that plus `negated` is 0 in 16 bits. An entry is read with one 32-bit load. All else is native.
  *   IN    PV_PORT_IN_VALUE    gives `value`
  *         PV_PORT_IN_PIT      the counter in pv_state.pit
+ *         PV_PORT_IN_CMOS     the low byte of pv_state.cmos[n], where n are the low seven bits of
+ *                             port_out[PV_CMOS_INDEX_PORT].value, if the high byte is not 0
  *   OUT   PV_PORT_OUT_POSTED  the byte goes to the ring: the device would only send it
  *         PV_PORT_OUT_SAME    writing the byte whose negative is `value` would change nothing
  *         PV_PORT_OUT_NOTHING no byte would
@@ -402,6 +409,18 @@ struct pv_counter {
     uint32_t negated_port;
 };
 
+/* The deadline of the local APIC's timer, IA32_TSC_DEADLINE, of the vCPU that runs. A host that looks at this page from
+ * time to time (before any other access to a device, and when the guest stops running) gives in `limit` the
+ * time-stamp counter by which it will have looked: a later deadline need not be told before that. The
+ * guest puts such a one, which is not 0, into `posted`; the host takes it, leaves 0, and does as if it had been written
+ * to the MSR. All others are native. So that none is lost if the host looks, and sets a new limit, between any
+ * two instructions, the guest compares after it has posted; if the deadline was too early it takes it
+ * back (XCHG), and goes native only if it got it. A limit of ~0 says that this is not offered. */
+struct pv_deadline {
+    uint64_t posted;
+    uint64_t limit;
+};
+
 /* State in guest memory. Per vCPU where PV_ROUTINE_DEPRIVILEGED routines are active: the runtime maps a
  * page of its own there for each vCPU. Else all vCPUs share it, and only the device fast paths are used. Offset 0..63 of the page that holds it is never used by the stub
  * (Linux' .data_nosave keeps in_suspend there).
@@ -428,6 +447,8 @@ struct pv_state {
 
     struct pv_port port_in[256], port_out[256];
     struct pv_counter pit, pm;
+    struct pv_deadline deadline;
+    uint16_t cmos[128];
     uint16_t ring_tail; /* the guest's next slot */
     uint8_t ring_lock;
     uint8_t reserved1[5];

@@ -77,6 +77,12 @@ static void after(const struct bus *bus, uint16_t port)
         bus->after(bus->context, port);
 }
 
+static void after_mmio(const struct bus *bus)
+{
+    if (bus->after_mmio)
+        bus->after_mmio(bus->context);
+}
+
 /* ---- ports ---- */
 bool bus_reads_ones(const struct bus *bus, uint16_t port)
 {
@@ -172,11 +178,14 @@ static void write_mmio(const struct bus *bus, uint64_t physical, unsigned width,
 uint64_t bus_read(struct bus *bus, uint64_t physical, unsigned width)
 {
     before(bus);
-    return read_mmio(bus, physical, width);
+    uint64_t value = read_mmio(bus, physical, width);
+    after_mmio(bus);
+    return value;
 }
 
 void bus_write(struct bus *bus, uint64_t physical, unsigned width, uint64_t value)
 {
     before(bus);
     write_mmio(bus, physical, width, value);
+    after_mmio(bus);
 }

@@ -30,10 +30,11 @@ struct bus {
     unsigned mmio_windows;
     uint8_t port_owner[65536]; /* index in ports + 1; 0 = nobody */
 
-    /* Called before an access, and after one to a port; may be NULL. For the stub of a patched guest, which does
+    /* Called before and after an access; may be NULL. For the stub of a patched guest, which does
      * part of the devices' work in the guest. */
     void (*before)(void *context);
     void (*after)(void *context, uint16_t port);
+    void (*after_mmio)(void *context);
     void *context;
 };
 

@@ -74,5 +74,7 @@ void lapic_init(struct vcpu *vcpu);   /* INIT: to power-on values but the id and
 /* IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC range 0x800-0x8ff. 0 done; 1 not an APIC MSR; -1 #GP. */
 int lapic_read_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value);
 int lapic_write_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value);
+/* Whether a write to IA32_TSC_DEADLINE is heeded. */
+bool lapic_takes_deadlines(const struct vcpu *vcpu);
 
 #endif

@@ -3,14 +3,15 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-#include "runtime/kvmclock.h"
+#include "hvstub/hvstub.h"
 #include "runtime/cpuid.h"
 #include "runtime/interrupts.h"
+#include "runtime/kvmclock.h"
 #include "runtime/soft/tlb.h"
 #include "runtime/stub_devices.h"
 #include "runtime/vm.h"
 
-#define MSR_TSC_DEADLINE 0x6e0u
+#define MSR_TSC_DEADLINE PV_MSR_TSC_DEADLINE
 
 /* What a row does. A row without `write` is read-only unless `writable` has bits; one without `read`
  * gives the field, or `value` if it has no field. */
@@ -40,18 +41,31 @@ static bool read_tsc(struct vcpu *cpu, uint32_t msr, uint64_t *value)
     return true;
 }
 
+/* What a patched guest has left in its state page comes first, and what it finds there follows. */
+static void take_posted(const struct vcpu *cpu)
+{
+    if (cpu->vm->stub)
+        stub_devices_take(cpu->vm);
+}
+
+static void show_change(const struct vcpu *cpu)
+{
+    if (cpu->vm->stub)
+        stub_devices_changed(cpu->vm);
+}
+
 /* The counter and IA32_TSC_ADJUST are both 0 at reset and each write to one moves the other by as much
  * (SDM 3B 18.17.3): the offset is the adjustment. A deadline that waits is one of the new counter. */
 static bool set_tsc_offset(struct vcpu *cpu, uint64_t offset)
 {
     uint64_t deadline = 0;
+    take_posted(cpu);
     bool armed = lapic_read_msr(cpu, MSR_TSC_DEADLINE, &deadline) == 0 && deadline != 0;
     cpu->tsc_offset = offset;
     if (armed)
         lapic_write_msr(cpu, MSR_TSC_DEADLINE, deadline);
     kvmclock_tsc_changed(cpu);
-    if (cpu->vm->stub)
-        stub_devices_changed(cpu->vm);
+    show_change(cpu);
     return true;
 }
 
@@ -172,12 +186,16 @@ static bool write_misc_enable(struct vcpu *cpu, uint32_t msr, uint64_t value)
 /* ---- those that the local APIC keeps ---- */
 static bool read_apic(struct vcpu *cpu, uint32_t msr, uint64_t *value)
 {
+    take_posted(cpu);
     return lapic_read_msr(cpu, msr, value) == 0;
 }
 
 static bool write_apic(struct vcpu *cpu, uint32_t msr, uint64_t value)
 {
-    return lapic_write_msr(cpu, msr, value) == 0;
+    take_posted(cpu);
+    bool done = lapic_write_msr(cpu, msr, value) == 0;
+    show_change(cpu);
+    return done;
 }
 
 /* ---- the table, sorted ---- */
@@ -189,6 +207,10 @@ static bool write_apic(struct vcpu *cpu, uint32_t msr, uint64_t value)
 
 static const struct msr_row rows[] = {
     {0x10, 0x10, .read = read_tsc, .write = write_tsc, ALL},
+    {MSR_KVM_OLD_WALL_CLOCK, MSR_KVM_OLD_WALL_CLOCK, FIELD(kvm_wall_clock),
+     .write = kvmclock_write_msr, ALL},
+    {MSR_KVM_OLD_SYSTEM_TIME, MSR_KVM_OLD_SYSTEM_TIME, FIELD(kvm_system_time),
+     .write = kvmclock_write_msr, ALL},
     {0x1b, 0x1b, .read = read_apic, .write = write_apic, ALL},
     {0x3b, 0x3b, FIELD(tsc_offset), .feature = FEATURE_TSC_ADJUST, .write = write_tsc_adjust, ALL},
     {0x8b, 0x8b, .constant = true, .ignored = true},                /* microcode: none */

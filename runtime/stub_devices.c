@@ -1,7 +1,7 @@
 /* Device fast paths (hvstub.h, struct pv_port): the part of the devices' work that a patched guest does by itself.
  *
  * What the state page offers is worked out anew whenever a device may have changed: after a port access and
- * between slices. It offers only what is exact until then. Guest and host take turns on one thread, so there is no
+ * before each slice. It offers only what is exact until then. Guest and host take turns on one thread, so there is no
  * other moment to think of. Of what stands in the page only the ring's bytes and one bit of a counter are read;
  * the guest may have written anything there, and harms but itself. */
 #include "runtime/stub_devices.h"
@@ -22,6 +22,8 @@
 /* A counter's base is moved on after this time, in ns. Its scale is rounded up in the 64th bit, which is exact for
  * 18 seconds: up to there the sum stays below the next 10^-9 of a tick. */
 #define BASE_AGE (8 * SECOND)
+/* A slice may run on for so long, in ns: to the end of a block. */
+#define OVERRUN 1000
 
 /* ---- the tables ---- */
 /* An entry that no port's look-up takes: of a port whose low byte is another. */
@@ -89,7 +91,15 @@ static void show_pic(struct vm *vm, struct stub_devices *d)
 /* The guest leaves the index in the entry: in `port_out`, which is the guest's own. */
 static void show_rtc(struct vm *vm, struct stub_devices *d)
 {
+    uint16_t cmos[MC146818_REGISTERS];
     put_out(d, true, MC146818_INDEX_PORT, mc146818_index(vm->mc146818), PV_PORT_OUT_KEPT);
+    put_in(d, true, MC146818_INDEX_PORT + 1, 0, PV_PORT_IN_CMOS);
+    mc146818_fast(vm->mc146818, d->until + OVERRUN, cmos);
+    if (memcmp(cmos, d->cmos, sizeof cmos) == 0)
+        return;
+    memcpy(d->cmos, cmos, sizeof cmos);
+    memcpy(d->state->cmos, cmos, sizeof cmos);
+    d->changed = true;
 }
 
 static void take_rtc(struct vm *vm, struct stub_devices *d)
@@ -189,6 +199,30 @@ static void take_pit(struct vm *vm, struct stub_devices *d)
         i8254_set_high(vm->i8254, d->pit_channel, version & 1);
 }
 
+/* ---- the APIC timer's deadline ---- */
+/* The limit is the end of the slice: then the host looks. */
+static void show_deadline(struct vm *vm, struct stub_devices *d)
+{
+    uint64_t limit = UINT64_MAX;
+    (void)vm;
+    if (d->owner && lapic_takes_deadlines(d->owner))
+        limit = d->until + d->owner->tsc_offset;
+    if (limit == d->limit)
+        return;
+    d->limit = d->state->deadline.limit = limit;
+    d->changed = true;
+}
+
+static void take_deadline(struct stub_devices *d)
+{
+    uint64_t deadline = d->state->deadline.posted;
+    if (!deadline || d->limit == UINT64_MAX)
+        return;
+    d->state->deadline.posted = 0;
+    d->changed = true;
+    lapic_write_msr(d->owner, PV_MSR_TSC_DEADLINE, deadline);
+}
+
 /* ---- the ring ---- */
 static void drain(struct vm *vm, struct stub_devices *d)
 {
@@ -222,6 +256,7 @@ static void take(struct vm *vm, struct stub_devices *d)
     drain(vm, d);
     take_pit(vm, d);
     take_rtc(vm, d);
+    take_deadline(d);
 }
 
 static void show(struct vm *vm, struct stub_devices *d)
@@ -231,6 +266,7 @@ static void show(struct vm *vm, struct stub_devices *d)
     show_rtc(vm, d);
     show_pit(vm, d);
     show_pm_timer(vm, d);
+    show_deadline(vm, d);
     tell_memory(vm, d);
 }
 
@@ -258,6 +294,13 @@ static void after_access(void *context, uint16_t port)
     show(vm, &vm->stub->devices);
 }
 
+/* Of what is mapped to memory, the APIC alone is shown. */
+static void after_mmio(void *context)
+{
+    struct vm *vm = context;
+    show_deadline(vm, &vm->stub->devices);
+}
+
 void stub_devices_start(struct vm *vm)
 {
     struct stub *stub = vm->stub;
@@ -267,6 +310,9 @@ void stub_devices_start(struct vm *vm)
     d->state = (void *)memory_at(&vm->memory, stub->state_physical, sizeof *d->state);
     memset(d->state->ring, 0, sizeof d->state->ring);
     d->state->ring_tail = d->state->ring_lock = 0;
+    d->limit = d->state->deadline.limit = UINT64_MAX;
+    d->state->deadline.posted = 0;
+    memset(d->state->cmos, 0, sizeof d->state->cmos);
     for (unsigned place = 0; place < 256; place++) {
         d->in[place] = d->state->port_in[place] = no_port(place);
         d->out[place] = d->state->port_out[place] = no_port(place);
@@ -274,19 +320,29 @@ void stub_devices_start(struct vm *vm)
     d->changed = true;
     vm->bus.before = before_access;
     vm->bus.after = after_access;
+    vm->bus.after_mmio = after_mmio;
     vm->bus.context = vm;
     show(vm, d);
 }
 
-void stub_devices_slice(struct vm *vm)
+void stub_devices_begin(struct vcpu *cpu, uint64_t length)
 {
+    struct vm *vm = cpu->vm;
     struct stub_devices *d = &vm->stub->devices;
     if (!d->state)
         return;
     take(vm, d);
     d->quiet = !d->sent;
     d->sent = false;
+    d->owner = cpu;
+    d->until = clock_now(&vm->clock) + length;
     show(vm, d);
+}
+
+void stub_devices_take(struct vm *vm)
+{
+    if (vm->stub->devices.state)
+        take(vm, &vm->stub->devices);
 }
 
 void stub_devices_changed(struct vm *vm)

@@ -7,6 +7,7 @@
 
 #include "hvstub/hvstub.h"
 
+struct vcpu;
 struct vm;
 
 struct stub_devices {
@@ -14,6 +15,10 @@ struct stub_devices {
     /* what the state page was last given */
     struct pv_port in[256], out[256];
     struct pv_counter pit, pm;
+    uint16_t cmos[128];
+    uint64_t limit;             /* of deadlines */
+    struct vcpu *owner;         /* whose deadline it is: the vCPU that runs, or ran last */
+    uint64_t until;             /* guest time in ns when its slice ends */
     uint64_t pit_base, pm_base; /* guest time in ns */
     unsigned pit_channel;
     bool pit_alternates; /* the guest's reads of it take low and high byte in turn */
@@ -27,10 +32,13 @@ struct stub_devices {
  * what the guest has left there. */
 void stub_devices_start(struct vm *vm);
 
-/* Between slices, and when the run ends: takes what the guest has left, and shows what devices have become meanwhile. */
-void stub_devices_slice(struct vm *vm);
+/* Before a vCPU runs for so many ns of guest time at most: shows it what devices have become. */
+void stub_devices_begin(struct vcpu *cpu, uint64_t length);
 
-/* Something that devices do not know of has changed: a time-stamp counter. */
+/* Takes what the guest has left: when a vCPU has run, and before anything looks at a device or its APIC but by the bus. */
+void stub_devices_take(struct vm *vm);
+
+/* Something that the bus does not know of has changed: a time-stamp counter, an APIC. */
 void stub_devices_changed(struct vm *vm);
 
 #endif

@@ -143,6 +143,8 @@ enum {
 #define DR6_BT 0x8000ull /* task switch */
 #define DR7_GD 0x2000ull
 
+#define DEBUGCTL_BTF 0x2ull /* TF traps behind branches only */
+
 #define PF_PRESENT  1u
 #define PF_WRITE    2u
 #define PF_USER     4u
@@ -162,11 +164,15 @@ struct fpu {
 enum activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_FOR_SIPI };
 
 /* vcpu.events: what waits between instructions */
-#define VCPU_EVENT_INTERRUPT 1u /* the local APIC has one that its priority lets in */
-#define VCPU_EVENT_NMI       2u
-#define VCPU_EVENT_INIT      4u
-#define VCPU_EVENT_SIPI      8u /* vector in vcpu.sipi_vector */
-#define VCPU_EVENT_SMI       16u
+#define VCPU_EVENT_INTERRUPT     1u /* the local APIC has one that its priority lets in */
+#define VCPU_EVENT_NMI           2u
+#define VCPU_EVENT_INIT          4u
+#define VCPU_EVENT_SIPI          8u /* vector in vcpu.sipi_vector */
+#define VCPU_EVENT_SMI           16u
+#define VCPU_EVENT_MACHINE_CHECK 32u
+
+/* Why a debugger's breakpoint or watchpoint stops this vCPU (breakpoints.h): vcpu.stop. */
+enum stop_kind { STOP_NONE, STOP_SOFTWARE, STOP_HARDWARE, STOP_WRITE, STOP_READ, STOP_ACCESS };
 
 #define SHADOW_STI   1u /* vcpu.shadow: blocking until the next instruction is done */
 #define SHADOW_MOVSS 2u
@@ -193,6 +199,16 @@ struct tlb_entry {
     uintptr_t addend;            /* host address = linear address + addend */
 };
 
+/* Entries whose slot another page took: two pages that share one and are used in turn would else cost a walk each time. */
+#define TLB_VICTIMS 8u
+struct tlb_victims {
+    uint64_t key[TLB_VICTIMS]; /* linear page | enum tlb_mode | TLB_VICTIM, or 0 */
+    struct tlb_entry entry[TLB_VICTIMS];
+    bool global[TLB_VICTIMS];
+    unsigned next; /* the one to replace, modulo TLB_VICTIMS */
+};
+#define TLB_VICTIM 4u
+
 /* vcpu.jump_key: what a block depends on besides its address. In bits 48-54, where canonical addresses
  * do not differ from bit 47: RIP ^ key names both. One of the CODE bits is always set, so that a
  * zeroed jump cache hits nothing. */
@@ -203,6 +219,8 @@ struct tlb_entry {
 #define JUMP_KEY_LONG      (1ull << 52) /* EFER.LMA: compatibility mode differs from legacy mode */
 #define JUMP_KEY_USER      (1ull << 53) /* CPL 3: other pages may be fetched from */
 #define JUMP_KEY_PROTECTED (1ull << 54) /* CR0.PE and not virtual-8086 mode */
+/* No block has this one: while it is in force, every branch comes back to whoever runs the code. */
+#define JUMP_KEY_NOWHERE (JUMP_KEY_CODE16 | JUMP_KEY_CODE32 | JUMP_KEY_CODE64)
 
 #define JUMP_CACHE_ENTRIES 4096u
 #define JUMP_PAGES         1024u
@@ -267,20 +285,30 @@ struct vcpu {
     /* the exception on its way: set by cpu_raise before it unwinds */
     struct {
         int vector;               /* -1 = none */
-        bool has_error, software; /* software: INT n, INT3, INTO: RIP is past the instruction */
+        bool has_error;
         uint32_t error;
         uint64_t cr2; /* #PF: goes to CR2 on delivery */
         uint64_t dr6; /* #DB: bits to set */
     } fault;
 
+    struct {
+        enum stop_kind kind; /* as long as it is set the vCPU executes nothing more in a slice */
+        uint64_t address;    /* guest-linear */
+    } stop;
+
     struct vm *vm;
     struct lapic *lapic;
+    struct vmcs *vmcs; /* the VM control structure, or NULL (vmcs.h) */
+    /* Instructions must be executed one by one, each with its own event: the vCPU is stepped, or there are breakpoints,
+     * watchpoints or exiting controls. Whoever does several at once (IO blocks) asks here and does one. */
+    bool unbatched;
     jmp_buf unwind; /* the engine's loop: cpu_raise jumps here */
 
     /* ---- soft engine: caches ---- */
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];
     /* Entries in use, so that a flush touches no others; those of global pages stand in the second. */
     uint64_t tlb_local[TLB_MODES][TLB_ENTRIES / 64], tlb_global[TLB_MODES][TLB_ENTRIES / 64];
+    struct tlb_victims victims; /* any flush drops them all */
     /* Where parts of large pages may be in the TLB, in the lower and in the upper half of the addresses: bit = low 6
      * bits of linear >> 21 (2 MiB) or >> 30 (larger). */
     uint64_t tlb_large[2], tlb_huge[2];

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "runtime/console.h"
+#include "runtime/io_dispatcher.h"
 #include "runtime/stub.h"
 #include "runtime/vcpu.h"
 #include "runtime/vm.h"
@@ -59,7 +60,8 @@ int vm_create(struct vm *vm, struct error *err)
 
 void vm_destroy(struct vm *vm)
 {
-    console_close(vm); /* its thread wakes the VM */
+    console_close(vm);    /* its thread wakes the VM */
+    io_blocks_detach(vm); /* before the engine goes, whose cache it watches */
     if (vm->engine)
         vm->engine->destroy(vm);
     vm->engine = NULL;

@@ -21,8 +21,9 @@ FUNCTION _start
     call third
     call narrow
     call other
-    call write_msr
+    call read_port
     call write_port
+    call write_byte
     call loop_cpuid
     call loop_empty
 1:  hlt
@@ -78,19 +79,27 @@ FUNCTION other
     ret
 END other
 
-FUNCTION write_msr
-    wrmsr
+FUNCTION read_port
+    in %dx, %ax
     mov %r8, %r9
     mov $6, %r12d
     ret
-END write_msr
+END read_port
 
 FUNCTION write_port
-    out %al, $0x80
+    out %eax, $0x80
     mov %r8, %r9
     mov $7, %r12d
     ret
 END write_port
+
+/* Bytes have the device fast paths. */
+FUNCTION write_byte
+    out %al, $0x80
+    mov %r8, %r9
+    mov $8, %r12d
+    ret
+END write_byte
 
 /* R8 times CPUID leaf 0. AND, unlike XOR, waits for the register: the answers' latency counts. */
 FUNCTION loop_cpuid

@@ -1,5 +1,5 @@
-/* IN. A byte from a port whose value the host keeps in the state page is answered there; so are the 8254's
- * count and the ACPI timer, worked out from the time-stamp counter. Else the host: port, width and DX are
+/* IN. A byte from a port whose value the host keeps in the state page is answered there; so are CMOS registers,
+ * and the 8254's count and the ACPI timer, worked out from the time-stamp counter. Else the host: port, width and DX are
  * in the operand word; it writes the pushed RAX. */
 #include "templates/template.inc"
 
@@ -48,7 +48,18 @@
 4:  bswap %eax                      /* AL: kind, AH: value */
     movzbl %al, %ecx
     jrcxz 5f
+    lea   -PV_PORT_IN_CMOS(%rcx), %ecx
+    jrcxz 7f
     READ_PIT 6f, 3b
+7:  movzbl PV_STATE_PORT_OUT + 4 * PV_CMOS_INDEX_PORT + PV_PORT_VALUE(%rip), %ecx
+    lea   (%rcx,%rcx), %ecx
+    movzbl %cl, %ecx                /* without the bit that masks NMIs */
+    lea   PV_STATE_CMOS(%rip), %rax
+    movzwl (%rax,%rcx), %eax
+    movzbl %ah, %ecx
+    jrcxz 3b                        /* not this register, or not now */
+    mov   %al, 8(%rsp)
+    jmp   6f
 5:  mov   %ah, 8(%rsp)
 6:  pop   %rcx
     pop   %rax

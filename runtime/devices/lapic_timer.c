@@ -171,3 +171,8 @@ void lapic_timer_set_deadline(struct lapic *l, uint64_t tsc)
     run(l, now);
     arm(l, now);
 }
+
+bool lapic_takes_deadlines(const struct vcpu *vcpu)
+{
+    return vcpu->lapic && mode(vcpu->lapic) == TIMER_TSC_DEADLINE;
+}

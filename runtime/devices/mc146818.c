@@ -43,7 +43,7 @@ enum {
     MEMORY_16M = 0x34, /* 2 bytes, 64 KiB from 16 MiB on */
     MEMORY_4G = 0x5b,  /* 3 bytes, 64 KiB from 4 GiB on */
     LAST_CPU = 0x5f,   /* number of processors - 1 */
-    REGISTERS = 128
+    REGISTERS = MC146818_REGISTERS
 };
 
 #define A_UIP     0x80
@@ -73,6 +73,7 @@ struct mc146818 {
     uint8_t index;
     int64_t seconds; /* since 1970-01-01, at guest time `second_began` */
     uint64_t second_began;
+    uint64_t shown;     /* 1 + second_began when registers were last made of it; 0: they must be */
     uint64_t periods;   /* of the periodic interrupt, up to which C_PERIOD is accounted for */
     bool level;         /* of the interrupt line */
     struct timer timer; /* next event that may interrupt */
@@ -286,6 +287,7 @@ static void write_control(struct mc146818 *rtc, uint8_t index, uint8_t value)
 
 static void write_register(struct mc146818 *rtc, uint8_t index, uint8_t value)
 {
+    rtc->shown = 0;
     update(rtc);
     if (index == REG_A || index == REG_B) {
         write_control(rtc, index, value);
@@ -311,6 +313,23 @@ void mc146818_set_index(void *device, uint8_t index)
 {
     struct mc146818 *rtc = device;
     rtc->index = index & (REGISTERS - 1); /* bit 7 masks NMIs on a PC */
+}
+
+/* The clock's registers and UIP stand still between an update and what announces the next one. The flags never do. */
+void mc146818_fast(void *device, uint64_t until, uint16_t known[MC146818_REGISTERS])
+{
+    struct mc146818 *rtc = device;
+    uint64_t now = guest_now(rtc);
+    bool still = held(rtc) || (now - rtc->second_began < SECOND &&
+                               until < rtc->second_began + SECOND - UIP_TIME);
+    if (still && !held(rtc) && rtc->shown != rtc->second_began + 1) {
+        registers_from_date(rtc);
+        rtc->shown = rtc->second_began + 1;
+    }
+    for (unsigned n = 0; n < REGISTERS; n++)
+        known[n] = n == REG_C || (!still && (is_clock((uint8_t)n) || n == REG_A))
+                       ? 0
+                       : (uint16_t)(MC146818_KNOWN | rtc->registers[n]);
 }
 
 static uint64_t mc146818_read(void *device, uint64_t offset, unsigned width)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "runtime/breakpoints.h"
 #include "runtime/console.h"
 #include "runtime/interrupts.h"
 #include "runtime/soft/access.h"
@@ -89,7 +90,9 @@ static void soft_unwound(struct vcpu *cpu)
     const struct insn *i = cpu->current;
     if (block && i >= block->insns && i < block->insns + block->count) {
         cpu->budget += block->count - i->position;
-        cpu->rip += cpu->fault.software ? (uint64_t)i->offset + i->length : i->offset;
+        cpu->rip += i->offset;
+        if (block->in_event) /* its jumps found no block */
+            vcpu_mode_changed(cpu);
     }
     cpu->block = NULL;
     cpu->link = NULL;
@@ -189,6 +192,15 @@ static uint64_t instruction_breakpoints(const struct vcpu *cpu)
 
 #define BREAKPOINTS_ENABLED(cpu) ((cpu)->dr[7] & 0xff)
 
+/* Does TF trap behind `i`, which began at `rip`? With DEBUGCTL.BTF only if it was a branch, and taken (SDM 3B 17.4.3):
+ * it leads elsewhere than to the next instruction, and is no string instruction that goes on. */
+static bool single_step_traps(const struct vcpu *cpu, const struct insn *i, uint64_t rip)
+{
+    if (!(cpu->debugctl & DEBUGCTL_BTF))
+        return true;
+    return cpu->rip != rip + i->length && !(cpu->rip == rip && i->flags & (INSN_REP | INSN_REPNE));
+}
+
 /* Executes one instruction with all that hangs on single instructions: shadows, RF, TF, breakpoints. */
 static void step_instruction(struct vcpu *cpu)
 {
@@ -197,7 +209,7 @@ static void step_instruction(struct vcpu *cpu)
         if (hits) {
             cpu->fault.dr6 = hits;
             cpu->fault.vector = EXC_DB;
-            cpu->fault.has_error = cpu->fault.software = false;
+            cpu->fault.has_error = false;
             event_deliver_fault(cpu);
             return;
         }
@@ -210,9 +222,11 @@ static void step_instruction(struct vcpu *cpu)
     cpu->withheld += saved;
     cpu->budget = 1;
     cpu->untrapped = false;
+    uint64_t rip = cpu->rip;
     run_block(cpu, block);
-    if (trap && !cpu->untrapped && !(cpu->shadow & SHADOW_MOVSS))
-        cpu->pending_db |= 0x4000; /* BS */
+    if (trap && !cpu->untrapped && !(cpu->shadow & SHADOW_MOVSS) &&
+        single_step_traps(cpu, block->insns, rip))
+        cpu->pending_db |= DR6_BS;
 }
 
 static bool needs_steps(const struct vcpu *cpu)
@@ -234,9 +248,16 @@ static void link_blocks(struct vcpu *cpu, struct block *block)
     cpu->link = NULL;
 }
 
+/* Instructions may be slow (decoding what was just written): who asked for the end does not wait for that of the slice. */
+static bool ends(const struct vm *vm)
+{
+    return vm->shutdown ||
+           unlikely(atomic_load_explicit(&vm->stop_request, memory_order_relaxed) != SHUTDOWN_NONE);
+}
+
 static void run_slice(struct vcpu *cpu)
 {
-    while (!cpu->vm->shutdown) {
+    while (!ends(cpu->vm) && cpu->stop.kind == STOP_NONE) {
         reclaim(cpu);
         if (cpu->budget <= 0 || !wakes(cpu))
             return;
@@ -249,6 +270,8 @@ static void run_slice(struct vcpu *cpu)
             return;
         if (unlikely(needs_steps(cpu))) {
             cpu->link = NULL;
+            if (cpu->vm->breakpoints && breakpoint_reached(cpu))
+                return;
             step_instruction(cpu);
             continue;
         }
@@ -258,6 +281,16 @@ static void run_slice(struct vcpu *cpu)
     }
 }
 
+static void finish(struct vcpu *cpu)
+{
+    struct soft *soft = cpu->vm->soft;
+    reclaim(cpu);
+    soft->executed += (uint64_t)(soft->slice - cpu->budget);
+    cpu->vm->running = NULL;
+    if (cpu->vm->stub)
+        stub_devices_take(cpu->vm);
+}
+
 void soft_run(struct vcpu *cpu, int64_t instructions)
 {
     struct soft *soft = cpu->vm->soft;
@@ -265,12 +298,12 @@ void soft_run(struct vcpu *cpu, int64_t instructions)
     cpu->budget = soft->slice = instructions;
     cpu->withheld = 0;
     cpu->link = NULL;
+    if (cpu->vm->stub)
+        stub_devices_begin(cpu, (uint64_t)instructions);
     if (setjmp(cpu->unwind))
         soft_unwound(cpu);
     run_slice(cpu);
-    reclaim(cpu);
-    soft->executed += (uint64_t)(soft->slice - cpu->budget);
-    cpu->vm->running = NULL;
+    finish(cpu);
 }
 
 void soft_step(struct vcpu *cpu)
@@ -281,15 +314,15 @@ void soft_step(struct vcpu *cpu)
     cpu->withheld = 0;
     cpu->one_iteration = true;
     cpu->link = NULL;
+    if (cpu->vm->stub)
+        stub_devices_begin(cpu, 1);
     if (setjmp(cpu->unwind))
         soft_unwound(cpu);
     else if (!((cpu->events || cpu->pending_db) && take_event(cpu)) &&
              cpu->activity == ACTIVITY_ACTIVE)
         step_instruction(cpu);
-    reclaim(cpu);
     cpu->one_iteration = false;
-    soft->executed += (uint64_t)(soft->slice - cpu->budget);
-    cpu->vm->running = NULL;
+    finish(cpu);
 }
 
 /* ---- the VM ---- */
@@ -358,13 +391,9 @@ static int soft_engine_run(struct vm *vm, struct error *err)
             clock_run(&vm->clock);
             if (!wakes(vm->vcpus[k]))
                 continue;
-            if (vm->stub)
-                stub_devices_slice(vm);
             soft_run(vm->vcpus[k], slice(vm));
             ran = true;
         }
-        if (vm->stub)
-            stub_devices_slice(vm);
         console_flush(vm);
         if (!ran && !vm->shutdown)
             idle(vm);

@@ -55,7 +55,7 @@ OP(push_r64)
     uintptr_t host;
     if (!hit_write(cpu, sp, 8, &host))
         return push_register_slow(cpu, i);
-    *(uint64_t *)host = REG64(i->dst);
+    *(memory64 *)host = REG64(i->dst);
     cpu->r[RSP] = sp;
     NEXT;
 }
@@ -66,7 +66,7 @@ OP(push_i64)
     uintptr_t host;
     if (!hit_write(cpu, sp, 8, &host))
         return push_immediate_slow(cpu, i);
-    *(uint64_t *)host = i->imm;
+    *(memory64 *)host = i->imm;
     cpu->r[RSP] = sp;
     NEXT;
 }
@@ -78,7 +78,7 @@ OP(push_m64)
     if (!address_simple(i) || !hit_read(cpu, address_of(cpu, i), 8, &from) ||
         !hit_write(cpu, sp, 8, &host))
         return push_memory_slow(cpu, i);
-    *(uint64_t *)host = *(const uint64_t *)from;
+    *(memory64 *)host = *(const memory64 *)from;
     cpu->r[RSP] = sp;
     NEXT;
 }
@@ -115,7 +115,7 @@ OP(pop_r64)
     if (!hit_read(cpu, sp, 8, &host))
         return pop_register_slow(cpu, i);
     cpu->r[RSP] = sp + 8;
-    REG64(i->dst) = *(const uint64_t *)host; /* POP RSP: the value wins */
+    REG64(i->dst) = *(const memory64 *)host; /* POP RSP: the value wins */
     NEXT;
 }
 
@@ -220,7 +220,7 @@ OP(leave64)
     if (!hit_read(cpu, sp, 8, &host))
         return leave_slow(cpu, i);
     cpu->r[RSP] = sp + 8;
-    cpu->r[RBP] = *(const uint64_t *)host;
+    cpu->r[RBP] = *(const memory64 *)host;
     NEXT;
 }
 
@@ -251,7 +251,7 @@ OP(pushf64)
     uintptr_t host;
     if (!hit_write(cpu, sp, 8, &host))
         return pushf_slow(cpu, i);
-    *(uint64_t *)host = vcpu_rflags(cpu) & ~(uint64_t)(RFLAGS_VM | RFLAGS_RF);
+    *(memory64 *)host = vcpu_rflags(cpu) & ~(uint64_t)(RFLAGS_VM | RFLAGS_RF);
     cpu->r[RSP] = sp;
     NEXT;
 }

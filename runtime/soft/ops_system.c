@@ -2,6 +2,7 @@
 #include <sys/random.h>
 
 #include "runtime/cpuid.h"
+#include "runtime/hypercall.h"
 #include "runtime/soft/engine.h"
 #include "runtime/soft/system.h"
 #include "runtime/stub.h"
@@ -210,18 +211,20 @@ OP(random_number)
 }
 
 /* ---- hypercalls ---- */
-/* This hypervisor has none: VMMCALL, which is the one of this vendor, says so to the kernel (as KVM says it). */
-#define NO_SUCH_HYPERCALL (-1000)
+/* VMMCALL is the one of this vendor. The block ends: an interrupt may have been sent to this very processor. */
 OP(vmmcall)
 {
+    uint64_t next = insn_next_rip(cpu, i);
     count_exit(cpu, i, EXIT_KIND_OTHER_LISTED);
     if (cpu->cpl != 0)
         RAISE_UD();
+    cpu->current = i;
+    int64_t result = hypercall(cpu);
     if (vcpu_code64(cpu))
-        cpu->r[RAX] = (uint64_t)NO_SUCH_HYPERCALL;
+        cpu->r[RAX] = (uint64_t)result;
     else
-        PUT32(RAX, NO_SUCH_HYPERCALL);
-    NEXT;
+        PUT32(RAX, result);
+    return insn_leave(cpu, i, next);
 }
 
 OP(vmcall)
@@ -265,7 +268,7 @@ SELECT_LAST(invpcid, invpcid)
 SELECT_LAST(hlt, hlt)
 SELECT(stac, stac)
 SELECT(clac, clac)
-SELECT(vmmcall, vmmcall)
+SELECT_LAST(vmmcall, vmmcall)
 SELECT_LAST(vmcall, vmcall)
 SELECT_LAST(ud, ud)
 SELECT(nop, nop)

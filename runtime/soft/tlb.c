@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "runtime/breakpoints.h"
 #include "runtime/soft/access.h"
 
 #define PTE_P  0x1u
@@ -321,6 +322,59 @@ static inline struct tlb_entry *slot_of(struct vcpu *cpu, enum tlb_mode mode, ui
     return &cpu->tlb_table[mode][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
 }
 
+/* Puts an entry into the slot of its page; the page that was there becomes a victim. */
+static void put(struct vcpu *cpu, uint64_t page, enum tlb_mode mode, struct tlb_entry entry,
+                bool global)
+{
+    struct tlb_entry *e = slot_of(cpu, mode, page);
+    unsigned slot = page >> PAGE_SHIFT & (TLB_ENTRIES - 1);
+    uint64_t bit = 1ull << slot % 64;
+    uint64_t *local_word = &cpu->tlb_local[mode][slot / 64];
+    uint64_t *global_word = &cpu->tlb_global[mode][slot / 64];
+    uint64_t old = e->read != TLB_INVALID    ? e->read
+                   : e->fetch != TLB_INVALID ? e->fetch
+                                             : e->write & ~(uint64_t)TLB_CODED;
+    if (old != TLB_INVALID && old != page) {
+        struct tlb_victims *victims = &cpu->victims;
+        unsigned n = victims->next++ % TLB_VICTIMS;
+        victims->key[n] = old | TLB_VICTIM | mode;
+        victims->entry[n] = *e;
+        victims->global[n] = *global_word & bit;
+    }
+    *e = entry;
+    *local_word = global ? *local_word & ~bit : *local_word | bit;
+    *global_word = global ? *global_word | bit : *global_word & ~bit;
+}
+
+/* Brings a victim that allows the access back into its slot. */
+static bool victim_returns(struct vcpu *cpu, uint64_t linear, enum access access,
+                           enum tlb_mode mode, uint64_t *physical)
+{
+    struct tlb_victims *victims = &cpu->victims;
+    uint64_t page = linear & ~PAGE_OFFSET;
+    for (unsigned n = 0; n < TLB_VICTIMS; n++) {
+        if (victims->key[n] != (page | TLB_VICTIM | mode))
+            continue;
+        struct tlb_entry entry = victims->entry[n];
+        uint64_t hits = access == ACCESS_READ    ? entry.read
+                        : access == ACCESS_FETCH ? entry.fetch
+                                                 : entry.write & ~(uint64_t)TLB_CODED;
+        victims->key[n] = 0;
+        if (hits != page)
+            return false;
+        victims->next = n; /* its place is free for the one that it displaces */
+        put(cpu, page, mode, entry, victims->global[n]);
+        *physical = memory_physical(&cpu->vm->memory, (uint8_t *)(linear + entry.addend));
+        return true;
+    }
+    return false;
+}
+
+static void drop_victims(struct vcpu *cpu)
+{
+    memset(cpu->victims.key, 0, sizeof cpu->victims.key);
+}
+
 static void enter(struct vcpu *cpu, uint64_t linear, enum tlb_mode mode,
                   const struct translation *t)
 {
@@ -329,20 +383,16 @@ static void enter(struct vcpu *cpu, uint64_t linear, enum tlb_mode mode,
     uint8_t *host = memory_at(memory, t->physical & ~PAGE_OFFSET, PAGE_SIZE);
     if (!host)
         return;
-    bool watched = cpu->dr[7] & 0xff && tlb_watchpoints(cpu, page, PAGE_SIZE, true);
+    bool watched = (cpu->dr[7] & 0xff && tlb_watchpoints(cpu, page, PAGE_SIZE, true)) ||
+                   (cpu->vm->breakpoints && watchpoint_in_page(cpu->vm, page));
     bool coded = memory->code_lines[memory_page_index(memory, host)];
-    struct tlb_entry *e = slot_of(cpu, mode, linear);
-    e->addend = (uintptr_t)host - page;
-    e->read = t->readable && !watched ? page : TLB_INVALID;
-    e->write = t->writable && !watched ? page | (coded ? TLB_CODED : 0) : TLB_INVALID;
-    e->fetch = t->executable ? page : TLB_INVALID;
-
-    unsigned slot = linear >> PAGE_SHIFT & (TLB_ENTRIES - 1);
-    uint64_t bit = 1ull << slot % 64;
-    uint64_t *local = &cpu->tlb_local[mode][slot / 64];
-    uint64_t *global = &cpu->tlb_global[mode][slot / 64];
-    *local = t->global ? *local & ~bit : *local | bit;
-    *global = t->global ? *global | bit : *global & ~bit;
+    struct tlb_entry entry = {
+        .read = t->readable && !watched ? page : TLB_INVALID,
+        .write = t->writable && !watched ? page | (coded ? TLB_CODED : 0) : TLB_INVALID,
+        .fetch = t->executable ? page : TLB_INVALID,
+        .addend = (uintptr_t)host - page,
+    };
+    put(cpu, page, mode, entry, t->global);
     if (t->shift == 21)
         cpu->tlb_large[linear >> 63] |= 1ull << (linear >> 21 & 63);
     else if (t->shift > 21)
@@ -363,6 +413,11 @@ uint64_t tlb_fill(struct vcpu *cpu, const struct insn *i, uint64_t linear, enum 
 {
     if (!vcpu_long_mode(cpu))
         linear = (uint32_t)linear;
+    uint64_t physical;
+    if (victim_returns(cpu, linear, access, mode, &physical)) {
+        *device = false;
+        return physical;
+    }
     struct translation t = tlb_walk(cpu, linear, access, mode);
     if (unlikely(t.fault))
         raise_translation(cpu, i, linear, &t);
@@ -403,6 +458,7 @@ void tlb_flush_nonglobal(struct vcpu *cpu)
 {
     for (unsigned mode = 0; mode < TLB_MODES; mode++)
         drop_all(cpu->tlb_table[mode], cpu->tlb_local[mode]);
+    drop_victims(cpu);
     drop_jumps(cpu, cpu->jump_local, cpu->jump_pages_local);
 }
 
@@ -502,6 +558,7 @@ void tlb_flush_page(struct vcpu *cpu, uint64_t linear)
     else
         for (unsigned mode = 0; mode < TLB_MODES; mode++)
             drop_inside(slot_of(cpu, mode, linear), linear & ~PAGE_OFFSET, PAGE_SIZE);
+    drop_victims(cpu);
     drop_jumps_to(cpu, linear, shift);
 }
 
@@ -512,5 +569,6 @@ void tlb_protect_page(struct vm *vm, const uint8_t *page)
         for (unsigned n = 0; n < TLB_MODES * TLB_ENTRIES; n++, e++)
             if (e->write + e->addend == (uintptr_t)page)
                 e->write |= TLB_CODED;
+        drop_victims(vm->vcpus[v]);
     }
 }

@@ -1,211 +1,214 @@
-/* Random guests: memory full of random code, tables that mostly lead back into it, any mode, any registers, two vCPUs and
- * all devices. Whatever they do, the host process must neither crash nor hang nor leave its memory. */
+/* Random guests: any mode, any registers, one to four vCPUs, all devices, and code that mostly survives its own faults
+ * because its handlers skip the instruction. Whatever a guest does, the host process must neither crash nor hang nor
+ * leave guest memory, and what the processor derives from its state must be what follows from it.
+ *
+ * The input is a header that says what the guest is like, and code, which stands where each vCPU begins. All else
+ * follows from the header's seed, so that a mutation of the code changes nothing but the code. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "runtime/soft/engine.h"
 #include "runtime/vcpu.h"
+#include "tests/fuzz/guest.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
-#define RAM          (2u << 20)
-#define INSTRUCTIONS 30000 /* of one input, all vCPUs */
-#define PML4         0x1000u
-#define PDPT         0x2000u
-#define PD           0x3000u
-#define IDT          0x4000u
-#define GDT          0x5000u
-#define TSS          0x6000u
-#define CODE         0x10000u
+#define GUEST_NS 1000u /* of guest time: instructions, and events */
+#define TURNS    256u
 
-struct input {
-    const uint8_t *next, *end;
-    uint64_t state; /* of a generator, once the bytes are used up */
+struct header {
+    uint8_t mode; /* enum guest_mode */
+    uint8_t
+        shape; /* bits 0-1: vCPUs - 1; 2: the engine's own loop; 3: the others wait for a SIPI */
+    uint8_t control, flags;
+    uint8_t spoiled; /* words of the tables that are random */
+    uint8_t gates;   /* of 256 gates, how many lead anywhere */
+    uint16_t slices;
+    uint32_t seed;
 };
+#define SHAPE_LOOP 4u
+#define SHAPE_SIPI 8u
 
-static uint64_t draw(struct input *in)
+#define must(condition) check_that(condition, __LINE__)
+static void check_that(bool good, int line)
 {
-    in->state ^= in->state << 13;
-    in->state ^= in->state >> 7;
-    in->state ^= in->state << 17;
-    for (unsigned n = 0; n < 8 && in->next < in->end; n++)
-        in->state = (in->state << 8 | in->state >> 56) ^ *in->next++;
-    in->state += !in->state;
-    return in->state;
-}
-
-static void put(struct vm *vm, uint64_t at, uint64_t value)
-{
-    memcpy(vm->memory.host + at, &value, 8);
-}
-
-/* Code: the input's own bytes again and again, with instructions between them that keep a guest going or
- * that reach what random bytes seldom reach. */
-static void fill_code(struct vm *vm, struct input *in)
-{
-    static const uint8_t useful[][4] = {
-        {0x0f, 0xa2},
-        {0x0f, 0x32},
-        {0x0f, 0x30},
-        {0xec},
-        {0xee},
-        {0xf3, 0x6d},
-        {0xf3, 0xa4},
-        {0xf3, 0xab},
-        {0xf4},
-        {0xfb},
-        {0x9d},
-        {0xcf},
-        {0x48, 0xcf},
-        {0x0f, 0x05},
-        {0x0f, 0x07},
-        {0x0f, 0x22, 0xc0},
-        {0x0f, 0x22, 0xd8},
-        {0x0f, 0x22, 0xe0},
-        {0x0f, 0x01, 0x38},
-        {0x0f, 0x00, 0xd8},
-        {0x8e, 0xd8},
-        {0x8e, 0xd0},
-        {0x0f, 0xae, 0x00},
-        {0x0f, 0xae, 0x08},
-        {0x0f, 0xae, 0x20},
-        {0x0f, 0xae, 0x28},
-        {0x0f, 0x01, 0xd1},
-        {0xd9, 0xe8},
-        {0xde, 0xc1},
-        {0x0f, 0x58, 0xc1},
-        {0xc5, 0xf4, 0x58, 0xc2},
-        {0xcd, 0x80},
-        {0xcb},
-        {0xca, 0x08},
-        {0xff, 0x18},
-        {0xff, 0x28},
-        {0x0f, 0xc7, 0x08},
-        {0xf0, 0x0f, 0xb1, 0x08},
-        {0x0f, 0x23, 0xf8},
-        {0x0f, 0x01, 0x10},
-        {0x0f, 0xb9, 0x40},
-    };
-    for (uint32_t at = CODE; at + 16 < RAM; at += 8) {
-        uint64_t word = draw(in);
-        put(vm, at, word);
-        if (word % 3 == 0)
-            memcpy(vm->memory.host + at, useful[(word >> 8) % (sizeof useful / 4)], 4);
+    if (!good) {
+        dprintf(2, "fuzz_guest.c:%d does not hold\n", line);
+        abort();
     }
 }
 
-static void fill_tables(struct vm *vm, struct input *in)
+/* ---- the guest ---- */
+
+static void set_controls(struct vcpu *cpu, enum guest_mode mode, const struct header *h)
 {
-    put(vm, PML4, PDPT | 7);
-    put(vm, PML4 + 8 * 511, PDPT | 7);
-    put(vm, PDPT, PD | 7);
-    put(vm, PDPT + 8 * 510, PD | 7);
-    for (unsigned n = 0; n < 512; n++)
-        put(vm, PD + 8 * n, (n < 1 ? 0 : draw(in) & 0x1fe00000) | 0xe7);
-    for (unsigned n = 0; n < 256;
-         n++) { /* gates of 16 bytes: half an entry is a good 32-bit gate too */
-        uint64_t offset = CODE + (draw(in) % (RAM - CODE));
-        put(vm, IDT + 16 * n,
-            (offset & 0xffff) | 0x08ull << 16 | (draw(in) & 7) << 32 |
-                (draw(in) % 8 ? 0xee : draw(in) & 0xff) << 40 | (offset >> 16) << 48);
-        put(vm, IDT + 16 * n + 8, 0);
-    }
-    static const uint64_t gdt[] = {0,
-                                   0x00af9b000000ffff,
-                                   0x00cf93000000ffff,
-                                   0x00cffb000000ffff,
-                                   0x00cff3000000ffff,
-                                   0x00affb000000ffff,
-                                   0x00cf9b000000ffff,
-                                   0x00008b0060000067,
-                                   0,
-                                   0x00009b000000ffff};
-    memcpy(vm->memory.host + GDT, gdt, sizeof gdt);
-    for (unsigned n = 0; n < 13; n++)
-        put(vm, TSS + 4 + 8 * n, RAM / 2 + 0x1000 * n);
-    for (unsigned n = draw(in) % 64; n; n--) /* and some of it spoiled */
-        put(vm, PML4 + draw(in) % 0x6000, draw(in));
+    uint64_t c = h->control;
+    cpu->cr0 |= CR0_NE | (c & 1 ? CR0_WP : 0) | (c & 2 ? CR0_AM : 0) | (c & 4 ? CR0_MP : 0);
+    cpu->cr4 |= CR4_PSE | CR4_OSFXSR | CR4_OSXSAVE | CR4_OSXMMEXCPT | (c & 8 ? CR4_SMEP : 0) |
+                (c & 16 ? CR4_SMAP : 0) | (c & 32 ? CR4_DE | CR4_VME : 0) |
+                (c & 64 ? CR4_PGE | CR4_PCE : 0) | (c & 128 ? CR4_UMIP | CR4_TSD : 0);
+    if (guest_long(mode))
+        cpu->cr4 |= CR4_PKE | CR4_FSGSBASE;
+    cpu->xcr0 = 7;
 }
 
-static void set_mode(struct vcpu *cpu, struct input *in)
+/* A value that instructions can do something with. */
+static uint64_t a_register(uint64_t *state)
 {
-    uint64_t choice = draw(in);
-    cpu->gdt_base = GDT;
-    cpu->gdt_limit = 0xfff;
-    cpu->idt_base = IDT;
-    cpu->idt_limit = 0xfff;
-    cpu->cr3 = PML4;
-    unsigned mode = choice & 3;
-    if (mode == 0) { /* real */
-        cpu->rip = CODE >> 4;
-    } else if (mode == 1) { /* protected, no paging */
-        cpu->cr0 = CR0_PE | CR0_ET | CR0_NE;
-        cpu->rip = CODE;
-    } else {
-        cpu->cr0 = CR0_PE | CR0_ET | CR0_NE | CR0_PG | (choice & CR0_WP);
-        cpu->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXSAVE |
-                   (choice >> 8 & (CR4_SMEP | CR4_SMAP | CR4_PKE | CR4_DE));
-        cpu->efer = EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE;
-        cpu->rip = CODE;
-        cpu->xcr0 = 7;
+    uint64_t choice = guest_draw(state), value = guest_draw(state);
+    switch (choice & 15) {
+    case 0:
+        return 0xfee00000 + (value & 0x3f0);
+    case 1:
+        return 0xfec00000 + (value & 0x10);
+    case 2:
+        return value & 0x3ff; /* a port, an MSR, a count */
+    case 3:
+        return value & 0xfff8 & (GUEST_CODE - 1); /* a table */
+    case 4:
+        return value & 0xff;
+    case 5:
+        return value;
+    case 6:
+        return (uint64_t)((int64_t)(value << 44) >> 44) & ~(choice >> 8 & 7);
+    case 7:
+        return 0xc0000080 + (value & 7);
+    default:
+        return value % GUEST_RAM;
     }
-    bool user = mode >= 2 && choice & 0x10;
-    if (mode) {
-        uint32_t code = 0x9b | RIGHTS_G | (mode >= 2 ? RIGHTS_L : RIGHTS_DB) | (user ? 0x60 : 0);
-        uint32_t data = 0x93 | RIGHTS_G | RIGHTS_DB | (user ? 0x60 : 0);
-        for (int s = SEG_ES; s <= SEG_GS; s++)
-            cpu->segment[s] =
-                (struct segment){user ? 0x23 : 0x10, s == SEG_CS ? code : data, 0xffffffff, 0};
-        cpu->segment[SEG_CS].selector = user ? 0x2b : 8;
-        cpu->segment[SEG_TR] = (struct segment){0x38, 0x8b, 0x67, TSS};
-        cpu->cpl = user ? 3 : 0;
-    } else {
-        cpu->segment[SEG_CS].base = CODE;
-        cpu->rip = 0;
+}
+
+static void set_up(struct vcpu *cpu, const struct header *h, uint64_t *state)
+{
+    enum guest_mode mode = h->mode % GUEST_MODES;
+    guest_enter(cpu, mode);
+    set_controls(cpu, mode, h);
+    for (unsigned n = 0; n < 16; n++)
+        cpu->r[n] = a_register(state);
+    cpu->r[RSP] = GUEST_STACK - 0x400 * cpu->index;
+    cpu->rip += GUEST_SPACING * cpu->index;
+    uint64_t flags = vcpu_rflags(cpu) | (h->flags & 1 ? RFLAGS_IF : 0) |
+                     (h->flags & 2 ? RFLAGS_DF : 0) | (h->flags & 4 ? RFLAGS_AC : 0) |
+                     (h->flags & 8 ? RFLAGS_TF : 0) | (h->flags & 16 ? RFLAGS_IOPL : 0);
+    if (h->flags & 32) { /* breakpoints on its own code and stack */
+        cpu->dr[0] = GUEST_CODE + (guest_draw(state) & 63);
+        cpu->dr[1] = GUEST_STACK - 16;
+        cpu->dr[7] = 0x400 | 0x00d0000f;
     }
-    cpu->lstar = cpu->cstar = cpu->sysenter_eip = CODE + 0x100;
-    cpu->star = 0x0010000800000000ull;
-    cpu->sysenter_cs = 8;
-    for (int n = 0; n < 16; n++)
-        cpu->r[n] = draw(in) % 4 ? draw(in) % RAM : draw(in);
-    cpu->r[RSP] = RAM / 2 + draw(in) % 0x1000;
-    vcpu_set_rflags(cpu, draw(in) & 0x3f7fd7);
+    vcpu_set_rflags(cpu, flags);
     vcpu_mode_changed(cpu);
+    cpu->activity = cpu->index && h->shape & SHAPE_SIPI ? ACTIVITY_WAIT_FOR_SIPI : ACTIVITY_ACTIVE;
+}
+
+static void fill(struct vm *vm, const struct header *h, uint64_t *state, const uint8_t *code,
+                 size_t size)
+{
+    uint8_t *ram = vm->memory.host;
+    enum guest_mode mode = h->mode % GUEST_MODES;
+    guest_fill_code(vm, state);
+    guest_fill_tables(vm, mode, h->gates, state);
+    for (unsigned n = h->spoiled; n; n--) {
+        uint64_t word = guest_draw(state), at = guest_draw(state) % (GUEST_HANDLERS - 8);
+        memcpy(ram + at, &word, 1 + (at >> 3 & 7));
+    }
+    if (size > GUEST_SPACING)
+        size = GUEST_SPACING;
+    for (unsigned k = 0; k < vm->vcpu_count; k++)
+        memcpy(ram + GUEST_CODE + GUEST_SPACING * k, code, size);
+}
+
+/* ---- the run ---- */
+
+static void time_is_up(void *context, uint64_t now)
+{
+    (void)now;
+    vm_stop(context, SHUTDOWN_TIMEOUT, HVRUN_TIMEOUT);
+}
+
+static void run(struct vm *vm, const struct header *h, uint64_t *state)
+{
+    struct timer end = {.fire = time_is_up, .context = vm};
+    struct error err = {0};
+    clock_arm(&vm->clock, &end, GUEST_NS);
+    if (h->shape & SHAPE_LOOP)
+        must(!vm->engine->run(vm, &err));
+    for (unsigned turn = 0; turn < TURNS && !vm->shutdown; turn++)
+        for (unsigned k = 0; k < vm->vcpu_count && !vm->shutdown; k++) {
+            clock_run(&vm->clock);
+            if (h->slices & 1 && guest_draw(state) & 1)
+                soft_step(vm->vcpus[k]);
+            else
+                soft_run(vm->vcpus[k], 1 + (guest_draw(state) & h->slices >> 8));
+        }
+    clock_cancel(&vm->clock, &end);
+}
+
+/* ---- what must hold afterwards ---- */
+
+static void check_tlb(const struct vm *vm, const struct tlb_entry *e)
+{
+    if (e->read == TLB_INVALID && e->fetch == TLB_INVALID && e->write == TLB_INVALID)
+        return;
+    const uint64_t tags[3] = {e->read, e->write & ~(uint64_t)TLB_CODED, e->fetch};
+    for (unsigned k = 0; k < 3; k++) {
+        uint64_t offset = tags[k] + e->addend - (uintptr_t)vm->memory.host;
+        if (tags[k] & TLB_INVALID)
+            continue;
+        must(offset < vm->memory.size && !(offset & PAGE_OFFSET));
+        /* decoded code is never written without notice */
+        must(k != 1 || e->write & TLB_CODED || !vm->memory.code_lines[offset >> PAGE_SHIFT]);
+    }
+}
+
+/* (A long loop with nothing to explore: not traced.) */
+__attribute__((no_sanitize("coverage"))) static void check_vcpu(struct vcpu *cpu)
+{
+    if (cpu->activity ==
+        ACTIVITY_SHUTDOWN) /* a fault within a task switch: what follows is left open */
+        return;
+    uint8_t mode = cpu->mode, cpl = cpu->cpl;
+    uint64_t key = cpu->jump_key, base[6];
+    const struct tlb_entry *tlb = cpu->tlb;
+    memcpy(base, cpu->base, sizeof base);
+    vcpu_mode_changed(cpu);
+    must(mode == cpu->mode);
+    must(cpl == cpu->cpl);
+    must(key == cpu->jump_key);
+    must(tlb == cpu->tlb);
+    must(!memcmp(base, cpu->base, sizeof base) && !cpu->r[REG_ZERO]);
+    must((cpu->status & 0x2a00) == RFLAGS_ONE << 8 && (cpu->status & 0xff) <= 1);
+    must(!cpu->block);
+    must(cpu->fault.vector == -1);
+    for (unsigned m = 0; m < TLB_MODES; m++)
+        for (unsigned n = 0; n < TLB_ENTRIES; n++)
+            check_tlb(cpu->vm, &cpu->tlb_table[m][n]);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
     static bool quiet;
     struct error err = {0};
-    struct vm *vm = calloc(1, sizeof *vm);
-    struct input in = {bytes, bytes + size, 0x9e3779b97f4a7c15ull};
+    struct header h = {0};
     if (!quiet) { /* a dying guest's register dump is no news here; libFuzzer has a descriptor of its own */
         stderr = fopen("/dev/null", "w");
         quiet = true;
     }
-    if (!vm)
-        return 0;
+    size_t head = size < sizeof h ? size : sizeof h;
+    memcpy(&h, bytes, head);
+    uint64_t state = (uint64_t)h.seed << 1 | 1;
+    struct vm *vm = calloc(1, sizeof *vm);
+    must(vm != NULL);
     vm->config = (struct vm_config){
-        .memory = RAM, .smp = 1 + (size & 1), .deterministic = true, .engine = "soft"};
+        .memory = GUEST_RAM, .smp = 1 + (h.shape & 3), .deterministic = true, .engine = "soft"};
     vm->engine = &soft_engine;
-    if (vm_create(vm, &err) < 0)
-        abort();
-    fill_tables(vm, &in);
-    fill_code(vm, &in);
-    for (unsigned k = 0; k < vm->vcpu_count; k++) {
-        vm->vcpus[k]->activity = ACTIVITY_ACTIVE;
-        set_mode(vm->vcpus[k], &in);
-    }
-    for (unsigned turn = 0; turn < 64 && !vm->shutdown && soft_instructions(vm) < INSTRUCTIONS;
-         turn++)
-        for (unsigned k = 0; k < vm->vcpu_count && !vm->shutdown; k++) {
-            clock_run(&vm->clock);
-            if (turn & 1 && draw(&in) & 1)
-                soft_step(vm->vcpus[k]);
-            else
-                soft_run(vm->vcpus[k], 2000);
-        }
+    must(!vm_create(vm, &err));
+    fill(vm, &h, &state, bytes + head, size - head);
+    for (unsigned k = 0; k < vm->vcpu_count; k++)
+        set_up(vm->vcpus[k], &h, &state);
+    run(vm, &h, &state);
+    for (unsigned k = 0; k < vm->vcpu_count; k++)
+        check_vcpu(vm->vcpus[k]);
     vm_destroy(vm);
     free(vm);
     return 0;

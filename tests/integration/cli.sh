@@ -1,8 +1,10 @@
 #!/bin/bash
 # The command line of patchc: what scripts depend on. Exit codes, defaults, where output goes, help.
 . tests/integration/tap.sh
+. tests/integration/command.sh
 
 patchc=$(realpath "$BUILD/patchc")
+program=$patchc
 commands='build scan inspect verify restore'
 mkdir "$tmp/work"
 
@@ -26,37 +28,6 @@ _start: mov $1, %eax
 ASM
 gcc -nostdlib -static -Wl,-Ttext=0x100000 -Wl,--build-id=none -o "$tmp/guest" "$tmp/guest.S" ||
     skip_all 'no compiler for the guest'
-
-# run COMMAND...: sets $status, $out and $errors.
-run() {
-    "$@" > "$tmp/out" 2> "$tmp/errors"
-    status=$?
-    out=$(cat "$tmp/out")
-    errors=$(cat "$tmp/errors")
-}
-
-# refused STATUS SENTENCE ARGUMENT...: patchc ends with that status, prints nothing, says one line.
-refused() {
-    local expected=$1 sentence=$2
-    shift 2
-    run "$patchc" "$@"
-    if [ $status -eq "$expected" ] && [ -z "$out" ] && [ "$(wc -l < "$tmp/errors")" -eq 1 ] &&
-        [[ $errors == 'patchc: '?* ]]; then
-        ok "$sentence"
-    else
-        not_ok "$sentence" "exit status $status instead of $expected: patchc $*"
-        note "stdout: $out"
-        note "stderr: $errors"
-    fi
-}
-
-# succeeds SENTENCE ARGUMENT...: exit status 0 and nothing on stderr.
-succeeds() {
-    local sentence=$1
-    shift
-    run "$patchc" "$@"
-    is "$status:$errors" 0: "$sentence"
-}
 
 # ---- help and version ----
 run "$patchc" --version

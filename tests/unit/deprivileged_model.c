@@ -238,3 +238,182 @@ void model_xgetbv(struct trial *t)
     t->want.registers.r[RAX] = (uint32_t)state_of(t)->xcr0;
     t->want.registers.r[RDX] = state_of(t)->xcr0 >> 32;
 }
+
+/* ---- ports: hvstub.h, struct pv_port and struct pv_counter ---- */
+
+static uint16_t port_of(const struct trial *t)
+{
+    for (unsigned i = 0; i < 2; i++)
+        if (t->d->operands[i].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+            return (uint8_t)t->d->operands[i].imm.value.u;
+    return (uint16_t)t->want.registers.r[RDX];
+}
+
+/* Ticks that the counter has made at this time. */
+static uint32_t ticks(const struct pv_counter *counter, uint64_t tsc)
+{
+    unsigned __int128 product = (unsigned __int128)(tsc + counter->negated_base) * counter->scale;
+    return (uint32_t)(product >> 64);
+}
+
+static void set_al(struct trial *t, uint8_t value)
+{
+    t->want.registers.r[RAX] = (t->want.registers.r[RAX] & ~0xffull) | value;
+}
+
+/* One byte of the count, low or high as bit 0 of the version says. The counter moves on: what was got must be a value
+ * of the time between two looks at it, and is then taken. */
+static void model_pit(struct trial *t)
+{
+    struct pv_counter *pit = &state_of(t)->pit;
+    unsigned shift = pit->version & 1 ? 8 : 0;
+    uint8_t got = (uint8_t)t->got.registers.r[RAX];
+    uint32_t first = ticks(pit, t->tsc[0]), last = ticks(pit, t->tsc[1]);
+    set_al(t, (uint8_t)~got);
+    for (uint32_t n = 0; n <= last - first && n <= 0x10000; n++)
+        if ((uint8_t)((pit->start - (first + n)) >> shift) == got)
+            set_al(t, got);
+    pit->version += pit->step;
+}
+
+static void model_cmos(struct trial *t)
+{
+    const struct pv_state *s = state_of(t);
+    uint16_t known = s->cmos[s->port_out[PV_CMOS_INDEX_PORT].value & 0x7f];
+    if (known >> 8)
+        set_al(t, (uint8_t)known);
+    else
+        t->native = true;
+}
+
+void model_in(struct trial *t)
+{
+    uint16_t port = port_of(t);
+    struct pv_port entry = state_of(t)->port_in[port & 0xff];
+    if ((uint16_t)(entry.negated + port) != 0)
+        t->native = true;
+    else if (entry.kind == PV_PORT_IN_VALUE)
+        set_al(t, entry.value);
+    else if (entry.kind == PV_PORT_IN_CMOS)
+        model_cmos(t);
+    else
+        model_pit(t);
+}
+
+void model_in_timer(struct trial *t)
+{
+    const struct pv_counter *pm = &state_of(t)->pm;
+    if (pm->negated_port + (uint16_t)t->want.registers.r[RDX] != 0) {
+        t->native = true;
+        return;
+    }
+    uint64_t got = t->got.registers.r[RAX];
+    uint32_t first = pm->start + ticks(pm, t->tsc[0]), last = pm->start + ticks(pm, t->tsc[1]);
+    bool fits = got <= 0xffffff && (((uint32_t)got - first) & 0xffffff) <= last - first;
+    t->want.registers.r[RAX] = fits ? got : ~got;
+}
+
+static void post(struct trial *t, uint8_t byte)
+{
+    struct pv_state *s = state_of(t);
+    bool taken = s->ring_lock;
+    if (!byte) { /* an empty slot has this value */
+        t->native = true;
+        return;
+    }
+    s->ring_lock = taken;
+    if (taken || s->ring[s->ring_tail]) {
+        t->native = true;
+        return;
+    }
+    s->ring[s->ring_tail] = byte;
+    s->ring_tail = (uint16_t)((s->ring_tail + 1) % PV_RING_SLOTS);
+}
+
+void model_out(struct trial *t)
+{
+    uint16_t port = port_of(t);
+    uint8_t byte = (uint8_t)t->want.registers.r[RAX];
+    struct pv_port *entry = &state_of(t)->port_out[port & 0xff];
+    if ((uint16_t)(entry->negated + port) != 0)
+        t->native = true;
+    else if (entry->kind == PV_PORT_OUT_POSTED)
+        post(t, byte);
+    else if (entry->kind == PV_PORT_OUT_SAME)
+        t->native = (uint8_t)(entry->value + byte) != 0;
+    else if (entry->kind == PV_PORT_OUT_KEPT)
+        entry->value = byte;
+}
+
+void model_wrmsr(struct trial *t)
+{
+    struct pv_deadline *deadline = &state_of(t)->deadline;
+    const uint64_t *r = t->want.registers.r;
+    uint64_t value = r[RDX] << 32 | (uint32_t)r[RAX];
+    t->native = (uint32_t)r[RCX] != PV_MSR_TSC_DEADLINE || !value || value <= deadline->limit;
+    if ((uint32_t)r[RCX] != PV_MSR_TSC_DEADLINE || !value)
+        return;
+    deadline->posted = t->native ? 0 : value; /* taken back */
+}
+
+/* ---- random guests ---- */
+
+void random_memory(struct guest_memory *memory)
+{
+    for (size_t i = 0; i < sizeof *memory; i += 8) {
+        uint64_t value = code_random();
+        memcpy((uint8_t *)memory + i, &value, 8);
+    }
+    struct pv_state *s = &memory->state;
+    s->virtual_if &= 1;
+    s->interrupt_pending &= 1;
+    s->virtual_iopl &= 3;
+    s->virtual_ac &= 1;
+    s->dr[7] &= ~0xc000ull; /* always clear in the processor */
+    if (code_random() & 1)
+        s->dr[7] &= ~0x2000ull;
+}
+
+/* Entries that know the port, and such that do not; of either one every kind. */
+static void know_port(struct pv_state *s, uint16_t port, uint8_t al)
+{
+    struct pv_port *in = &s->port_in[port & 0xff], *out = &s->port_out[port & 0xff];
+    if (code_random() & 7)
+        in->negated = out->negated = (uint16_t)-port;
+    in->kind %= 3;
+    out->kind &= 3;
+    if (out->kind == PV_PORT_OUT_SAME && code_random() & 1)
+        out->value = (uint8_t)-al;
+}
+
+void random_device_state(struct guest *guest, uint16_t port)
+{
+    struct pv_state *s = &guest->memory.state;
+    uint64_t *r = guest->registers.r;
+    if (code_random() & 7)
+        r[RCX] = (r[RCX] & ~0xffffffffull) | PV_MSR_TSC_DEADLINE;
+    if (!(code_random() & 7))
+        r[RAX] &= ~0xffffffffull;
+    if (!(code_random() & 3))
+        r[RDX] &= ~0xffffffffull;
+    if (!(code_random() & 15))
+        r[RAX] &= ~0xffull;
+    know_port(s, (uint16_t)r[RDX], (uint8_t)r[RAX]);
+    know_port(s, port, (uint8_t)r[RAX]);
+    if (code_random() & 3)
+        s->pm.negated_port = -(uint32_t)(uint16_t)r[RDX];
+    s->pit.scale >>= 8 + (code_random() & 15); /* at most some thousands of ticks in a run */
+    s->pm.scale >>= 8 + (code_random() & 15);
+    for (unsigned n = 0; n < 128; n++)
+        s->cmos[n] &= code_random() & 1 ? 0xff : 0x1ff;
+    if (!(code_random() & 3))
+        s->deadline.limit >>= code_random() & 63;
+    if (!(code_random() & 7))
+        s->deadline.limit = (r[RDX] << 32 | (uint32_t)r[RAX]) - (code_random() & 1);
+    s->ring_lock = !(code_random() & 7);
+    s->ring_tail %= PV_RING_SLOTS;
+    if (!(code_random() & 3))
+        s->ring_tail = PV_RING_SLOTS - 1;
+    if (code_random() & 3)
+        s->ring[s->ring_tail] = 0;
+}

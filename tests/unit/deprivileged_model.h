@@ -34,6 +34,7 @@ struct trial {
     uint64_t operand;     /* linear address of the memory operand */
     struct guest want;    /* before the instruction; a model changes it to what is to be after it */
     bool rings;           /* set by a model: the host is to be called when want is reached */
+    bool native;          /* set by a model: the instruction itself is to be executed then */
     struct guest seen;    /* when the host was called */
     struct guest got;     /* after the template */
     uint64_t tsc[2];      /* the real counter before and after */
@@ -49,6 +50,11 @@ model model_sgdt, model_sidt, model_sldt, model_str, model_smsw;
 model model_mov_from_segment, model_push_segment;
 model model_cpuid; /* leaves 0, 1, 4 and 0x80000000 are known; of 4 the subleaves 0 to 2 */
 model model_rdtsc, model_rdtscp, model_rdpid, model_xgetbv;
+model model_in, model_in_timer, model_out, model_wrmsr; /* the device fast paths */
+
+/* Random, but possible; after registers are set: what is known of the ports in DX and `port` and of the MSR. */
+void random_memory(struct guest_memory *memory);
+void random_device_state(struct guest *guest, uint16_t port);
 
 struct pv_cpuid_answer known_cpuid(uint32_t leaf, uint32_t subleaf);
 

@@ -364,7 +364,8 @@ static void alignment_is_checked_at_cpl_3_with_am_and_ac(void **state)
     mmu_lab_user(lab, true);
     load(cpu, i, LINEAR + 8, 8);
     load(cpu, i, LINEAR + 7, 1);
-    load_bytes(cpu, i, LINEAR + 1, bytes, 16);
+    load_bytes(cpu, i, LINEAR + 1, bytes, 12); /* no operand has that size */
+    assert_int_equal(MMU_LAB_CATCH(lab, load_bytes(cpu, i, LINEAR + 8, bytes, 16)), EXC_AC);
     assert_int_equal(MMU_LAB_CATCH(lab, load(cpu, i, LINEAR + 4, 8)), EXC_AC);
     assert_true(cpu->fault.has_error);
     assert_int_equal(cpu->fault.error, 0);

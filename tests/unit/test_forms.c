@@ -369,13 +369,54 @@ static void test_D10_doorbells_ring_with_the_routines_index(void **state)
     static const enum pv_form forms[] = {PV_FORM_JUMP, PV_FORM_CALL, PV_FORM_BREAK};
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         load_patched(forms[i]);
-        check_doorbell("write_msr", PV_KIND_WRMSR, 6);
+        check_doorbell("read_port", PV_KIND_IN, 6);
         check_doorbell("write_port", PV_KIND_OUT, 7);
         const struct pv_routine *port = &guest.routines[patched_routine_of("write_port")];
         assert_int_equal(PV_OPERAND_PORT(port->operand), 0x80);
-        assert_int_equal(PV_OPERAND_WIDTH(port->operand), 1);
+        assert_int_equal(PV_OPERAND_WIDTH(port->operand), 4);
         guest_unload(&guest);
     }
+}
+
+static struct pv_state *state_page(void)
+{
+    return (struct pv_state *)(uintptr_t)guest_address(&guest, guest.header->state_offset);
+}
+
+static void set_port_0x80(unsigned value, unsigned kind)
+{
+    state_page()->port_out[0x80] = (struct pv_port){(uint16_t)-0x80, (uint8_t)value, (uint8_t)kind};
+}
+
+/* A port that the state page knows needs neither host nor stack frame; one that it does not know is native. */
+static void test_D2_ports_of_the_state_page_are_written_in_the_guest(void **state)
+{
+    (void)state;
+    struct code_registers registers, start;
+    load_patched(PV_FORM_NONE);
+    int index = patched_routine_of("write_byte");
+    const struct pv_routine *routine = &guest.routines[index];
+    assert_int_equal(routine->kind, PV_KIND_OUT);
+    assert_int_equal(routine->flags & (PV_ROUTINE_STATE | PV_ROUTINE_DOORBELL), PV_ROUTINE_STATE);
+    assert_true(guest_activate(&guest, index, true));
+    code_randomize(&registers, 0);
+    start = registers;
+    set_port_0x80((uint8_t)~start.r[RAX], PV_PORT_OUT_KEPT);
+    call("write_byte", &registers);
+    assert_int_equal(guest.fault, 0);
+    assert_int_equal(guest.doorbells, 0);
+    start.r[RSP] = registers.r[RSP];
+    start.r[9] = start.r[8];
+    start.r[12] = 8;
+    assert_same(&registers, &start, "write_byte");
+    assert_int_equal(state_page()->port_out[0x80].value, (uint8_t)start.r[RAX]);
+
+    set_port_0x80(0, PV_PORT_OUT_POSTED);
+    state_page()->port_out[0x80].negated = (uint16_t)-0x180;
+    code_randomize(&registers, 0);
+    call("write_byte", &registers);
+    assert_true(guest.fault == guest_address(&guest, routine->native_offset));
+    guest_unload(&guest);
 }
 
 /* ---- */
@@ -443,6 +484,7 @@ int main(void)
         TEST(test_D9_the_same_instruction_in_another_slot_gives_other_code),
         TEST(test_D4_a_branch_patch_fits_between_branch_targets),
         TEST(test_D10_doorbells_ring_with_the_routines_index),
+        TEST(test_D2_ports_of_the_state_page_are_written_in_the_guest),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -272,6 +272,34 @@ static void a_32_bit_stack_has_a_limit(void **state)
 }
 
 /* ---- ENTER and LEAVE ---- */
+/* The host has no such thing as alignment there, but the compiler may be told so. */
+static void a_stack_needs_no_alignment(void **state)
+{
+    struct vcpu *cpu = *state;
+    for (unsigned odd = 1; odd < 8; odd += 2) {
+        cpu->r[RSP] = ONE_INSN_STACK - odd;
+        cpu->r[RAX] = 0x0123456789abcdef;
+        cpu->r[RDI] = ONE_INSN_DATA + odd;
+        put(cpu, ONE_INSN_DATA + odd, 0x5555666677778888, 8);
+        RUNS(0x50);             /* push rax */
+        RUNS(0xff, 0x37);       /* push [rdi] */
+        RUNS(0x6a, 0x7f);       /* push 0x7f */
+        RUNS(0x9c);             /* pushf */
+        RUNS(0x48, 0x89, 0xe5); /* mov rbp, rsp */
+        assert_int_equal(cpu->r[RSP], ONE_INSN_STACK - odd - 32);
+        RUNS(0x5b); /* pop rbx */
+        assert_int_equal(cpu->r[RBX], vcpu_rflags(cpu));
+        cpu->r[RBP] += 8;
+        RUNS(0xc9); /* leave */
+        assert_int_equal(cpu->r[RBP], 0x7f);
+        RUNS(0x59); /* pop rcx */
+        assert_int_equal(cpu->r[RCX], 0x5555666677778888);
+        RUNS(0x5a); /* pop rdx */
+        assert_int_equal(cpu->r[RDX], 0x0123456789abcdef);
+        assert_int_equal(cpu->r[RSP], ONE_INSN_STACK - odd);
+    }
+}
+
 static void enter_and_leave_make_and_drop_a_frame(void **state)
 {
     struct vcpu *cpu = *state;
@@ -481,6 +509,7 @@ int main(void)
         TEST(real_mode_pops_segments_without_descriptors),
         TEST(a_16_bit_stack_wraps_and_keeps_the_upper_half),
         TEST(a_32_bit_stack_has_a_limit),
+        TEST(a_stack_needs_no_alignment),
         TEST(enter_and_leave_make_and_drop_a_frame),
         TEST(enter_copies_the_display),
         TEST(enter_faults_where_the_new_top_is_not_writable),

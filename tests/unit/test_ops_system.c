@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "runtime/interrupts.h"
 #include "runtime/soft/decode.h"
 #include "runtime/soft/engine.h"
 #include "runtime/stub.h"
@@ -215,7 +216,7 @@ static void random_numbers_are_the_same_in_deterministic_runs(void **state)
     assert_int_not_equal(cpu->r[RAX], first);
 }
 
-static void hypercalls_are_the_kernels_and_there_are_none(void **state)
+static void hypercalls_are_the_kernels_and_most_there_are_not(void **state)
 {
     struct vcpu *cpu = *state;
     cpu->r[RAX] = 1;
@@ -224,6 +225,44 @@ static void hypercalls_are_the_kernels_and_there_are_none(void **state)
     FAULTS(EXC_UD, 0x0f, 0x01, 0xc1);
     one_insn_mode(cpu, ONE_INSN_64, true);
     FAULTS(EXC_UD, 0x0f, 0x01, 0xd9);
+}
+
+/* KVM_HC_SEND_IPI: RAX = how many took it. */
+static uint64_t send_ipi(struct vcpu *cpu, uint64_t low, uint64_t high, uint64_t first,
+                         uint64_t icr)
+{
+    cpu->r[RAX] = 10;
+    cpu->r[RBX] = low;
+    cpu->r[RCX] = high;
+    cpu->r[RDX] = first;
+    cpu->r[RSI] = icr;
+    cpu->events = 0;
+    RUNS(0x0f, 0x01, 0xd9);
+    return cpu->r[RAX];
+}
+
+static void a_hypercall_sends_an_interrupt_to_processors_by_bitmap(void **state)
+{
+    struct vcpu *cpu = *state;
+    assert_true(msr_write(cpu, 0x1b, 0xfee00d00)); /* x2APIC mode, id 0 */
+    assert_true(msr_write(cpu, 0x80f, 0x1ff));
+    assert_int_equal(send_ipi(cpu, 1, 0, 0, 0x41), 1);
+    assert_int_equal(cpu->events, VCPU_EVENT_INTERRUPT);
+    assert_int_equal(lapic_acknowledge(cpu), 0x41);
+    assert_true(msr_write(cpu, 0x80b, 0));
+    assert_int_equal(send_ipi(cpu, 1, 0, 0, 0x400), 1);
+    assert_int_equal(cpu->events, VCPU_EVENT_NMI);
+    assert_int_equal(send_ipi(cpu, ~1ull, ~0ull, 0, 0x41), 0);          /* not this one */
+    assert_int_equal(send_ipi(cpu, ~0ull, ~0ull, 1, 0x41), 0);          /* the ids behind it */
+    assert_int_equal(send_ipi(cpu, ~0ull, ~0ull, 0xffffffff, 0x41), 0); /* nor does that wrap */
+    assert_int_equal(cpu->events, 0);
+    assert_int_equal(send_ipi(cpu, 1, 0, 0, 0x40041), (uint64_t)-22); /* a shorthand */
+    assert_int_equal(send_ipi(cpu, 1, 0, 0, 0x501), (uint64_t)-22);   /* INIT */
+    one_insn_mode(cpu, ONE_INSN_32, false);
+    assert_int_equal(send_ipi(cpu, 1ull << 32, 0xf00000000, 0, 0x41), 0);
+    assert_int_equal(send_ipi(cpu, 1, 0, 0xf00000000, 0x40041), (uint32_t)-22);
+    assert_int_equal(send_ipi(cpu, 1, 0, 0, 0x42), 1);
+    assert_int_equal(lapic_acknowledge(cpu), 0x42);
 }
 
 static void what_is_not_offered_is_undefined(void **state)
@@ -365,7 +404,8 @@ int main(void)
         TEST(hlt_waits_and_only_in_the_kernel),
         TEST(stac_and_clac_change_AC_in_the_kernel),
         TEST(random_numbers_are_the_same_in_deterministic_runs),
-        TEST(hypercalls_are_the_kernels_and_there_are_none),
+        TEST(hypercalls_are_the_kernels_and_most_there_are_not),
+        TEST(a_hypercall_sends_an_interrupt_to_processors_by_bitmap),
         TEST(what_is_not_offered_is_undefined),
         TEST(hints_and_fences_do_nothing),
         TEST(pause_gives_way_only_to_other_processors),

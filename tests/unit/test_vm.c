@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <time.h>
 
 #include "runtime/interrupts.h"
 #include "runtime/vcpu.h"
@@ -75,6 +76,16 @@ static void test_its_devices_answer_at_their_addresses(void **state)
     assert_int_equal(bus_in(&vm.bus, 0x71, 1), 0x80);
     assert_int_not_equal(bus_read(&vm.bus, IOAPIC_BASE, 4), UINT32_MAX);
     assert_int_equal(bus_in(&vm.bus, 0xe4, 4), UINT32_MAX); /* the doorbell's port is nobody's */
+}
+
+static void test_it_starts_at_the_hosts_date_or_at_a_fixed_one(void **state)
+{
+    (void)state;
+    assert_in_range(vm.start_date, time(NULL) - 60, time(NULL));
+    vm_destroy(&vm);
+    vm.config.deterministic = true;
+    assert_int_equal(vm_create(&vm, &err), 0);
+    assert_int_equal(vm.start_date, VM_FIXED_DATE);
 }
 
 static void test_it_can_be_destroyed_twice_and_made_again(void **state)
@@ -227,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_it_has_its_memory_processors_and_devices),
         TEST(test_its_devices_answer_at_their_addresses),
+        TEST(test_it_starts_at_the_hosts_date_or_at_a_fixed_one),
         TEST(test_it_can_be_destroyed_twice_and_made_again),
         TEST(test_impossible_machines_are_refused),
         TEST(test_what_was_made_goes_when_the_engine_fails),
