@@ -17,7 +17,7 @@ struct ports {
     uint32_t dx;
 };
 
-struct instruction {
+struct decoded_io {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
 };
@@ -43,7 +43,7 @@ static bool is_dx(const ZydisDecodedOperand *operand)
 }
 
 /* What DX holds behind the instruction. */
-static uint32_t dx_behind(const struct instruction *i, uint32_t dx)
+static uint32_t dx_behind(const struct decoded_io *i, uint32_t dx)
 {
     const ZydisDecodedOperand *o = i->operands;
     enum io_class class = io_classify(&i->z);
@@ -65,7 +65,7 @@ static uint32_t dx_behind(const struct instruction *i, uint32_t dx)
     return dx;
 }
 
-static void look_at_io(struct ports *p, const struct instruction *i)
+static void look_at_io(struct ports *p, const struct decoded_io *i)
 {
     const ZydisDecodedOperand *o = i->operands;
     switch (i->z.mnemonic) {
@@ -84,7 +84,7 @@ static void look_at_io(struct ports *p, const struct instruction *i)
     }
 }
 
-static void note_target(struct ports *p, const struct instruction *i, uint64_t address)
+static void note_target(struct ports *p, const struct decoded_io *i, uint64_t address)
 {
     for (unsigned k = 0; k < i->z.operand_count_visible; k++)
         if (i->operands[k].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && i->operands[k].imm.is_relative &&
@@ -107,7 +107,7 @@ static void walk_range(struct ports *p, const struct io_range *range, bool targe
     p->dx = DX_UNKNOWN;
     while (address < end) {
         uint8_t bytes[15];
-        struct instruction i;
+        struct decoded_io i;
         size_t available = p->code->read(p->code->context, address, bytes, sizeof bytes);
         if (available == 0 ||
             ZYAN_FAILED(ZydisDecoderDecodeFull(&p->decoder, bytes, available, &i.z, i.operands)))

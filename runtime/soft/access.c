@@ -15,7 +15,6 @@ static _Noreturn void raise_fault(struct vcpu *cpu, const struct insn *i, int ve
     cpu->fault.vector = vector;
     cpu->fault.has_error = has_error;
     cpu->fault.error = error;
-    cpu->fault.software = false;
     if (i) { /* data breakpoints met by an instruction that is not completed are met again */
         cpu->pending_db = 0;
         cpu->stop.kind = STOP_NONE;
@@ -51,14 +50,14 @@ const struct insn *insn_leave(struct vcpu *cpu, const struct insn *i, uint64_t r
     cpu->link = NULL;
     /* after a kick the budget must stay used up, so that the loop looks at what has happened */
     if (block && i)
-        *(cpu->withheld ? &cpu->withheld : &cpu->budget) += block->count - (i->position + 1);
+        *(cpu->kicked ? &cpu->withheld : &cpu->budget) += block->count - (i->position + 1);
     return NULL;
 }
 
 const struct insn *insn_after_slow(struct vcpu *cpu, const struct insn *i)
 {
     /* a data breakpoint traps right behind its instruction; a device may have raised an interrupt */
-    if (likely(!cpu->code_changed && !cpu->pending_db && !cpu->withheld))
+    if (likely(!cpu->code_changed && !cpu->pending_db && !cpu->kicked))
         return i + 1;
     cpu->code_changed = false;
     return insn_leave(cpu, i, insn_next_rip(cpu, i));
@@ -295,8 +294,7 @@ static inline void check_debugger(struct vcpu *cpu, uint64_t linear, unsigned si
         watchpoint_access(cpu, linear, size, write);
 }
 
-/* Data breakpoints that the access meets (SDM 3B 17.2.4) wait for the end of the instruction. */
-static void check_watchpoints(struct vcpu *cpu, uint64_t linear, unsigned size, bool write)
+void check_watchpoints(struct vcpu *cpu, uint64_t linear, unsigned size, bool write)
 {
     check_debugger(cpu, linear, size, write);
     if (likely(!(cpu->dr[7] & 0xff)))

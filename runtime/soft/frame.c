@@ -113,5 +113,6 @@ void frame_commit(struct vcpu *cpu, const struct insn *i, const struct frame *fr
         place_write(cpu, &places[n][0], bytes);
         if (places[n][1].size)
             place_write(cpu, &places[n][1], bytes + places[n][0].size);
+        check_watchpoints(cpu, frame->slot[n].linear, frame->width, true);
     }
 }
