@@ -50,6 +50,9 @@ void breakpoint_remove(struct vm *vm, uint64_t address, enum stop_kind kind);
 bool watchpoint_set(struct vm *vm, uint64_t address, uint64_t length, enum stop_kind kind);
 void watchpoint_remove(struct vm *vm, uint64_t address, uint64_t length, enum stop_kind kind);
 
+/* STOP_HARDWARE or STOP_SOFTWARE, or STOP_NONE if there is none. */
+enum stop_kind breakpoint_kind(const struct vm *vm, uint64_t address);
+
 /* ---- for the engine ---- */
 /* True if blocks are cut before an instruction at this address. */
 static inline bool breakpoints_cut(const struct vm *vm, uint64_t linear)

@@ -55,7 +55,7 @@ struct gdb {
     int signal;                /* why it stopped: GDB_SIG* */
     enum stop_kind stop_kind;  /* … more exactly, if by a breakpoint or watchpoint */
     uint64_t stop_address;
-    uint64_t next_poll; /* guest time */
+    uint64_t last_poll; /* guest time */
 };
 
 /* vCPU n is thread n + 1. */
