@@ -71,8 +71,7 @@ static void send_again(struct gdb *gdb)
     gdb_send(&gdb->connection, gdb->output.frame + sign, gdb->output.frame_length - sign);
 }
 
-/* What has come and can be taken, until the guest is to run. */
-static void take_packets(struct gdb *gdb)
+void gdb_take_packets(struct gdb *gdb)
 {
     char *text;
     size_t length;
@@ -181,7 +180,7 @@ static void wait_for_client(struct gdb *gdb)
 static void talk(struct gdb *gdb)
 {
     console_flush(gdb->vm);
-    while (take_packets(gdb), !gdb->running && !over(gdb))
+    while (gdb_take_packets(gdb), !gdb->running && !over(gdb))
         wait_for_client(gdb);
 }
 
@@ -286,20 +285,24 @@ static bool stands_at_breakpoint(struct gdb *gdb)
     return false;
 }
 
+void gdb_enter(struct gdb *gdb)
+{
+    struct vm *vm = gdb->vm;
+    for (unsigned n = 0; n < vm->vcpu_count; n++)
+        control(gdb, n);
+    bool connected = gdb->connection.client >= 0;
+    vmcs_poll(vm, connected ? gdb->connection.client : gdb->connection.listener, ask, gdb);
+    exited(gdb, vm_enter_any(vm));
+}
+
 /* Runs the machine until it is to stand. */
 static void run(struct gdb *gdb)
 {
     struct vm *vm = gdb->vm;
     if (gdb->connection.client >= 0 && stands_at_breakpoint(gdb))
         return;
-    while (gdb->running && !vm->shutdown) {
-        for (unsigned n = 0; n < vm->vcpu_count; n++)
-            control(gdb, n);
-        bool connected = gdb->connection.client >= 0;
-        vmcs_poll(vm, connected ? gdb->connection.client : gdb->connection.listener, ask, gdb);
-        struct vmcs *vmcs = vm_enter_any(vm);
-        exited(gdb, vmcs);
-    }
+    while (gdb->running && !vm->shutdown)
+        gdb_enter(gdb);
 }
 
 /* ---- the end ---- */

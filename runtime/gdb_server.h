@@ -95,6 +95,10 @@ gdb_command gdb_monitor;
 void gdb_expedite(struct gdb *gdb, struct vcpu *cpu);
 
 /* ---- the machine (gdb_run.c) ---- */
+/* Takes the packets that have come, until the guest is to run. */
+void gdb_take_packets(struct gdb *gdb);
+/* One VM entry as gdb->resume says; gdb->running is false if its exit stops the machine. */
+void gdb_enter(struct gdb *gdb);
 /* All vCPUs that are not told otherwise do this. */
 void gdb_resume_all(struct gdb *gdb, enum gdb_action action);
 /* The client is gone, or has let go: no breakpoints, and the guest runs on if it ran or was told to. */
