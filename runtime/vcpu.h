@@ -280,7 +280,7 @@ struct vcpu {
 
     /* the exception on its way: set by cpu_raise before it unwinds */
     struct {
-        int vector;               /* -1 = none */
+        int vector; /* -1 = none */
         bool has_error;
         uint32_t error;
         uint64_t cr2; /* #PF: goes to CR2 on delivery */
@@ -295,6 +295,8 @@ struct vcpu {
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];
     /* Entries in use, so that a flush touches no others; those of global pages stand in the second. */
     uint64_t tlb_local[TLB_MODES][TLB_ENTRIES / 64], tlb_global[TLB_MODES][TLB_ENTRIES / 64];
+    /* Which of those words may be other than 0: bit n is word n of all modes, in order. */
+    uint64_t tlb_words_local, tlb_words_global;
     struct tlb_victims victims; /* any flush drops them all */
     /* Where parts of large pages may be in the TLB, in the lower and in the upper half of the addresses: bit = low 6
      * bits of linear >> 21 (2 MiB) or >> 30 (larger). */
@@ -303,6 +305,7 @@ struct vcpu {
     /* The same for the jump cache (tlb_enter_jump): entries by whether their page is global, and which
      * pages may have some, as bits at the page number's low bits. */
     uint64_t jump_local[JUMP_CACHE_ENTRIES / 64], jump_global[JUMP_CACHE_ENTRIES / 64];
+    uint64_t jump_words_local, jump_words_global;
     uint64_t jump_pages_local[JUMP_PAGES / 64], jump_pages_global[JUMP_PAGES / 64];
 };
 
