@@ -52,6 +52,12 @@ static bool fetch(const struct attach *a, int64_t offset, void *to, uint64_t siz
     return to ? memory_read(&a->vm->memory, at, to, size) : true;
 }
 
+/* The offset of an element of a table; it wraps, as addresses do. */
+static int64_t nth(int64_t table_offset, uint32_t index, size_t size)
+{
+    return (int64_t)((uint64_t)table_offset + (uint64_t)index * size);
+}
+
 #define ROUTINES_MAX (1u << 20)
 
 static int check_header(struct attach *a, const struct pv_note *note)
@@ -82,12 +88,11 @@ static int copy_routine(struct attach *a, uint32_t index)
     struct pv_routine r;
     struct pv_patch patch;
     const struct pv_header *h = &a->header;
-    if (!fetch(a, h->routine_info_offset + (int64_t)(index * sizeof r), &r, sizeof r, NULL))
+    if (!fetch(a, nth(h->routine_info_offset, index, sizeof r), &r, sizeof r, NULL))
         return bad(a, "a routine's description is outside the loaded image",
                    a->stub->header_linear);
     if (r.kind >= PV_KINDS || r.form >= PV_FORMS || r.patch >= h->patch_count ||
-        !fetch(a, h->patch_info_offset + (int64_t)(r.patch * sizeof patch), &patch, sizeof patch,
-               NULL))
+        !fetch(a, nth(h->patch_info_offset, r.patch, sizeof patch), &patch, sizeof patch, NULL))
         return bad(a, "impossible description of a routine", a->stub->header_linear);
     a->stub->routines[index] = (struct stub_routine){.site_offset = r.site_offset,
                                                      .native_offset = r.native_offset,
@@ -107,7 +112,11 @@ static int copy_routine(struct attach *a, uint32_t index)
  * the guest costs none. --link all links whatever works, to show that it does. */
 static bool wanted(const struct vm *vm, const struct stub_routine *r, bool table, bool state)
 {
-    if (!r->emulation_offset || r->flags & PV_ROUTINE_DEPRIVILEGED)
+    bool rings = r->flags & PV_ROUTINE_DOORBELL;
+    if (!r->emulation_offset || (rings && !doorbell_has_handler(r->kind, r->operand)))
+        return false;
+    /* For a deprivileged guest: but a look-up that asks the host instead of going native is as right for others. */
+    if (r->flags & PV_ROUTINE_DEPRIVILEGED && !(r->flags & PV_ROUTINE_TABLE && rings))
         return false;
     if (r->flags & PV_ROUTINE_TABLE && !table)
         return false;
@@ -120,7 +129,7 @@ static bool wanted(const struct vm *vm, const struct stub_routine *r, bool table
     /* Without a stack, a doorbell with a memory operand is two, between which no interrupt may come: left alone. */
     if (r->flags & PV_ROUTINE_BARE && r->operand & PV_OPERAND_MEMORY)
         return false;
-    return !(r->flags & PV_ROUTINE_DOORBELL) || doorbell_has_handler(r->kind, r->operand);
+    return true;
 }
 
 static int link_routine(struct attach *a, uint32_t index)
@@ -131,11 +140,12 @@ static int link_routine(struct attach *a, uint32_t index)
     if (!wanted(a->vm, r, table, h->state_offset != 0))
         return 0;
     struct pv_routine info;
-    fetch(a, h->routine_info_offset + (int64_t)(index * sizeof info), &info, sizeof info, NULL);
+    if (!fetch(a, nth(h->routine_info_offset, index, sizeof info), &info, sizeof info, NULL))
+        return bad(a, "a routine's description has changed", a->stub->header_linear);
     uint64_t physical;
     uint8_t link[5];
     static const uint8_t inactive[5] = {0xe9, 0, 0, 0, 0};
-    int64_t distance = r->emulation_offset - (info.link_offset + 5);
+    int64_t distance = (int64_t)((uint64_t)r->emulation_offset - ((uint64_t)info.link_offset + 5));
     if (!fetch(a, info.link_offset, link, sizeof link, &physical) ||
         memcmp(link, inactive, sizeof link) != 0)
         return bad(a, "a routine's link is not where its description says",

@@ -351,8 +351,8 @@ void uart16550_fast(void *uart, struct uart16550_fast *fast)
                   [SCR] = u->scr},
         .read = 1u << IER_DLM | 1u << LCR | 1u << MCR | 1u << SCR,
         .same = 1u << LCR | 1u << MCR | 1u << SCR,
-        /* With the transmitter's interrupt on, a byte takes it up; once it is, more of them do nothing to it. */
-        .send = !divisor && !(u->mcr & MCR_LOOP) && (!(u->ier & IER_THRE) || u->thre_waiting),
+        /* The transmitter's interrupt comes when they are sent, as on a device that takes its time. */
+        .send = !divisor && !(u->mcr & MCR_LOOP),
         .input_waits = console_readable(u->vm),
     };
     if (source(u) != IIR_THRE)

@@ -18,7 +18,7 @@ struct uart16550_fast {
     uint8_t value[UART16550_PORTS];
     uint8_t read; /* a read gives value[n] and changes nothing */
     uint8_t same; /* writing value[n] once more changes nothing */
-    bool send;    /* a byte written to register 0 is sent, and that is all */
+    bool send;    /* a byte written to register 0 is sent, and that is all; it may be told later */
     /* Input waits for the guest to listen, for which its reads of the line status and its writes of the interrupt
      * enables are looked at: they are in `read` and `same` all the same. */
     bool input_waits;
@@ -27,7 +27,7 @@ struct uart16550_fast {
 #define UART16550_LSR 5u
 void uart16550_fast(void *uart, struct uart16550_fast *fast);
 
-/* Sends bytes that the guest wrote while `send` held, as if it wrote them now. */
+/* Sends bytes that the guest wrote while `send` held. */
 void uart16550_send(void *uart, const uint8_t *bytes, size_t count);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "runtime/breakpoints.h"
 #include "runtime/console.h"
 #include "runtime/interrupts.h"
 #include "runtime/soft/access.h"
@@ -247,9 +248,16 @@ static void link_blocks(struct vcpu *cpu, struct block *block)
     cpu->link = NULL;
 }
 
+/* Instructions may be slow (decoding what was just written): who asked for the end does not wait for that of the slice. */
+static bool ends(const struct vm *vm)
+{
+    return vm->shutdown ||
+           unlikely(atomic_load_explicit(&vm->stop_request, memory_order_relaxed) != SHUTDOWN_NONE);
+}
+
 static void run_slice(struct vcpu *cpu)
 {
-    while (!cpu->vm->shutdown) {
+    while (!ends(cpu->vm) && cpu->stop.kind == STOP_NONE) {
         reclaim(cpu);
         if (cpu->budget <= 0 || !wakes(cpu))
             return;
@@ -262,6 +270,8 @@ static void run_slice(struct vcpu *cpu)
             return;
         if (unlikely(needs_steps(cpu))) {
             cpu->link = NULL;
+            if (cpu->vm->breakpoints && breakpoint_reached(cpu))
+                return;
             step_instruction(cpu);
             continue;
         }
