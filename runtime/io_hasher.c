@@ -10,7 +10,7 @@
 /* The host address of code at guest-linear `address`, which is RAM up to the end of its page; NULL if not mapped. */
 static const uint8_t *code_at(struct vcpu *cpu, uint64_t address)
 {
-    const struct tlb_entry *e = &cpu->tlb[address >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb[tlb_slot(address)];
     uint64_t physical;
     if ((address & ~PAGE_OFFSET) == e->fetch)
         return (const uint8_t *)(address + e->addend);

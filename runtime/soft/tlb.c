@@ -322,7 +322,7 @@ uint64_t tlb_watchpoints(const struct vcpu *cpu, uint64_t linear, uint64_t lengt
 
 static inline struct tlb_entry *slot_of(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear)
 {
-    return &cpu->tlb_table[mode][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    return &cpu->tlb_table[mode][tlb_slot(linear)];
 }
 
 /* Puts an entry into the slot of its page; the page that was there becomes a victim. */
@@ -330,7 +330,7 @@ static void put(struct vcpu *cpu, uint64_t page, enum tlb_mode mode, struct tlb_
                 bool global)
 {
     struct tlb_entry *e = slot_of(cpu, mode, page);
-    unsigned slot = page >> PAGE_SHIFT & (TLB_ENTRIES - 1);
+    unsigned slot = tlb_slot(page);
     uint64_t bit = 1ull << slot % 64;
     uint64_t *local_word = &cpu->tlb_local[mode][slot / 64];
     uint64_t *global_word = &cpu->tlb_global[mode][slot / 64];
@@ -518,7 +518,7 @@ static bool may_jump_to(const struct vcpu *cpu, uint64_t linear)
 void tlb_enter_jump(struct vcpu *cpu, struct jump_entry *entry, struct block *block)
 {
     uint64_t page = cpu->rip & ~PAGE_OFFSET;
-    unsigned slot = cpu->rip >> PAGE_SHIFT & (TLB_ENTRIES - 1);
+    unsigned slot = tlb_slot(cpu->rip);
     bool global = !block->crosses && cpu->tlb_table[cpu->mode][slot].fetch == page &&
                   cpu->tlb_global[cpu->mode][slot / 64] >> slot % 64 & 1;
     unsigned index = (unsigned)(entry - cpu->jump_cache);
