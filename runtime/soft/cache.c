@@ -362,7 +362,7 @@ static enum decode_result decode_run(struct vcpu *cpu, uint64_t linear, const ui
 static const uint8_t *fetch_page(struct vcpu *cpu, uint64_t linear, uint64_t *physical)
 {
     static const uint8_t nothing[PAGE_SIZE] = {0};
-    const struct tlb_entry *e = &cpu->tlb[linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb[tlb_slot(linear)];
     if ((linear & ~PAGE_OFFSET) == e->fetch) {
         const uint8_t *host = (const uint8_t *)(linear + e->addend);
         uint64_t offset = (uint64_t)(host - cpu->vm->memory.host);
