@@ -25,21 +25,27 @@ static const struct line *line_at(struct io_scanner *s, uint64_t address)
     return line->end == line->start ? NULL : line;
 }
 
-unsigned graph_fetch(struct io_scanner *s, uint64_t address, uint8_t bytes[15])
+/* Up to INSTRUCTION_ROOM bytes at `address`, where they are or in `room`. */
+static const uint8_t *fetch(struct io_scanner *s, uint64_t address, unsigned *available,
+                            uint8_t room[INSTRUCTION_ROOM])
 {
     unsigned count = 0;
-    while (count < 15) {
-        const struct line *line = line_at(s, address + count);
-        if (!line)
-            break;
+    const struct line *line = line_at(s, address);
+    if (line && line->end - address >= INSTRUCTION_ROOM) {
+        *available = INSTRUCTION_ROOM;
+        return line->bytes + (address - line->start);
+    }
+    while (line && count < INSTRUCTION_ROOM) {
         uint64_t at = address + count - line->start;
         unsigned some = (unsigned)(line->end - line->start - at);
-        if (some > 15 - count)
-            some = 15 - count;
-        memcpy(bytes + count, line->bytes + at, some);
+        if (some > INSTRUCTION_ROOM - count)
+            some = INSTRUCTION_ROOM - count;
+        memcpy(room + count, line->bytes + at, some);
         count += some;
+        line = line_at(s, address + count);
     }
-    return count;
+    *available = count;
+    return room;
 }
 
 /* ---- functions ---- */
@@ -110,42 +116,27 @@ static bool take_site(struct node *node, const struct io_site *site)
     return true;
 }
 
-static bool has_repeat_prefix(const ZydisDecodedInstruction *z)
-{
-    for (unsigned k = 0; k < z->raw.prefix_count; k++)
-        if (z->raw.prefixes[k].value == 0xf2 || z->raw.prefixes[k].value == 0xf3)
-            return true;
-    return false;
-}
-
 static bool take_instruction(struct io_scanner *s, struct node *node)
 {
-    uint8_t bytes[15];
-    ZydisDecodedInstruction z;
-    unsigned available = graph_fetch(s, node->address, bytes);
+    uint8_t room[INSTRUCTION_ROOM];
+    unsigned available;
+    struct instruction i;
+    const uint8_t *bytes = fetch(s, node->address, &available, room);
     s->decoded++;
-    if (!available ||
-        ZYAN_FAILED(ZydisDecoderDecodeInstruction(s->mode, NULL, bytes, available, &z)))
+    if (!(s->code->bits == 64 && instruction_quick(bytes, available, &i)) &&
+        !instruction_full(s->mode, bytes, available, &i))
         return false;
-    node->class = (uint8_t)io_classify(&z);
-    node->length = z.length;
-    switch (node->class) {
-    case IO_CLASS_UNKNOWN:
+    if (i.class == IO_CLASS_UNKNOWN)
         return false;
-    case IO_CLASS_IO:
-        node->flags = NODE_FALLS | (has_repeat_prefix(&z) ? NODE_REPEATS : 0);
-        break;
-    case IO_CLASS_PLAIN:
-    case IO_CLASS_BRANCH:
+    node->class = i.class;
+    node->length = i.length;
+    if (i.class <= IO_CLASS_BRANCH)
         node->flags = NODE_FALLS;
-        break;
-    case IO_CLASS_RETURN:
+    if (i.class == IO_CLASS_IO && i.repeats)
+        node->flags |= NODE_REPEATS;
+    if (i.class == IO_CLASS_RETURN)
         node->flags = NODE_RETURNS;
-        break;
-    default:
-        break;
-    }
-    node->target = node->address + node->length + (uint64_t)z.raw.imm[0].value.s;
+    node->target = node->address + i.length + (uint64_t)i.displacement;
     if (s->code->bits < 64)
         node->target &= s->code->bits == 32 ? 0xffffffffu : 0xffffu;
     return true;
@@ -164,10 +155,11 @@ static bool budget_left(struct io_scanner *s, unsigned length)
     return false;
 }
 
+/* A node is made in its place in the array, and counts once all is well. */
 static uint16_t node_new(struct io_scanner *s, uint64_t address, uint8_t function)
 {
     struct io_site site;
-    struct node node = {.address = address, .first_edge = NONE, .distance = GAP_MAX};
+    struct node *node = &s->nodes[s->node_count];
     if (!in_extent(s, address) || !budget_left(s, 1)) {
         s->cut = true;
         return NONE;
@@ -175,17 +167,20 @@ static uint16_t node_new(struct io_scanner *s, uint64_t address, uint8_t functio
     if (!within_reach(s, address) ||
         (s->code->forbidden && s->code->forbidden(s->code->context, address)))
         return NONE;
+    node->address = address;
+    node->first_edge = NONE;
+    node->distance = GAP_MAX;
+    node->flags = 0;
+    node->function = function;
     bool opaque = s->code->site && s->code->site(s->code->context, address, &site);
-    if (!(opaque ? take_site(&node, &site) : take_instruction(s, &node)) ||
-        !budget_left(s, node.length))
+    if (!(opaque ? take_site(node, &site) : take_instruction(s, node)) ||
+        !budget_left(s, node->length))
         return NONE;
-    node.function = function;
-    s->bytes += node.length;
-    s->io_found += node.class == IO_CLASS_IO;
+    s->bytes += node->length;
+    s->io_found += node->class == IO_CLASS_IO;
     unsigned slot = slot_of(address);
-    node.slot_next = s->slots[slot];
+    node->slot_next = s->slots[slot];
     s->slots[slot] = (uint16_t)s->node_count;
-    s->nodes[s->node_count] = node;
     return (uint16_t)s->node_count++;
 }
 

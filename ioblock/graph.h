@@ -2,11 +2,12 @@
 #ifndef IOBLOCK_GRAPH_H
 #define IOBLOCK_GRAPH_H
 
+#include "ioblock/instruction.h"
 #include "ioblock/scan.h"
 
 #define NODES_MAX     IO_BLOCK_INSNS_MAX
 #define EDGES_MAX     (4 * NODES_MAX)
-#define SLOTS         2048u /* of the hash table of nodes: a power of two, more than twice NODES_MAX */
+#define SLOTS         2048u /* of the hash table of nodes: a power of two, above 2 * NODES_MAX */
 #define WAITING_MAX   (4 * NODES_MAX)
 #define GAP_MAX       255u
 #define FUNCTIONS_MAX 64u
@@ -98,9 +99,6 @@ struct io_scanner {
 /* graph.c: explores from the scanner's key. False if the key is no IO instruction that can be
  * read. */
 bool graph_explore(struct io_scanner *scanner);
-
-/* The bytes at `address`, up to 15 of them; returns how many. */
-unsigned graph_fetch(struct io_scanner *scanner, uint64_t address, uint8_t bytes[15]);
 
 /* trim.c: marks what leads to IO (NODE_KEPT), puts it in order. True if some IO instruction of it
  * may run twice. */

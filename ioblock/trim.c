@@ -82,6 +82,26 @@ static bool kept(const struct io_scanner *s, const struct edge *edge)
     return s->nodes[edge->from].flags & s->nodes[edge->to].flags & NODE_KEPT;
 }
 
+/* Takes away, one after the other, the nodes that no kept edge leads to: what has `mark` left lies
+ * on a cycle or behind one. False if nothing is left. */
+static bool mark_behind_cycles(struct io_scanner *s)
+{
+    uint16_t free[NODES_MAX];
+    unsigned count = 0, left = s->order_count;
+    for (unsigned n = 0; n < s->node_count; n++)
+        s->nodes[n].mark = 0;
+    for (unsigned e = 0; e < s->edge_count; e++)
+        s->nodes[s->edges[e].to].mark += kept(s, &s->edges[e]);
+    for (unsigned k = 0; k < s->order_count; k++)
+        if (!s->nodes[s->order[k]].mark)
+            free[count++] = s->order[k];
+    for (; count > 0; left--)
+        for (uint16_t e = s->nodes[free[--count]].first_edge; e != NONE; e = s->edges[e].next)
+            if (kept(s, &s->edges[e]) && --s->nodes[s->edges[e].to].mark == 0)
+                free[count++] = s->edges[e].to;
+    return left > 0;
+}
+
 /* Can control come from this node back to it? */
 static bool in_cycle(struct io_scanner *s, uint16_t start)
 {
@@ -91,8 +111,8 @@ static bool in_cycle(struct io_scanner *s, uint16_t start)
         s->nodes[n].mark = 0;
     stack[depth++] = start;
     while (depth > 0)
-        for (uint16_t e = s->nodes[stack[--depth]].first_edge, n; e != NONE; e = s->edges[e].next) {
-            n = s->edges[e].to;
+        for (uint16_t e = s->nodes[stack[--depth]].first_edge; e != NONE; e = s->edges[e].next) {
+            uint16_t n = s->edges[e].to;
             if (!kept(s, &s->edges[e]) || s->nodes[n].mark)
                 continue;
             if (n == start)
@@ -105,18 +125,15 @@ static bool in_cycle(struct io_scanner *s, uint16_t start)
 
 bool graph_loops(struct io_scanner *s)
 {
-    /* Without an edge that leads to a lower or the same address there is no cycle. */
-    bool backward = false;
-    for (unsigned e = 0; e < s->edge_count; e++)
-        backward |= kept(s, &s->edges[e]) &&
-                    s->nodes[s->edges[e].to].address <= s->nodes[s->edges[e].from].address;
-    if (!backward)
+    uint16_t suspects[16];
+    unsigned count = 0;
+    if (!mark_behind_cycles(s))
         return false;
-    /* Bounded: more than these are not looked at, and then it counts as a loop. */
-    unsigned looked_at = 0;
-    for (unsigned i = 0; i < s->order_count; i++)
-        if (s->nodes[s->order[i]].class == IO_CLASS_IO &&
-            (++looked_at > 16 || in_cycle(s, s->order[i])))
+    for (unsigned k = 0; k < s->order_count && count < 16; k++)
+        if (s->nodes[s->order[k]].class == IO_CLASS_IO && s->nodes[s->order[k]].mark)
+            suspects[count++] = s->order[k];
+    for (unsigned k = 0; k < count; k++)
+        if (in_cycle(s, suspects[k]))
             return true;
-    return false;
+    return count == 16; /* bounded: then it counts as a loop */
 }

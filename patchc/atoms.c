@@ -3,8 +3,8 @@
 
 #include <string.h>
 
+#include "image/length.h"
 #include "patchc/context.h"
-#include "patchc/length.h"
 
 #define OPCODE_STI  0xfb
 #define OPCODE_INT3 0xcc

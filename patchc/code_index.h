@@ -5,8 +5,8 @@
 #ifndef PATCHC_CODE_INDEX_H
 #define PATCHC_CODE_INDEX_H
 
+#include "image/length.h"
 #include "patchc/code.h"
-#include "patchc/length.h"
 
 enum code_ref_kind {
     REF_ADDRESS,             /* the target's address is taken */

@@ -5,8 +5,8 @@
  * which cost nothing but the choice of a window. */
 #include <string.h>
 
+#include "image/length.h"
 #include "patchc/code_index.h"
-#include "patchc/length.h"
 
 /* Bytes of opcode (and ModRM) before the displacement; 0 if this is none. *wide: it has four
  * bytes. */

@@ -4,8 +4,8 @@
 
 #include <string.h>
 
+#include "image/length.h"
 #include "patchc/atoms.h"
-#include "patchc/length.h"
 
 #define PAGE_SHIFT 12
 

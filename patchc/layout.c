@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "hvstub/hvstub.h"
+#include "image/length.h"
 #include "patchc/atoms.h"
 #include "patchc/emit.h"
-#include "patchc/length.h"
 #include "patchc/plan.h"
 
 #define LARGE_PAGE (2ull << 20)

@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/length.h"
 #include "patchc/atoms.h"
-#include "patchc/length.h"
 
 #define JUMP_SIZE   5u
 #define BRANCH_SIZE 2u

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "patchc/length.h"
+#include "image/length.h"
 
 #define RUN_MIN      256u        /* shorter padding is left for islands */
 #define RUN_MARGIN   16u         /* the start of a run is left to windows and islands before it */

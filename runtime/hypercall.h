@@ -6,6 +6,8 @@
 
 struct vcpu;
 
+/* CPUID does not offer it (KVM_FEATURE_PV_SEND_IPI): kernels would send every interrupt so, which costs more than the
+ * local APIC's registers, for a call exits where a register need not. */
 #define KVM_HC_SEND_IPI 10u
 
 /* The errors of the interface */

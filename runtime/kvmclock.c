@@ -43,7 +43,7 @@ static bool write_wall_clock(struct vcpu *cpu, uint64_t physical)
 
 bool kvmclock_write_msr(struct vcpu *cpu, uint32_t msr, uint64_t value)
 {
-    if (msr == MSR_KVM_WALL_CLOCK) {
+    if (msr == MSR_KVM_WALL_CLOCK || msr == MSR_KVM_OLD_WALL_CLOCK) {
         cpu->kvm_wall_clock = value;
         return write_wall_clock(cpu, value & ~3ull);
     }

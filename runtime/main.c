@@ -13,6 +13,7 @@
 #include "image/terminal.h"
 #include "runtime/console.h"
 #include "runtime/dump.h"
+#include "runtime/gdb.h"
 #include "runtime/io_dispatcher.h"
 #include "runtime/loader.h"
 #include "runtime/options.h"
@@ -80,13 +81,15 @@ static int open_kernel(const struct vm_config *config, struct image *image, stru
 /* Runs the image that was read. 0 once the guest has ended, or -1 with *err set. */
 static int run(struct vm *vm, const struct image *image, struct error *err)
 {
+    if (vm->config.gdb && gdb_open(vm, err) < 0)
+        return -1;
     if (loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0 ||
         io_blocks_attach(vm, image, err) < 0)
         return -1;
     if (watchdog_start(vm, err) < 0)
         return -1;
     double start = now();
-    int result = vm->engine->run(vm, err);
+    int result = vm->gdb ? gdb_run(vm, err) : vm->engine->run(vm, err);
     vm->wall_seconds = now() - start;
     return result;
 }
@@ -150,6 +153,7 @@ static int run_vm(struct vm *vm, struct image *image, struct error *err)
         if (conclude(vm, image, err) < 0 && ended_by_itself(vm->shutdown))
             code = err->code;
     }
+    gdb_close(vm);
     vm_destroy(vm);
     return code;
 }

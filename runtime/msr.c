@@ -4,9 +4,9 @@
 #include <stdlib.h>
 
 #include "hvstub/hvstub.h"
-#include "runtime/kvmclock.h"
 #include "runtime/cpuid.h"
 #include "runtime/interrupts.h"
+#include "runtime/kvmclock.h"
 #include "runtime/soft/tlb.h"
 #include "runtime/stub_devices.h"
 #include "runtime/vm.h"
@@ -207,6 +207,10 @@ static bool write_apic(struct vcpu *cpu, uint32_t msr, uint64_t value)
 
 static const struct msr_row rows[] = {
     {0x10, 0x10, .read = read_tsc, .write = write_tsc, ALL},
+    {MSR_KVM_OLD_WALL_CLOCK, MSR_KVM_OLD_WALL_CLOCK, FIELD(kvm_wall_clock),
+     .write = kvmclock_write_msr, ALL},
+    {MSR_KVM_OLD_SYSTEM_TIME, MSR_KVM_OLD_SYSTEM_TIME, FIELD(kvm_system_time),
+     .write = kvmclock_write_msr, ALL},
     {0x1b, 0x1b, .read = read_apic, .write = write_apic, ALL},
     {0x3b, 0x3b, FIELD(tsc_offset), .feature = FEATURE_TSC_ADJUST, .write = write_tsc_adjust, ALL},
     {0x8b, 0x8b, .constant = true, .ignored = true},                /* microcode: none */

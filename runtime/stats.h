@@ -42,7 +42,7 @@ struct stats {
     uint64_t routine_calls;     /* entries into the host part for a routine: doorbells and breaks */
     uint64_t host_calls;        /* host handlers run for them */
     uint64_t by_form[PV_FORMS]; /* the same, by the form of the routine's patch */
-    uint64_t io_instructions; /* IN, OUT, INS, OUTS (each iteration of REP) emulated by the host */
+    uint64_t io_instructions; /* IN, OUT, INS, OUTS (with REP: when finished) emulated by the host */
     uint64_t io_events;       /* virtualization events they took */
     uint64_t posted; /* bytes that a patched guest's OUT left in the stub's ring: no exit */
     uint64_t block_hits, block_misses, hash_mismatches;
@@ -57,6 +57,8 @@ void stats_exit(struct stats *stats, enum exit_kind kind, uint64_t rip);
 int stats_check(const char *path, struct error *err);
 /* Writes the JSON whole or not at all. 0, or -1 with *err. */
 int stats_write(const struct vm *vm, const char *path, struct error *err);
+/* Exits by reason, and the ten guest symbols that most came from (image may be NULL); `before` stands before each line. */
+void stats_exits(const struct vm *vm, const struct image *image, const char *before, FILE *stream);
 /* The human summary: times, exits by reason, the ten hottest guest symbols (image may be NULL). */
 void stats_summary(const struct vm *vm, const struct image *image, FILE *stream);
 

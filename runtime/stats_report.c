@@ -141,12 +141,13 @@ static size_t collect(const struct vm *vm, const struct image *image, struct hot
 }
 
 /* Two functions may have one name: the address tells them apart. */
-static void print_hot(const struct hot_symbol *hot, FILE *stream)
+static void print_hot(const struct hot_symbol *hot, const char *before, FILE *stream)
 {
     char name[100] = "no symbol";
     if (hot->name)
         terminal_copy(name, sizeof name, hot->name);
-    fprintf(stream, "hvrun: %10" PRIu64 "  0x%016" PRIx64 " %s\n", hot->count, hot->address, name);
+    fprintf(stream, "%s%10" PRIu64 "  0x%016" PRIx64 " %s\n", before, hot->count, hot->address,
+            name);
 }
 
 /* "io 12, msr 3": those that happened. */
@@ -160,6 +161,22 @@ static void print_kinds(const struct stats *stats, unsigned first, unsigned end,
         }
 }
 
+void stats_exits(const struct vm *vm, const struct image *image, const char *before, FILE *stream)
+{
+    const struct stats *stats = &vm->stats;
+    fprintf(stream, "%sexits %" PRIu64, before, total(stats));
+    print_kinds(stats, 0, EXIT_KINDS_IN_TOTAL, ": ", stream);
+    print_kinds(stats, EXIT_KINDS_IN_TOTAL, EXIT_KINDS, "; beside these: ", stream);
+    fputc('\n', stream);
+    struct hot_symbol *hot = malloc(HOT_ADDRESSES * sizeof *hot);
+    size_t count = hot ? collect(vm, image, hot) : 0;
+    if (count)
+        fprintf(stream, "%smost of them from:\n", before);
+    for (size_t k = 0; k < count && k < HOTTEST; k++)
+        print_hot(&hot[k], before, stream);
+    free(hot);
+}
+
 void stats_summary(const struct vm *vm, const struct image *image, FILE *stream)
 {
     const struct stats *stats = &vm->stats;
@@ -167,15 +184,5 @@ void stats_summary(const struct vm *vm, const struct image *image, FILE *stream)
     fprintf(stream, "hvrun: %s after %.2f s, %" PRIu64 " guest instructions (%.0f MIPS)\n",
             shutdown_names[vm->shutdown], seconds, stats->guest_instructions,
             seconds > 0 ? (double)stats->guest_instructions / seconds / 1e6 : 0);
-    fprintf(stream, "hvrun: exits %" PRIu64, total(stats));
-    print_kinds(stats, 0, EXIT_KINDS_IN_TOTAL, ": ", stream);
-    print_kinds(stats, EXIT_KINDS_IN_TOTAL, EXIT_KINDS, "; beside these: ", stream);
-    fputc('\n', stream);
-    struct hot_symbol *hot = malloc(HOT_ADDRESSES * sizeof *hot);
-    size_t count = hot ? collect(vm, image, hot) : 0;
-    if (count)
-        fprintf(stream, "hvrun: most of them from:\n");
-    for (size_t k = 0; k < count && k < HOTTEST; k++)
-        print_hot(&hot[k], stream);
-    free(hot);
+    stats_exits(vm, image, "hvrun: ", stream);
 }

@@ -143,6 +143,8 @@ enum {
 #define DR6_BT 0x8000ull /* task switch */
 #define DR7_GD 0x2000ull
 
+#define DEBUGCTL_BTF 0x2ull /* TF traps behind branches only */
+
 #define PF_PRESENT  1u
 #define PF_WRITE    2u
 #define PF_USER     4u
@@ -162,11 +164,15 @@ struct fpu {
 enum activity { ACTIVITY_ACTIVE, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_FOR_SIPI };
 
 /* vcpu.events: what waits between instructions */
-#define VCPU_EVENT_INTERRUPT 1u /* the local APIC has one that its priority lets in */
-#define VCPU_EVENT_NMI       2u
-#define VCPU_EVENT_INIT      4u
-#define VCPU_EVENT_SIPI      8u /* vector in vcpu.sipi_vector */
-#define VCPU_EVENT_SMI       16u
+#define VCPU_EVENT_INTERRUPT     1u /* the local APIC has one that its priority lets in */
+#define VCPU_EVENT_NMI           2u
+#define VCPU_EVENT_INIT          4u
+#define VCPU_EVENT_SIPI          8u /* vector in vcpu.sipi_vector */
+#define VCPU_EVENT_SMI           16u
+#define VCPU_EVENT_MACHINE_CHECK 32u
+
+/* Why a debugger's breakpoint or watchpoint stops this vCPU (breakpoints.h): vcpu.stop. */
+enum stop_kind { STOP_NONE, STOP_SOFTWARE, STOP_HARDWARE, STOP_WRITE, STOP_READ, STOP_ACCESS };
 
 #define SHADOW_STI   1u /* vcpu.shadow: blocking until the next instruction is done */
 #define SHADOW_MOVSS 2u
@@ -279,14 +285,23 @@ struct vcpu {
     /* the exception on its way: set by cpu_raise before it unwinds */
     struct {
         int vector;               /* -1 = none */
-        bool has_error, software; /* software: INT n, INT3, INTO: RIP is past the instruction */
+        bool has_error;
         uint32_t error;
         uint64_t cr2; /* #PF: goes to CR2 on delivery */
         uint64_t dr6; /* #DB: bits to set */
     } fault;
 
+    struct {
+        enum stop_kind kind; /* as long as it is set the vCPU executes nothing more in a slice */
+        uint64_t address;    /* guest-linear */
+    } stop;
+
     struct vm *vm;
     struct lapic *lapic;
+    struct vmcs *vmcs; /* the VM control structure, or NULL (vmcs.h) */
+    /* Instructions must be executed one by one, each with its own event: the vCPU is stepped, or there are breakpoints,
+     * watchpoints or exiting controls. Whoever does several at once (IO blocks) asks here and does one. */
+    bool unbatched;
     jmp_buf unwind; /* the engine's loop: cpu_raise jumps here */
 
     /* ---- soft engine: caches ---- */

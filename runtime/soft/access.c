@@ -4,6 +4,7 @@
  * the second page leaves the first one alone. A part is host memory or belongs to a device. */
 #include "runtime/soft/access.h"
 
+#include "runtime/breakpoints.h"
 #include "runtime/soft/tlb.h"
 
 /* ---- faults and going on ---- */
@@ -14,9 +15,10 @@ static _Noreturn void raise_fault(struct vcpu *cpu, const struct insn *i, int ve
     cpu->fault.vector = vector;
     cpu->fault.has_error = has_error;
     cpu->fault.error = error;
-    cpu->fault.software = false;
-    if (i) /* data breakpoints met by an instruction that is not completed are met again */
+    if (i) { /* data breakpoints met by an instruction that is not completed are met again */
         cpu->pending_db = 0;
+        cpu->stop.kind = STOP_NONE;
+    }
     cpu->current = i;
     longjmp(cpu->unwind, 1);
 }
@@ -285,9 +287,16 @@ static inline void check_alignment(struct vcpu *cpu, const struct insn *i, uint6
         cpu_raise_error(cpu, i, EXC_AC, 0);
 }
 
-/* Data breakpoints that the access meets (SDM 3B 17.2.4) wait for the end of the instruction. */
-static void check_watchpoints(struct vcpu *cpu, uint64_t linear, unsigned size, bool write)
+/* A debugger's watchpoints. */
+static inline void check_debugger(struct vcpu *cpu, uint64_t linear, unsigned size, bool write)
 {
+    if (unlikely(cpu->vm->breakpoints != NULL))
+        watchpoint_access(cpu, linear, size, write);
+}
+
+void check_watchpoints(struct vcpu *cpu, uint64_t linear, unsigned size, bool write)
+{
+    check_debugger(cpu, linear, size, write);
     if (likely(!(cpu->dr[7] & 0xff)))
         return;
     uint64_t hits = tlb_watchpoints(cpu, linear, size, write);
@@ -363,6 +372,7 @@ void *rmw_begin(struct vcpu *cpu, const struct insn *i, uint64_t linear, unsigne
     if (host)
         return host;
     *rmw = (struct rmw){.linear = linear, .size = size, .copied = true};
+    check_debugger(cpu, linear, size, false);
     read_parts(cpu, i, part, count, &rmw->copy);
     return &rmw->copy;
 }
@@ -384,6 +394,7 @@ uint64_t system_load(struct vcpu *cpu, uint64_t linear, unsigned size)
         linear = (uint32_t)linear;
     unsigned count = resolve(cpu, cpu->current, linear, size, ACCESS_READ, TLB_KERNEL,
                              !vcpu_long_mode(cpu), part);
+    check_debugger(cpu, linear, size, false);
     read_parts(cpu, cpu->current, part, count, &value);
     return value;
 }
@@ -395,5 +406,6 @@ void system_store(struct vcpu *cpu, uint64_t linear, unsigned size, uint64_t val
         linear = (uint32_t)linear;
     unsigned count = resolve(cpu, cpu->current, linear, size, ACCESS_WRITE, TLB_KERNEL,
                              !vcpu_long_mode(cpu), part);
+    check_debugger(cpu, linear, size, true);
     write_parts(cpu, cpu->current, part, count, &value);
 }

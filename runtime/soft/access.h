@@ -144,6 +144,9 @@ void store_bytes(struct vcpu *cpu, const struct insn *i, uint64_t linear, const 
 /* Raises what a write of [linear, linear + size) would, and changes nothing. */
 void probe_write(struct vcpu *cpu, const struct insn *i, uint64_t linear, unsigned size);
 
+/* Data breakpoints that the access meets (SDM 3B 17.2.4) wait for the end of the instruction. */
+void check_watchpoints(struct vcpu *cpu, uint64_t linear, unsigned size, bool write);
+
 /* Supervisor accesses that an instruction or event makes by itself (descriptor tables, TSS): CPL does not matter,
  * SMAP does, AC does not. Sizes 1 to 8. Faults are #PF with U clear, #GP(0) if not canonical. They are raised for vcpu.current: an
  * instruction stores itself there before its first one; outside of instructions it is NULL. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "runtime/breakpoints.h"
 #include "runtime/soft/access.h"
 #include "runtime/soft/chain.h"
 #include "runtime/soft/decode.h"
@@ -14,16 +15,18 @@
 #include "runtime/soft/host_assist.h"
 #include "runtime/soft/tlb.h"
 
-#define ARENA_BYTES (40u << 20)
+#define ARENA_BYTES (40ull << 20)
 #define BUCKETS     (1u << 15)
 #define LINE_SHIFT  6
 #define KEY_SINGLE                                                                                 \
     (1ull << 55) /* beside jump_key's bits: a block of one instruction, for stepping */
+#define KEY_PASSED                                                                                 \
+    (1ull << 56) /* the block itself, where `check_breakpoint` is found without this bit */
 
 struct cache {
     struct vm *vm;
     uint8_t *arena;
-    size_t used;
+    size_t size, used;   /* bytes of the arena */
     struct block **page; /* one list a page of RAM */
     struct block *bucket[BUCKETS];
     struct block *watches; /* all of them, by hash_next */
@@ -70,11 +73,12 @@ struct cache *cache_create(struct vm *vm, struct error *err)
     uint64_t pages = vm->memory.size >> PAGE_SHIFT;
     if (cache)
         cache->page = calloc(pages, sizeof(struct block *));
-    void *arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
+    size_t size = vm->config.code_cache ? vm->config.code_cache : ARENA_BYTES;
+    void *arena = mmap(NULL, size, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (!cache || !cache->page || arena == MAP_FAILED) {
         if (arena != MAP_FAILED)
-            munmap(arena, ARENA_BYTES);
+            munmap(arena, size);
         if (cache)
             free(cache->page);
         free(cache);
@@ -83,6 +87,7 @@ struct cache *cache_create(struct vm *vm, struct error *err)
     }
     cache->vm = vm;
     cache->arena = arena;
+    cache->size = size;
     vm->memory.code_changed = memory_changed;
     vm->memory.code_context = cache;
     return cache;
@@ -98,7 +103,7 @@ void cache_destroy(struct cache *cache)
         cache->watches = watch->hash_next;
         free(watch);
     }
-    munmap(cache->arena, ARENA_BYTES);
+    munmap(cache->arena, cache->size);
     free(cache->page);
     free(cache);
 }
@@ -143,12 +148,16 @@ static uint64_t lines(uint64_t physical, uint64_t bytes)
     return (~0ull << first) & (~0ull >> (63 - last));
 }
 
+/* The lines that its part in one page covers; both parts may be in the same page. */
 static uint64_t lines_of(const struct block *block, unsigned part)
 {
-    uint64_t in_first = PAGE_SIZE - (block->physical & PAGE_OFFSET);
+    uint64_t in_first = PAGE_SIZE - (block->physical & PAGE_OFFSET), covered = 0;
     if (part == 0)
-        return lines(block->physical, block->bytes);
-    return lines(block->physical2, block->bytes - in_first);
+        covered = lines(block->physical, block->bytes);
+    if (part == 1 ||
+        (block->crosses && block->physical2 >> PAGE_SHIFT == block->physical >> PAGE_SHIFT))
+        covered |= lines(block->physical2, block->bytes - in_first);
+    return covered;
 }
 
 static void mark(struct cache *cache, struct block *block, unsigned part)
@@ -186,7 +195,8 @@ static bool is_watch(const struct block *block)
     return !block->count;
 }
 
-static void drop(struct cache *cache, struct block *block)
+/* `page`: the one whose list the caller has taken it out of. */
+static void drop(struct cache *cache, struct block *block, uint64_t page)
 {
     for (struct block **at = bucket_of(cache, block->physical, block->key); *at;
          at = &(*at)->hash_next)
@@ -194,8 +204,9 @@ static void drop(struct cache *cache, struct block *block)
             *at = block->hash_next;
             break;
         }
-    unlist(cache, block, page_of(cache, block->physical));
-    if (block->crosses)
+    if (page_of(cache, block->physical) != page)
+        unlist(cache, block, page_of(cache, block->physical));
+    if (block->crosses && page_of(cache, block->physical2) != page)
         unlist(cache, block, page_of(cache, block->physical2));
     block->valid = false;
     block->insns[0].run = stale;
@@ -217,24 +228,35 @@ static bool overlaps(const struct block *block, uint64_t physical, uint64_t leng
            block->physical2 < physical + length;
 }
 
+/* Guest time, and the slice, pay for a page that is crowded with blocks: each write to it looks at all of them. */
+#define LOOKS_A_CYCLE 16
+static void charge(struct vcpu *running, unsigned looks)
+{
+    if (running)
+        running->budget -= looks / LOOKS_A_CYCLE;
+}
+
 static void invalidate_in_page(struct cache *cache, uint64_t physical, uint64_t length)
 {
     struct memory *memory = &cache->vm->memory;
     uint64_t page = page_of(cache, physical);
     if (!(memory->code_lines[page] & lines(physical, length)))
         return;
-    for (struct block *block = cache->page[page], *next; block; block = next) {
-        next = block->page_next[part_in(cache, block, page)];
-        if (overlaps(block, physical, length))
-            drop(cache, block);
-    }
     uint64_t left = 0;
-    for (struct block *block = cache->page[page]; block;) {
+    unsigned looked_at = 0;
+    for (struct block **at = &cache->page[page]; *at; looked_at++) {
+        struct block *block = *at;
         unsigned part = part_in(cache, block, page);
-        left |= lines_of(block, part);
-        block = block->page_next[part];
+        if (overlaps(block, physical, length)) {
+            *at = block->page_next[part];
+            drop(cache, block, page);
+        } else {
+            left |= lines_of(block, part);
+            at = &block->page_next[part];
+        }
     }
     memory->code_lines[page] = left;
+    charge(cache->vm->running, looked_at);
 }
 
 void cache_invalidate(struct cache *cache, uint64_t physical, uint64_t length)
@@ -248,6 +270,15 @@ void cache_invalidate(struct cache *cache, uint64_t physical, uint64_t length)
         physical += part;
         length -= part;
     }
+}
+
+void cache_cut(struct cache *cache, uint64_t offset)
+{
+    const struct memory *memory = &cache->vm->memory;
+    for (uint64_t page = 0; page < memory->size >> PAGE_SHIFT; page++)
+        if (memory->code_lines[page] >> (offset >> LINE_SHIFT) & 1)
+            cache_invalidate(
+                cache, memory_physical(memory, memory->host + (page << PAGE_SHIFT)) + offset, 1);
 }
 
 /* ---- watches: blocks without instructions, in the pages' lists and in no bucket ---- */
@@ -305,11 +336,13 @@ static void draft_end(const struct vcpu *cpu, struct draft *draft, uint64_t phys
         end->run = (physical & PAGE_OFFSET) + draft->bytes < PAGE_SIZE ? end_chained : end_anywhere;
 }
 
-/* Decodes into the draft from `bytes` until something ends the block. Returns the last result. */
-static enum decode_result decode_run(struct vcpu *cpu, const uint8_t *bytes, size_t available,
-                                     unsigned max, struct draft *draft)
+/* Decodes into the draft from `bytes`, which are at `linear`, until something ends the block. Returns the last result. */
+static enum decode_result decode_run(struct vcpu *cpu, uint64_t linear, const uint8_t *bytes,
+                                     size_t available, unsigned max, struct draft *draft)
 {
     while (draft->count < max && draft->bytes < available) {
+        if (draft->count && breakpoints_cut(cpu->vm, linear + draft->bytes))
+            return DECODE_OK;
         struct decoded d;
         struct insn *insn = &draft->insns[draft->count];
         *insn = (struct insn){.offset = (uint16_t)draft->bytes, .position = (uint8_t)draft->count};
@@ -348,7 +381,7 @@ static struct block *block_allocate(struct cache *cache, const struct draft *dra
 {
     size_t size = sizeof(struct block) + (draft->count + 1) * sizeof(struct insn);
     size = (size + 63) & ~(size_t)63;
-    if (cache->used + size > ARENA_BYTES)
+    if (cache->used + size > cache->size)
         cache_flush(cache);
     struct block *block = (struct block *)(cache->arena + cache->used);
     cache->used += size;
@@ -394,9 +427,19 @@ static void decode_crossing(struct vcpu *cpu, uint64_t linear, const uint8_t *by
         cpu_raise_error(cpu, NULL, EXC_GP, 0);
     memcpy(both + available, fetch_page(cpu, next, physical2), more);
     draft->count = draft->bytes = 0;
-    if (decode_run(cpu, both, available + more, 1, draft) != DECODE_OK)
+    if (decode_run(cpu, linear, both, available + more, 1, draft) != DECODE_OK)
         cpu_raise_error(cpu, NULL, EXC_GP,
                         0); /* longer than 15 bytes, or cut by the segment limit */
+}
+
+static void block_enter(struct cache *cache, struct block *block)
+{
+    struct block **bucket = bucket_of(cache, block->physical, block->key);
+    block->hash_next = *bucket;
+    *bucket = block;
+    mark(cache, block, 0);
+    if (block->crosses && page_of(cache, block->physical) != page_of(cache, block->physical2))
+        mark(cache, block, 1);
 }
 
 static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t linear,
@@ -413,7 +456,7 @@ static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t 
     uint64_t physical2 = 0;
     bool crosses = false;
     enum decode_result result =
-        decode_run(cpu, bytes, available, key & KEY_SINGLE ? 1 : BLOCK_MAX, &draft);
+        decode_run(cpu, linear, bytes, available, key & KEY_SINGLE ? 1 : BLOCK_MAX, &draft);
     if (draft.count == 0) {
         if (result == DECODE_TOO_LONG)
             cpu_raise_error(cpu, NULL, EXC_GP, 0);
@@ -433,12 +476,7 @@ static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t 
         block->valid = false;
         return block;
     }
-    struct block **bucket = bucket_of(cache, physical, key);
-    block->hash_next = *bucket;
-    *bucket = block;
-    mark(cache, block, 0);
-    if (crosses && page_of(cache, physical) != page_of(cache, physical2))
-        mark(cache, block, 1);
+    block_enter(cache, block);
     return block;
 }
 
@@ -459,6 +497,44 @@ static struct block *find(struct cache *cache, struct vcpu *cpu, uint64_t linear
     return NULL;
 }
 
+/* ---- places that have a breakpoint, here or elsewhere ---- */
+/* The block at RIP, looked for as `key` says. */
+static struct block *find_or_make(struct vcpu *cpu, uint64_t key)
+{
+    struct cache *cache = cpu->vm->soft->cache;
+    uint64_t linear = fetch_linear(cpu), physical;
+    const uint8_t *bytes = fetch_page(cpu, linear, &physical);
+    struct block *block = find(cache, cpu, linear, physical, key);
+    return block ? block : make_block(cache, cpu, linear, bytes, physical, key);
+}
+
+/* Stands before such a block, and counts for no instruction. */
+OP(check_breakpoint)
+{
+    (void)i;
+    if (breakpoint_reached(cpu))
+        return block_done(cpu);
+    cpu->current = NULL;
+    struct block *block = find_or_make(cpu, cpu->jump_key | KEY_PASSED);
+    cpu->budget -= block->count;
+    cpu->block = block;
+    return block->insns;
+}
+
+/* The check that goes before `block`: dropped whenever that is. Code outside RAM has none. */
+static struct block *make_check(struct cache *cache, const struct block *block)
+{
+    const struct block model = *block;
+    const struct draft draft = {.insns = {{.run = check_breakpoint}}, .bytes = model.bytes};
+    struct block *check = block_allocate(cache, &draft);
+    check->physical = model.physical;
+    check->physical2 = model.physical2;
+    check->crosses = model.crosses;
+    check->key = model.key & ~KEY_PASSED;
+    block_enter(cache, check);
+    return check;
+}
+
 struct block *cache_block(struct vcpu *cpu, bool single)
 {
     struct cache *cache = cpu->vm->soft->cache;
@@ -469,8 +545,13 @@ struct block *cache_block(struct vcpu *cpu, bool single)
     const uint8_t *bytes = fetch_page(cpu, linear, &physical);
     uint64_t key = cpu->jump_key | (single ? KEY_SINGLE : 0);
     struct block *block = find(cache, cpu, linear, physical, key);
-    if (!block)
+    if (!block && !single && breakpoints_cut(cpu->vm, linear)) {
+        block = find_or_make(cpu, key | KEY_PASSED);
+        if (block->valid)
+            block = make_check(cache, block);
+    } else if (!block) {
         block = make_block(cache, cpu, linear, bytes, physical, key);
+    }
     if (!single && block->valid && vcpu_code64(cpu))
         tlb_enter_jump(cpu, entry, block);
     return block;

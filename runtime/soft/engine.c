@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "runtime/breakpoints.h"
 #include "runtime/console.h"
 #include "runtime/interrupts.h"
 #include "runtime/soft/access.h"
@@ -89,7 +90,7 @@ static void soft_unwound(struct vcpu *cpu)
     const struct insn *i = cpu->current;
     if (block && i >= block->insns && i < block->insns + block->count) {
         cpu->budget += block->count - i->position;
-        cpu->rip += cpu->fault.software ? (uint64_t)i->offset + i->length : i->offset;
+        cpu->rip += i->offset;
         if (block->in_event) /* its jumps found no block */
             vcpu_mode_changed(cpu);
     }
@@ -191,6 +192,15 @@ static uint64_t instruction_breakpoints(const struct vcpu *cpu)
 
 #define BREAKPOINTS_ENABLED(cpu) ((cpu)->dr[7] & 0xff)
 
+/* Does TF trap behind `i`, which began at `rip`? With DEBUGCTL.BTF only if it was a branch, and taken (SDM 3B 17.4.3):
+ * it leads elsewhere than to the next instruction, and is no string instruction that goes on. */
+static bool single_step_traps(const struct vcpu *cpu, const struct insn *i, uint64_t rip)
+{
+    if (!(cpu->debugctl & DEBUGCTL_BTF))
+        return true;
+    return cpu->rip != rip + i->length && !(cpu->rip == rip && i->flags & (INSN_REP | INSN_REPNE));
+}
+
 /* Executes one instruction with all that hangs on single instructions: shadows, RF, TF, breakpoints. */
 static void step_instruction(struct vcpu *cpu)
 {
@@ -199,7 +209,7 @@ static void step_instruction(struct vcpu *cpu)
         if (hits) {
             cpu->fault.dr6 = hits;
             cpu->fault.vector = EXC_DB;
-            cpu->fault.has_error = cpu->fault.software = false;
+            cpu->fault.has_error = false;
             event_deliver_fault(cpu);
             return;
         }
@@ -212,9 +222,11 @@ static void step_instruction(struct vcpu *cpu)
     cpu->withheld += saved;
     cpu->budget = 1;
     cpu->untrapped = false;
+    uint64_t rip = cpu->rip;
     run_block(cpu, block);
-    if (trap && !cpu->untrapped && !(cpu->shadow & SHADOW_MOVSS))
-        cpu->pending_db |= 0x4000; /* BS */
+    if (trap && !cpu->untrapped && !(cpu->shadow & SHADOW_MOVSS) &&
+        single_step_traps(cpu, block->insns, rip))
+        cpu->pending_db |= DR6_BS;
 }
 
 static bool needs_steps(const struct vcpu *cpu)
@@ -236,9 +248,16 @@ static void link_blocks(struct vcpu *cpu, struct block *block)
     cpu->link = NULL;
 }
 
+/* Instructions may be slow (decoding what was just written): who asked for the end does not wait for that of the slice. */
+static bool ends(const struct vm *vm)
+{
+    return vm->shutdown ||
+           unlikely(atomic_load_explicit(&vm->stop_request, memory_order_relaxed) != SHUTDOWN_NONE);
+}
+
 static void run_slice(struct vcpu *cpu)
 {
-    while (!cpu->vm->shutdown) {
+    while (!ends(cpu->vm) && cpu->stop.kind == STOP_NONE) {
         reclaim(cpu);
         if (cpu->budget <= 0 || !wakes(cpu))
             return;
@@ -251,6 +270,8 @@ static void run_slice(struct vcpu *cpu)
             return;
         if (unlikely(needs_steps(cpu))) {
             cpu->link = NULL;
+            if (cpu->vm->breakpoints && breakpoint_reached(cpu))
+                return;
             step_instruction(cpu);
             continue;
         }

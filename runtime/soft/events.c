@@ -43,8 +43,10 @@ static void arrived(struct vcpu *cpu, const struct event *event, bool interrupt_
         cpu->rflags &= ~RFLAGS_IF;
     if (event->type == EVENT_NMI)
         cpu->nmi_blocked = true;
-    if (event->vector == EXC_DB && (event->type == EVENT_EXCEPTION || event->type == EVENT_ICEBP))
+    if (event->vector == EXC_DB && (event->type == EVENT_EXCEPTION || event->type == EVENT_ICEBP)) {
         cpu->dr[7] &= ~DR7_GD;
+        cpu->debugctl &= ~DEBUGCTL_BTF;
+    }
     cpu->activity = ACTIVITY_ACTIVE;
     cpu->shadow = 0;
     vcpu_mode_changed(cpu);

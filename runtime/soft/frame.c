@@ -1,4 +1,5 @@
 /* The stack as far transfers and events use it: pops with checks, and frames of pushes that happen all or not at all. */
+#include "runtime/breakpoints.h"
 #include "runtime/soft/segments.h"
 
 uint64_t stack_linear(struct vcpu *cpu, const struct insn *i, uint64_t sp, unsigned size)
@@ -73,6 +74,8 @@ static struct place locate(struct vcpu *cpu, const struct insn *i, uint64_t line
         place.host = (uint8_t *)(linear + e->addend);
     else
         place.physical = tlb_fill(cpu, i, linear, ACCESS_WRITE, mode, &place.device);
+    if (unlikely(cpu->vm->breakpoints != NULL && !place.host))
+        watchpoint_access(cpu, linear, size, true);
     return place;
 }
 
@@ -110,5 +113,6 @@ void frame_commit(struct vcpu *cpu, const struct insn *i, const struct frame *fr
         place_write(cpu, &places[n][0], bytes);
         if (places[n][1].size)
             place_write(cpu, &places[n][1], bytes + places[n][0].size);
+        check_watchpoints(cpu, frame->slot[n].linear, frame->width, true);
     }
 }

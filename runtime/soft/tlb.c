@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "runtime/breakpoints.h"
 #include "runtime/soft/access.h"
 
 #define PTE_P  0x1u
@@ -382,7 +383,8 @@ static void enter(struct vcpu *cpu, uint64_t linear, enum tlb_mode mode,
     uint8_t *host = memory_at(memory, t->physical & ~PAGE_OFFSET, PAGE_SIZE);
     if (!host)
         return;
-    bool watched = cpu->dr[7] & 0xff && tlb_watchpoints(cpu, page, PAGE_SIZE, true);
+    bool watched = (cpu->dr[7] & 0xff && tlb_watchpoints(cpu, page, PAGE_SIZE, true)) ||
+                   (cpu->vm->breakpoints && watchpoint_in_page(cpu->vm, page));
     bool coded = memory->code_lines[memory_page_index(memory, host)];
     struct tlb_entry entry = {
         .read = t->readable && !watched ? page : TLB_INVALID,

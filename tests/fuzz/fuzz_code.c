@@ -2,8 +2,8 @@
 #include <stdlib.h>
 
 #include "image/image.h"
+#include "image/length.h"
 #include "patchc/code.h"
-#include "patchc/length.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 

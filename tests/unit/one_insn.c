@@ -201,7 +201,7 @@ struct one_insn_result one_insn_catch(struct vcpu *cpu,
         /* as the engine's loop: back to the instruction, which may not be the vCPU's block's first */
         const struct insn *i = cpu->current;
         if (cpu->block && i)
-            cpu->rip += cpu->fault.software ? i->offset + i->length : i->offset;
+            cpu->rip += i->offset;
         return fault_result(cpu);
     }
     call(cpu, context);

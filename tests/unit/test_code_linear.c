@@ -10,8 +10,8 @@
 
 /* Before cmocka.h, which makes `fail` a macro. */
 #include "image/image.h"
+#include "image/length.h"
 #include "patchc/code.h"
-#include "patchc/length.h"
 #include "tests/unit/guest_elf.h"
 
 #include <cmocka.h>

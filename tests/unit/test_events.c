@@ -352,6 +352,31 @@ static void a_debug_exception_sets_dr6_and_clears_general_detect(void **state)
     assert_false(at(cpu, 2) & RFLAGS_RF);
 }
 
+static void pushes_meet_data_breakpoints(void **state)
+{
+    struct vcpu *cpu = *state;
+    gate(cpu, 40, PRESENT | INTERRUPT);
+    cpu->dr[1] = ONE_INSN_STACK - 12; /* in SS, the first of five words */
+    cpu->dr[2] = ONE_INSN_STACK - 48; /* below the last one */
+    cpu->dr[7] = 0x400 | 0xfull << 2 | 0xddull << 20;
+    tlb_flush(cpu);
+    event_deliver(cpu, EVENT_EXTERNAL, 40, false, 0);
+    assert_int_equal(cpu->pending_db, 2);
+    assert_int_equal(cpu->rip, HANDLER + 16 * 40);
+}
+
+static void a_debug_exception_ends_stepping_by_branches(void **state)
+{
+    struct vcpu *cpu = *state;
+    gate(cpu, EXC_DB, PRESENT | INTERRUPT);
+    gate(cpu, 40, PRESENT | INTERRUPT);
+    cpu->debugctl = DEBUGCTL_BTF | 1;
+    event_deliver(cpu, EVENT_EXTERNAL, 40, false, 0);
+    assert_int_equal(cpu->debugctl, DEBUGCTL_BTF | 1);
+    event_deliver(cpu, EVENT_EXCEPTION, EXC_DB, false, 0);
+    assert_int_equal(cpu->debugctl, 1);
+}
+
 static void an_interrupt_ends_a_halt(void **state)
 {
     struct vcpu *cpu = *state;
@@ -498,6 +523,8 @@ int main(void)
         TEST(an_nmi_blocks_others_until_iret),
         TEST(a_debug_exception_sets_dr6_and_clears_general_detect),
         TEST(an_interrupt_ends_a_halt),
+        TEST(pushes_meet_data_breakpoints),
+        TEST(a_debug_exception_ends_stepping_by_branches),
         TEST(the_engine_s_place_to_unwind_to_survives),
         TEST(real_mode_goes_through_the_vector_table),
         TEST(protected_mode_switches_to_the_stack_of_the_32_bit_tss),

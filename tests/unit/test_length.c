@@ -10,7 +10,7 @@
 
 /* Before cmocka.h, which makes `fail` a macro. */
 #include "image/image.h"
-#include "patchc/length.h"
+#include "image/length.h"
 
 #include <cmocka.h>
 #include <elf.h>

@@ -56,7 +56,7 @@ static void put(struct vcpu *cpu, uint32_t msr, uint64_t value)
 static void registers_that_do_not_exist_fault(void **state)
 {
     struct vcpu *cpu = *state;
-    const uint32_t msrs[] = {0,          0x11,       0x3a,       0x48,       0x49,
+    const uint32_t msrs[] = {0,          0x13,       0x3a,       0x48,       0x49,
                              0x10a,      0x10b,      0x17b,      0x178,      0x210,
                              0x251,      0x257,      0x25a,      0x267,      0x270,
                              0x276,      0x278,      0x400,      0x47f,      0x480,

@@ -485,7 +485,6 @@ static void faults_carry_address_and_code(void **state)
     mmu_lab_user(lab, true);
     assert_int_equal(MMU_LAB_CATCH(lab, filled(lab, LINEAR + 0x77, ACCESS_WRITE)), EXC_PF);
     assert_true(cpu->fault.has_error);
-    assert_false(cpu->fault.software);
     assert_int_equal(cpu->fault.error, PF_WRITE | PF_USER);
     assert_int_equal(cpu->fault.cr2, LINEAR + 0x77);
     assert_int_equal(slot(lab, LINEAR)->read, TLB_INVALID);

@@ -4,8 +4,8 @@
  * This table-driven decoder reads prefixes, opcode, ModRM, SIB, displacement and immediate and
  * nothing else; Zydis decodes the few that matter. It must agree with Zydis on the length of every
  * valid instruction (tests/unit/test_length.c compares them on real kernels and random bytes). */
-#ifndef PATCHC_LENGTH_H
-#define PATCHC_LENGTH_H
+#ifndef IMAGE_LENGTH_H
+#define IMAGE_LENGTH_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* Instruction length decoder: one table lookup per opcode map (length_opcodes.h), one for ModRM. */
-#include "patchc/length.h"
+#include "image/length.h"
 
-#include "patchc/length_opcodes.h"
+#include "image/length_opcodes.h"
 
 #include <string.h>
 

@@ -2,10 +2,10 @@
  * word says which parts follow the opcode, which mandatory prefixes are not allowed, and which row
  * of `groups` limits the ModRM byte. A word without KNOWN, PREFIX or ESCAPE is an invalid opcode.
  */
-#ifndef PATCHC_LENGTH_OPCODES_H
-#define PATCHC_LENGTH_OPCODES_H
+#ifndef IMAGE_LENGTH_OPCODES_H
+#define IMAGE_LENGTH_OPCODES_H
 
-#include "patchc/length.h"
+#include "image/length.h"
 
 enum {
     /* bits 0..7: LENGTH_* flags of every instruction with this opcode */
