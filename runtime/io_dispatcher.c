@@ -199,6 +199,7 @@ bool io_dispatch(struct vcpu *cpu)
         return false;
     cpu->budget += cpu->withheld;
     cpu->withheld = 0;
+    cpu->kicked = false;
     struct io_entry *entry = io_entry_at(io, io_pointer_linear(cpu), cpu->jump_key);
     if (!entry)
         return false;

@@ -516,6 +516,8 @@ OP(check_breakpoint)
         return block_done(cpu);
     cpu->current = NULL;
     struct block *block = find_or_make(cpu, cpu->jump_key | KEY_PASSED);
+    if (block->count > cpu->budget) /* the loop does one instruction of it */
+        return block_done(cpu);
     cpu->budget -= block->count;
     cpu->block = block;
     return block->insns;
@@ -539,11 +541,11 @@ struct block *cache_block(struct vcpu *cpu, bool single)
 {
     struct cache *cache = cpu->vm->soft->cache;
     struct jump_entry *entry = jump_entry(cpu, cpu->rip);
-    if (!single && entry->tag == (cpu->rip ^ cpu->jump_key) && entry->block->valid)
+    uint64_t key = cpu->jump_key | (single ? KEY_SINGLE : 0);
+    if (entry->tag == (cpu->rip ^ key) && entry->block->valid)
         return entry->block;
     uint64_t linear = fetch_linear(cpu), physical;
     const uint8_t *bytes = fetch_page(cpu, linear, &physical);
-    uint64_t key = cpu->jump_key | (single ? KEY_SINGLE : 0);
     struct block *block = find(cache, cpu, linear, physical, key);
     if (!block && !single && breakpoints_cut(cpu->vm, linear)) {
         block = find_or_make(cpu, key | KEY_PASSED);
@@ -552,7 +554,7 @@ struct block *cache_block(struct vcpu *cpu, bool single)
     } else if (!block) {
         block = make_block(cache, cpu, linear, bytes, physical, key);
     }
-    if (!single && block->valid && vcpu_code64(cpu))
+    if (block->valid && vcpu_code64(cpu))
         tlb_enter_jump(cpu, entry, block);
     return block;
 }

@@ -374,6 +374,7 @@ static void run_from(struct vcpu *cpu, struct block *block, uint64_t rip, unsign
     cpu->code_changed = false;
     cpu->budget += cpu->withheld; /* of a kick, whose reason is looked at next */
     cpu->withheld = 0;
+    cpu->kicked = false;
 }
 
 static bool goes_anywhere(unsigned class)
