@@ -35,7 +35,7 @@ LIBS    := -lelf -lZydis -lxxhash -ljansson -lz -llzma -llz4 -lzstd -lbz2 -llzo2
 BUILD_DEPS := gcc libc6-dev binutils libelf-dev libzydis-dev libxxhash-dev libjansson-dev zlib1g-dev \
 	liblzma-dev liblz4-dev libzstd-dev libbz2-dev liblzo2-dev
 TEST_DEPS  := libcmocka-dev clang libclang-rt-14-dev qemu-system-x86 busybox-static cpio jq file time \
-	gzip xz-utils lz4 lzop zstd bzip2
+	gzip xz-utils lz4 lzop zstd bzip2 gdb
 LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck
 
 # ---- sources, found by where they are -------------------------------------------------------------

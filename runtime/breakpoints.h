@@ -58,6 +58,11 @@ static inline bool breakpoints_cut(const struct vm *vm, uint64_t linear)
     return b && b->cuts[(linear & PAGE_OFFSET) / 64] >> (linear & 63) & 1;
 }
 
+static inline bool breakpoints_any(const struct vm *vm)
+{
+    return vm->breakpoints->count || vm->breakpoints->watched;
+}
+
 /* True if the next instruction has a breakpoint: vcpu.stop says so. */
 bool breakpoint_reached(struct vcpu *cpu);
 

@@ -250,6 +250,11 @@ struct vcpu {
     struct tlb_entry *tlb; /* = tlb_table[mode] */
     uint64_t jump_key;  /* mode bits in bits 48-54: what a block depends on besides its address */
     bool one_iteration; /* a REP string instruction does one iteration and comes back */
+    bool repeating;     /* a REP string instruction has come back before it was done */
+    bool kicked;        /* leave the block after the instruction under execution; see `withheld` */
+    /* SHADOW_* and RFLAGS.RF as they were before the instruction under execution */
+    uint8_t shadow_before;
+    uint32_t resume_before;
     bool
         untrapped; /* the instruction under execution has cleared TF itself (INT n, SYSCALL): no single-step trap */
     /* the block under execution was invalidated: leave it after this instruction */
@@ -302,6 +307,8 @@ struct vcpu {
     /* Instructions must be executed one by one, each with its own event: the vCPU is stepped, or there are breakpoints,
      * watchpoints or exiting controls. Whoever does several at once (IO blocks) asks here and does one. */
     bool unbatched;
+    uint32_t
+        exiting; /* exits wanted by the VMM, bit = enum exit_kind: vmcs.exiting during an entry, else 0 */
     jmp_buf unwind; /* the engine's loop: cpu_raise jumps here */
 
     /* ---- soft engine: caches ---- */
@@ -336,6 +343,7 @@ void vcpu_mode_changed(struct vcpu *cpu);
 /* Makes the running vCPU come back to the engine's loop before its next block. */
 static inline void vcpu_kick(struct vcpu *cpu)
 {
+    cpu->kicked = true;
     if (cpu->budget > 0) {
         cpu->withheld += cpu->budget;
         cpu->budget = 0;

@@ -50,14 +50,14 @@ const struct insn *insn_leave(struct vcpu *cpu, const struct insn *i, uint64_t r
     cpu->link = NULL;
     /* after a kick the budget must stay used up, so that the loop looks at what has happened */
     if (block && i)
-        *(cpu->withheld ? &cpu->withheld : &cpu->budget) += block->count - (i->position + 1);
+        *(cpu->kicked ? &cpu->withheld : &cpu->budget) += block->count - (i->position + 1);
     return NULL;
 }
 
 const struct insn *insn_after_slow(struct vcpu *cpu, const struct insn *i)
 {
     /* a data breakpoint traps right behind its instruction; a device may have raised an interrupt */
-    if (likely(!cpu->code_changed && !cpu->pending_db && !cpu->withheld))
+    if (likely(!cpu->code_changed && !cpu->pending_db && !cpu->kicked))
         return i + 1;
     cpu->code_changed = false;
     return insn_leave(cpu, i, insn_next_rip(cpu, i));

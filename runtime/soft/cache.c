@@ -15,7 +15,7 @@
 #include "runtime/soft/host_assist.h"
 #include "runtime/soft/tlb.h"
 
-#define ARENA_BYTES (40u << 20)
+#define ARENA_BYTES (40ull << 20)
 #define BUCKETS     (1u << 15)
 #define LINE_SHIFT  6
 #define KEY_SINGLE                                                                                 \
@@ -26,7 +26,7 @@
 struct cache {
     struct vm *vm;
     uint8_t *arena;
-    size_t used;
+    size_t size, used;   /* bytes of the arena */
     struct block **page; /* one list a page of RAM */
     struct block *bucket[BUCKETS];
     struct block *watches; /* all of them, by hash_next */
@@ -73,11 +73,12 @@ struct cache *cache_create(struct vm *vm, struct error *err)
     uint64_t pages = vm->memory.size >> PAGE_SHIFT;
     if (cache)
         cache->page = calloc(pages, sizeof(struct block *));
-    void *arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
+    size_t size = vm->config.code_cache ? vm->config.code_cache : ARENA_BYTES;
+    void *arena = mmap(NULL, size, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (!cache || !cache->page || arena == MAP_FAILED) {
         if (arena != MAP_FAILED)
-            munmap(arena, ARENA_BYTES);
+            munmap(arena, size);
         if (cache)
             free(cache->page);
         free(cache);
@@ -86,6 +87,7 @@ struct cache *cache_create(struct vm *vm, struct error *err)
     }
     cache->vm = vm;
     cache->arena = arena;
+    cache->size = size;
     vm->memory.code_changed = memory_changed;
     vm->memory.code_context = cache;
     return cache;
@@ -101,7 +103,7 @@ void cache_destroy(struct cache *cache)
         cache->watches = watch->hash_next;
         free(watch);
     }
-    munmap(cache->arena, ARENA_BYTES);
+    munmap(cache->arena, cache->size);
     free(cache->page);
     free(cache);
 }
@@ -146,12 +148,16 @@ static uint64_t lines(uint64_t physical, uint64_t bytes)
     return (~0ull << first) & (~0ull >> (63 - last));
 }
 
+/* The lines that its part in one page covers; both parts may be in the same page. */
 static uint64_t lines_of(const struct block *block, unsigned part)
 {
-    uint64_t in_first = PAGE_SIZE - (block->physical & PAGE_OFFSET);
+    uint64_t in_first = PAGE_SIZE - (block->physical & PAGE_OFFSET), covered = 0;
     if (part == 0)
-        return lines(block->physical, block->bytes);
-    return lines(block->physical2, block->bytes - in_first);
+        covered = lines(block->physical, block->bytes);
+    if (part == 1 ||
+        (block->crosses && block->physical2 >> PAGE_SHIFT == block->physical >> PAGE_SHIFT))
+        covered |= lines(block->physical2, block->bytes - in_first);
+    return covered;
 }
 
 static void mark(struct cache *cache, struct block *block, unsigned part)
@@ -189,7 +195,8 @@ static bool is_watch(const struct block *block)
     return !block->count;
 }
 
-static void drop(struct cache *cache, struct block *block)
+/* `page`: the one whose list the caller has taken it out of. */
+static void drop(struct cache *cache, struct block *block, uint64_t page)
 {
     for (struct block **at = bucket_of(cache, block->physical, block->key); *at;
          at = &(*at)->hash_next)
@@ -197,8 +204,9 @@ static void drop(struct cache *cache, struct block *block)
             *at = block->hash_next;
             break;
         }
-    unlist(cache, block, page_of(cache, block->physical));
-    if (block->crosses)
+    if (page_of(cache, block->physical) != page)
+        unlist(cache, block, page_of(cache, block->physical));
+    if (block->crosses && page_of(cache, block->physical2) != page)
         unlist(cache, block, page_of(cache, block->physical2));
     block->valid = false;
     block->insns[0].run = stale;
@@ -220,24 +228,35 @@ static bool overlaps(const struct block *block, uint64_t physical, uint64_t leng
            block->physical2 < physical + length;
 }
 
+/* Guest time, and the slice, pay for a page that is crowded with blocks: each write to it looks at all of them. */
+#define LOOKS_A_CYCLE 16
+static void charge(struct vcpu *running, unsigned looks)
+{
+    if (running)
+        running->budget -= looks / LOOKS_A_CYCLE;
+}
+
 static void invalidate_in_page(struct cache *cache, uint64_t physical, uint64_t length)
 {
     struct memory *memory = &cache->vm->memory;
     uint64_t page = page_of(cache, physical);
     if (!(memory->code_lines[page] & lines(physical, length)))
         return;
-    for (struct block *block = cache->page[page], *next; block; block = next) {
-        next = block->page_next[part_in(cache, block, page)];
-        if (overlaps(block, physical, length))
-            drop(cache, block);
-    }
     uint64_t left = 0;
-    for (struct block *block = cache->page[page]; block;) {
+    unsigned looked_at = 0;
+    for (struct block **at = &cache->page[page]; *at; looked_at++) {
+        struct block *block = *at;
         unsigned part = part_in(cache, block, page);
-        left |= lines_of(block, part);
-        block = block->page_next[part];
+        if (overlaps(block, physical, length)) {
+            *at = block->page_next[part];
+            drop(cache, block, page);
+        } else {
+            left |= lines_of(block, part);
+            at = &block->page_next[part];
+        }
     }
     memory->code_lines[page] = left;
+    charge(cache->vm->running, looked_at);
 }
 
 void cache_invalidate(struct cache *cache, uint64_t physical, uint64_t length)
@@ -362,7 +381,7 @@ static struct block *block_allocate(struct cache *cache, const struct draft *dra
 {
     size_t size = sizeof(struct block) + (draft->count + 1) * sizeof(struct insn);
     size = (size + 63) & ~(size_t)63;
-    if (cache->used + size > ARENA_BYTES)
+    if (cache->used + size > cache->size)
         cache_flush(cache);
     struct block *block = (struct block *)(cache->arena + cache->used);
     cache->used += size;
@@ -497,6 +516,8 @@ OP(check_breakpoint)
         return block_done(cpu);
     cpu->current = NULL;
     struct block *block = find_or_make(cpu, cpu->jump_key | KEY_PASSED);
+    if (block->count > cpu->budget) /* the loop does one instruction of it */
+        return block_done(cpu);
     cpu->budget -= block->count;
     cpu->block = block;
     return block->insns;
@@ -520,11 +541,11 @@ struct block *cache_block(struct vcpu *cpu, bool single)
 {
     struct cache *cache = cpu->vm->soft->cache;
     struct jump_entry *entry = jump_entry(cpu, cpu->rip);
-    if (!single && entry->tag == (cpu->rip ^ cpu->jump_key) && entry->block->valid)
+    uint64_t key = cpu->jump_key | (single ? KEY_SINGLE : 0);
+    if (entry->tag == (cpu->rip ^ key) && entry->block->valid)
         return entry->block;
     uint64_t linear = fetch_linear(cpu), physical;
     const uint8_t *bytes = fetch_page(cpu, linear, &physical);
-    uint64_t key = cpu->jump_key | (single ? KEY_SINGLE : 0);
     struct block *block = find(cache, cpu, linear, physical, key);
     if (!block && !single && breakpoints_cut(cpu->vm, linear)) {
         block = find_or_make(cpu, key | KEY_PASSED);
@@ -533,7 +554,7 @@ struct block *cache_block(struct vcpu *cpu, bool single)
     } else if (!block) {
         block = make_block(cache, cpu, linear, bytes, physical, key);
     }
-    if (!single && block->valid && vcpu_code64(cpu))
+    if (block->valid && vcpu_code64(cpu))
         tlb_enter_jump(cpu, entry, block);
     return block;
 }

@@ -200,7 +200,7 @@ static bool pack(struct vcpu *cpu, struct io_compiled *code, const struct draft 
 }
 
 struct io_compiled *io_compiled_make(struct vcpu *cpu, const struct io_block *block, uint64_t key,
-                             const uint8_t *bytes)
+                                     const uint8_t *bytes)
 {
     struct draft *draft = malloc(sizeof *draft);
     struct io_compiled *code = calloc(1, sizeof *code);
@@ -267,7 +267,8 @@ static bool watches_hold(struct io_compiled *code)
 }
 
 /* Watches the part of a range that lies in one page; returns its size. */
-static uint32_t watch_part(struct vcpu *cpu, struct io_compiled *code, uint64_t linear, uint32_t size)
+static uint32_t watch_part(struct vcpu *cpu, struct io_compiled *code, uint64_t linear,
+                           uint32_t size)
 {
     uint32_t part = PAGE_SIZE - (uint32_t)(linear & PAGE_OFFSET);
     uint64_t physical;
@@ -373,6 +374,7 @@ static void run_from(struct vcpu *cpu, struct block *block, uint64_t rip, unsign
     cpu->code_changed = false;
     cpu->budget += cpu->withheld; /* of a kick, whose reason is looked at next */
     cpu->withheld = 0;
+    cpu->kicked = false;
 }
 
 static bool goes_anywhere(unsigned class)
@@ -409,7 +411,7 @@ struct io_trip io_compiled_run(struct vcpu *cpu, struct io_compiled *code, uint6
 }
 
 /* ---- one instruction, decoded for this once ---- */
-bool io_compiled_step(struct vcpu *cpu, enum io_class *class, uint64_t *address)
+bool io_compiled_step(struct vcpu *cpu, struct io_step *step)
 {
     static _Thread_local uint64_t
         scratch[(sizeof(struct block) + 2 * sizeof(struct insn)) / sizeof(uint64_t)];
@@ -419,6 +421,7 @@ bool io_compiled_step(struct vcpu *cpu, enum io_class *class, uint64_t *address)
     unsigned here = PAGE_SIZE - (unsigned)(linear & PAGE_OFFSET);
     unsigned available = here < sizeof bytes ? here : sizeof bytes;
     struct decoded d;
+    *step = (struct io_step){.address = linear, .class = IO_CLASS_UNKNOWN};
     if (!canonical_address(linear))
         return false;
     const uint8_t *host = fetch(cpu, linear);
@@ -428,9 +431,9 @@ bool io_compiled_step(struct vcpu *cpu, enum io_class *class, uint64_t *address)
     block->insns[0] = (struct insn){0};
     if (decode_insn(cpu, bytes, available, cpu->rip, block->insns, &d) != DECODE_OK)
         return false; /* also if it crosses into the next page */
-    *class = io_classify(d.zydis);
-    *address = linear;
-    if (*class == IO_CLASS_UNKNOWN || *class == IO_CLASS_IO)
+    step->class = io_classify(d.zydis);
+    step->length = block->insns[0].length;
+    if (step->class == IO_CLASS_UNKNOWN || step->class == IO_CLASS_IO)
         return false;
     block->insns[1] = (struct insn){.run = run_ends,
                                     .offset = block->insns[0].length,

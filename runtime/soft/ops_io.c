@@ -2,6 +2,7 @@
 #include "runtime/soft/system.h"
 
 #include "hvstub/hvstub.h"
+#include "runtime/breakpoints.h"
 #include "runtime/io_dispatcher.h"
 #include "runtime/stub.h"
 
@@ -37,11 +38,32 @@ static inline uint16_t port_of(const struct vcpu *cpu, const struct insn *i)
     return i->imm & IO_PORT_DX ? (uint16_t)cpu->r[RDX] : (uint16_t)(i->imm & 0xff);
 }
 
-/* An access: an event of its own, unless a block is under way, whose event was counted when it began. */
-static void count(struct vcpu *cpu, const struct insn *i)
+/* ---- INS and OUTS are executed one iteration at a time; with REP the instruction is then executed again ---- */
+/* insn.index is the register that steps, insn.scale the bytes of an address. */
+static uint64_t address_mask(const struct insn *i)
 {
+    return i->scale == 8 ? ~0ull : i->scale == 4 ? 0xffffffffull : 0xffffull;
+}
+
+static bool repeats(const struct insn *i)
+{
+    return i->flags & (INSN_REP | INSN_REPNE);
+}
+
+/* More iterations follow this one. */
+static bool goes_on(const struct vcpu *cpu, const struct insn *i)
+{
+    return repeats(i) && (cpu->r[RCX] & address_mask(i)) > 1;
+}
+
+/* An access: an event of its own, unless a block is under way, whose event was counted when it began. */
+static void count(struct vcpu *cpu, const struct insn *i, uint16_t port, bool in)
+{
+    if (unlikely(exits_by(cpu, EXIT_KIND_IO)))
+        exit_by_io(cpu, i, port, in, i->index != offsetof(struct vcpu, r[REG_ZERO]));
     struct stats *stats = &cpu->vm->stats;
-    stats->io_instructions++;
+    if (!goes_on(cpu, i))
+        stats->io_instructions++;
     if (cpu->block && cpu->block->in_event)
         return;
     stats->io_events++;
@@ -50,12 +72,13 @@ static void count(struct vcpu *cpu, const struct insn *i)
 
 /* ---- events ---- */
 /* Whether this instruction begins an event that may take others with it. Not in a block already under way, nor where
- * instructions are looked at one by one: single steps, traps, breakpoints. */
+ * instructions are looked at one by one: single steps, traps, breakpoints, the guest's own or a debugger's. */
 static inline bool may_batch(const struct vcpu *cpu)
 {
     return cpu->vm->io_blocks && cpu->block && !cpu->block->in_event && !cpu->block->doorbell &&
-           !cpu->one_iteration && !(cpu->rflags & RFLAGS_TF) && !(cpu->dr[7] & 0xff) &&
-           !cpu->pending_db;
+           !cpu->unbatched && !cpu->one_iteration && !(cpu->rflags & RFLAGS_TF) &&
+           !(cpu->dr[7] & 0xff) && !cpu->pending_db &&
+           !(cpu->vm->breakpoints && breakpoints_any(cpu->vm));
 }
 
 /* The event, permission being checked. True: it is over, with this instruction and maybe others (leave the block). False:
@@ -65,7 +88,7 @@ static bool event(struct vcpu *cpu, const struct insn *i)
     struct block *block = cpu->block;
     uint64_t rip = cpu->rip;
     int64_t rest = block->count - i->position;
-    int64_t *granted = cpu->withheld ? &cpu->withheld : &cpu->budget;
+    int64_t *granted = cpu->kicked ? &cpu->withheld : &cpu->budget;
     *granted += rest;
     cpu->rip = insn_rip(cpu, i);
     cpu->block = NULL;
@@ -88,14 +111,14 @@ static bool event(struct vcpu *cpu, const struct insn *i)
 static uint32_t input(struct vcpu *cpu, const struct insn *i, uint16_t port)
 {
     cpu->current = i;
-    count(cpu, i);
+    count(cpu, i, port, true);
     return bus_in(&cpu->vm->bus, port, i->aux);
 }
 
 static void output(struct vcpu *cpu, const struct insn *i, uint16_t port, uint32_t value)
 {
     cpu->current = i;
-    count(cpu, i);
+    count(cpu, i, port, false);
     bus_out(&cpu->vm->bus, port, i->aux, value);
 }
 
@@ -163,13 +186,7 @@ static insn_fn *select_out(struct decoded *d, struct insn *insn)
     return insn->imm == PV_DOORBELL_PORT && insn->aux == 4 ? out_doorbell : out;
 }
 
-/* ---- INS and OUTS: one iteration at a time; with REP the instruction is then executed again ---- */
-/* insn.index is the register that steps, insn.scale the bytes of an address. */
-static uint64_t address_mask(const struct insn *i)
-{
-    return i->scale == 8 ? ~0ull : i->scale == 4 ? 0xffffffffull : 0xffffull;
-}
-
+/* ---- INS and OUTS ---- */
 static void set_address(struct vcpu *cpu, const struct insn *i, unsigned offset, uint64_t value)
 {
     if (i->scale == 2)
@@ -186,11 +203,6 @@ static uint64_t string_address(struct vcpu *cpu, const struct insn *i, bool writ
     return offset + cpu->base[i->segment];
 }
 
-static bool repeats(const struct insn *i)
-{
-    return i->flags & (INSN_REP | INSN_REPNE);
-}
-
 static bool repeated_out(const struct vcpu *cpu, const struct insn *i)
 {
     return repeats(i) && (cpu->r[RCX] & address_mask(i)) == 0;
@@ -204,7 +216,8 @@ static uint64_t advance(struct vcpu *cpu, const struct insn *i)
     if (!repeats(i))
         return insn_next_rip(cpu, i);
     set_address(cpu, i, offsetof(struct vcpu, r[RCX]), cpu->r[RCX] - 1);
-    return repeated_out(cpu, i) ? insn_next_rip(cpu, i) : insn_rip(cpu, i);
+    cpu->repeating = !repeated_out(cpu, i);
+    return cpu->repeating ? insn_rip(cpu, i) : insn_next_rip(cpu, i);
 }
 
 OP(ins)

@@ -521,7 +521,7 @@ void tlb_enter_jump(struct vcpu *cpu, struct jump_entry *entry, struct block *bl
     *local_word = global ? *local_word & ~bit : *local_word | bit;
     *global_word = global ? *global_word | bit : *global_word & ~bit;
     (global ? cpu->jump_pages_global : cpu->jump_pages_local)[page_word(page)] |= page_bit(page);
-    *entry = (struct jump_entry){cpu->rip ^ cpu->jump_key, block};
+    *entry = (struct jump_entry){cpu->rip ^ block->key, block};
 }
 
 /* Blocks that begin in [first, first + 2^shift), and in the page before it: their last instruction may end in it.
