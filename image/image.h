@@ -90,6 +90,10 @@ void image_close(struct image *image);
 uint8_t *image_copy(const struct image *image, struct error *err);
 void image_copy_free(const struct image *image, uint8_t *copy);
 
+/* Gives back what memory the segments' bytes take, where they are loaded and not looked at again: from here on they may
+ * read as zeros. Names, symbols and the record of a patched image stay. */
+void image_forget_segments(const struct image *image);
+
 /* "elf64", "elf32" or "bzimage". */
 const char *image_format_name(enum image_format format);
 
