@@ -9,7 +9,7 @@
 
 const uint8_t *io_guest_code(struct vcpu *cpu, uint64_t address)
 {
-    const struct tlb_entry *e = &cpu->tlb[address >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb[tlb_slot(address)];
     uint64_t physical;
     if ((address & ~PAGE_OFFSET) == e->fetch)
         return (const uint8_t *)(address + e->addend);

@@ -52,7 +52,7 @@ struct io_compiled {
  * raises, and marks pages as accessed. NULL: not RAM. */
 static const uint8_t *fetch(struct vcpu *cpu, uint64_t linear)
 {
-    const struct tlb_entry *e = &cpu->tlb[linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb[tlb_slot(linear)];
     if (likely((linear & ~PAGE_OFFSET) == e->fetch))
         return (const uint8_t *)(linear + e->addend);
     bool device = false;

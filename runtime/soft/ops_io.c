@@ -2,7 +2,6 @@
 #include "runtime/soft/system.h"
 
 #include "hvstub/hvstub.h"
-#include "runtime/breakpoints.h"
 #include "runtime/io_dispatcher.h"
 #include "runtime/stub.h"
 
