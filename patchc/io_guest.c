@@ -143,6 +143,32 @@ static bool direct_target(const struct io_guest *g, uint64_t address, unsigned l
     return true;
 }
 
+/* A call through pv_ops: the kernel makes it a direct call of what stands there by then, or puts the
+ * callee's instructions in its place. Control comes back as it does from the callee. */
+static void pointer_target(const struct io_guest *g, const struct linux_entry *e,
+                           struct io_site *site)
+{
+    const uint8_t *bytes = image_at(g->plan->image, e->address, e->length), *pointer = NULL;
+    int32_t displacement;
+    uint64_t target;
+    if (bytes && e->length >= 7 && bytes[0] == 0xff && bytes[1] == 0x14 && bytes[2] == 0x25) {
+        memcpy(&displacement, bytes + 3, sizeof displacement);
+        pointer = image_at(g->plan->image, (uint64_t)(int64_t)displacement, sizeof target);
+    } else if (bytes && e->length >= 6 && bytes[0] == 0xff && bytes[1] == 0x15) {
+        memcpy(&displacement, bytes + 2, sizeof displacement);
+        pointer = image_at(g->plan->image, e->address + 6 + (uint64_t)(int64_t)displacement,
+                           sizeof target);
+    }
+    if (!pointer)
+        return;
+    memcpy(&target, pointer, sizeof target);
+    if (!code_is_start(g->plan->code, target))
+        return;
+    site->falls = false;
+    site->branches = site->calls = true;
+    site->target = target;
+}
+
 /* A call or a tail call through a thunk: does control come back behind it? */
 static bool falls_behind(const struct io_guest *g, const struct linux_entry *e)
 {
@@ -160,7 +186,11 @@ static void describe_entry(const struct io_guest *g, enum linux_table_kind kind,
     *site = (struct io_site){.start = e->address, .length = e->length, .falls = true};
     switch (kind) {
     case LINUX_ALTERNATIVES:
-        direct_target(g, e->address, e->length, site);
+        if (!direct_target(g, e->address, e->length, site))
+            pointer_target(g, e, site);
+        break;
+    case LINUX_PARAVIRT:
+        pointer_target(g, e, site);
         break;
     case LINUX_JUMP_TABLE:
         site->branches = true;
@@ -177,7 +207,7 @@ static void describe_entry(const struct io_guest *g, enum linux_table_kind kind,
     case LINUX_PINNED: /* nobody knows what becomes of it */
         site->falls = false;
         break;
-    default: /* paravirt, ftrace: a call that comes back, or nothing */
+    default: /* ftrace: a call that comes back, or nothing */
         break;
     }
 }
