@@ -1,5 +1,5 @@
-/* The IO-block stage of patchc: which blocks a patched image's table has, over which bytes (B9, B11). Whatever is built
- * here has also been verified and restored (core_lab.h). */
+/* The IO-block stage of patchc: which blocks a patched image's table has, over which bytes (B9,
+ * B11). Whatever is built here has also been verified and restored (core_lab.h). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
