@@ -53,9 +53,9 @@ static const struct option_row rows[] = {
      "let gdb attach at [HOST:]PORT or unix:PATH; the guest waits"},
     {0, "gdb-nowait", NULL, OPTION_FLAG, CONFIG(gdb_nowait), "the guest does not wait for gdb"},
     {0, "io-blocks", "MODE", OPTION_IO_BLOCKS, CONFIG(io_blocks),
-     "IO instructions that share an exit: off, table, scan, auto (auto)"},
+     "blocks of IO in one exit: off, table, scan or auto"},
     {0, "io-extent", "POLICY", OPTION_IO_EXTENT, CONFIG(io_extent),
-     "how far a scan for them looks: line, page, engine, bytes:N (engine)"},
+     "how far a scan looks: line, page, engine, bytes:N"},
     {'h', "help", NULL, OPTION_FLAG, FIELD(help), "print this help"},
     {'V', "version", NULL, OPTION_FLAG, FIELD(version), "print the version"},
 };

@@ -176,6 +176,8 @@ refused 2 'no kernel is a usage error'
 refused 2 'two kernels are a usage error' "$tmp/halt" "$tmp/halt"
 refused 2 'an unknown option is a usage error' --frobnicate "$tmp/halt"
 refused 2 'an unknown letter is a usage error' -Z "$tmp/halt"
+refused 2 'IO blocks in a mode that there is not' --io-blocks sometimes "$tmp/halt"
+refused 2 'an extent that is none' --io-extent bytes:0 "$tmp/halt"
 refused 2 'an option without its value is a usage error' "$tmp/halt" --memory
 refused 2 'a flag with a value is a usage error' --summary=yes "$tmp/halt"
 refused 2 'an empty name is a usage error' --stats '' "$tmp/halt"
@@ -310,7 +312,7 @@ for pair in INT:130 TERM:143 HUP:129; do
 done
 
 # ---- data on stdout, messages on stderr ----
-ends 0 '--summary tells the run' --summary "$tmp/hello"
+ends 0 '--summary tells the run' --io-blocks off --summary "$tmp/hello"
 is "$out" hello 'standard output is the guest'\''s alone'
 check 'the summary is on stderr: how and how long' grep -Eq '^hvrun: halt after [0-9.]+ s, [0-9]+ guest' "$tmp/errors"
 check 'and exits by reason' grep -q '^hvrun: exits 6: io 6; beside these: hlt 1$' "$tmp/errors"
@@ -320,7 +322,7 @@ ends 0 '--serial writes a file' --serial "$tmp/console" "$tmp/hello"
 is "$out:$(cat "$tmp/console")" ':hello' 'whose old contents are gone'
 
 # ---- counters ----
-ends 0 '--stats writes a file' --stats "$tmp/work/stats" "$tmp/hello"
+ends 0 '--stats writes a file' --io-blocks off --stats "$tmp/work/stats" "$tmp/hello"
 is "$(ls "$tmp/work")" stats 'and nothing beside it'
 is "$(jq -c '[.engine, .exits.total, .exits.io, .io.instructions, .io.events, .steps]' "$tmp/work/stats")" \
     '["soft",6,6,6,6,0]' 'the counters are those of the run'
