@@ -182,6 +182,7 @@ $(BENCHES): $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBRARIES)
 
 $(BUILD)/tests/bench/soft_loops: $(call obj,tests/unit/one_insn.c)
 $(BUILD)/tests/bench/dispatch: $(call obj,tests/unit/code_runner.c tests/unit/guest_runner.c)
+$(BUILD)/tests/bench/io_blocks: $(call obj,tests/unit/one_insn.c tests/unit/io_lab.c)
 
 # Fuzz targets: the libraries once more, by clang, with coverage and sanitizers.
 FUZZ_CFLAGS := $(BASE_CFLAGS) -DDATA_DIR='"$(DATA)"' -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all \
@@ -202,6 +203,7 @@ $(FUZZ)/libraries.a: $(call fuzz_obj,$(IMAGE_SRC) $(PATCHC_SRC) $(RUNTIME_SRC)) 
 
 $(FUZZ)/fuzz_image $(FUZZ)/fuzz_bzimage: $(call fuzz_obj,tests/unit/tiny_elf.c tests/unit/tiny_bzimage.c)
 $(FUZZ)/fuzz_guest: $(call fuzz_obj,tests/fuzz/guest.c)
+$(FUZZ)/fuzz_io_blocks: $(call fuzz_obj,tests/unit/one_insn.c tests/unit/io_lab.c)
 $(FUZZ)/fuzz_stub: $(call fuzz_obj,tests/unit/stub_guest.c tests/unit/code_runner.c)
 
 $(FUZZERS): $(FUZZ)/%: $(FUZZ)/obj/tests/fuzz/%.o $(FUZZ)/libraries.a

@@ -6,10 +6,10 @@
 
 GUEST_MEMORY=512 # MB
 
-# hvrun_boot NAME IMAGE: counters to $work/NAME.stats
+# hvrun_boot NAME IMAGE IO-BLOCKS: counters to $work/NAME.stats
 hvrun_boot() {
-    timed "$1" "$BUILD/hvrun" --memory ${GUEST_MEMORY}M --initrd "$work/initrd.cpio" --append patchvisor.quick \
-        --serial "$work/$1.log" --stats "$work/$1.stats" --timeout 600 "$2" </dev/null
+    timed "$1" "$BUILD/hvrun" --io-blocks "$3" --memory ${GUEST_MEMORY}M --initrd "$work/initrd.cpio" \
+        --append patchvisor.quick --serial "$work/$1.log" --stats "$work/$1.stats" --timeout 600 "$2" </dev/null
 }
 
 qemu_boot() { # NAME IMAGE
@@ -21,9 +21,10 @@ qemu_boot() { # NAME IMAGE
 hvrun_round() { # KERNEL
     local name
     qemu_boot "$1-boot-qemu" "$work/$1.elf"
-    hvrun_boot "$1-boot-hvrun" "$work/$1.elf"
-    hvrun_boot "$1-boot-hvrun-patched" "$work/$1.patched"
-    for name in qemu hvrun hvrun-patched; do
+    hvrun_boot "$1-boot-hvrun" "$work/$1.elf" off
+    hvrun_boot "$1-boot-hvrun-blocks" "$work/$1.elf" auto
+    hvrun_boot "$1-boot-hvrun-patched" "$work/$1.patched" off
+    for name in qemu hvrun hvrun-blocks hvrun-patched; do
         grep -aq '^patchvisor: userspace reached' "$work/$1-boot-$name.log" || {
             echo "bench: $1 did not reach userspace under $name: $work/$1-boot-$name.log" >&2
             exit 1
@@ -51,16 +52,19 @@ hvrun_memory() { # IMAGE
 
 hvrun_json() { # KERNEL MEMORY
     local way
-    for way in qemu hvrun hvrun-patched; do
+    for way in qemu hvrun hvrun-blocks hvrun-patched; do
         printf '%s %s\n' "$(median "$work/$1-boot-$way.times" 1)" "$(median "$work/$1-boot-$way.times" 2)"
     done | jq -Rn --arg memory "$2" --slurpfile before "$work/$1-boot-hvrun.stats" \
+        --slurpfile blocks "$work/$1-boot-hvrun-blocks.stats" \
         --slurpfile after "$work/$1-boot-hvrun-patched.stats" '
-        [inputs / " " | map(tonumber)] as [$qemu, $plain, $patched]
+        [inputs / " " | map(tonumber)] as [$qemu, $plain, $with_blocks, $patched]
         | def way($times; $stats): {seconds: $times[0], to_qemu: ($times[0] / $qemu[0]), peak_kilobytes: $times[1],
-              exits: $stats.exits.total, guest_instructions: $stats.guest_instructions,
+              exits: $stats.exits.total,
+              io_events: $stats.io.events, guest_instructions: $stats.guest_instructions,
               mips: ($stats.guest_instructions / $stats.wall_seconds / 1e6)};
         {qemu: {seconds: $qemu[0], peak_kilobytes: $qemu[1]},
-         unpatched: way($plain; $before[0]), patched: way($patched; $after[0]),
+         unpatched: way($plain; $before[0]), io_blocks: way($with_blocks; $blocks[0]),
+         patched: way($patched; $after[0]),
          exits_left: ($after[0].exits.total / $before[0].exits.total),
          memory: ($memory / " " | map(tonumber) | {guest_kilobytes: .[0], beside_kilobytes: .[1]})}'
 }
@@ -70,7 +74,9 @@ print_hvrun() { # JSON
         def row(title; w): "  " + (title | pad(36)) + (w.seconds | fixed(2) | lpad(9))
             + ((w.to_qemu // 1) | fixed(2) | lpad(11)) + (w.exits // "" | lpad(12));
         "  " + ("power-on to userspace and off" | pad(36)) + ("seconds" | lpad(9)) + ("of QEMU" | lpad(11)) + ("exits" | lpad(12)),
-        row("QEMU TCG"; .qemu), row("hvrun"; .unpatched), row("hvrun, patched"; .patched),
+        row("QEMU TCG"; .qemu), row("hvrun, each IO instruction an exit"; .unpatched),
+        row("hvrun, IO blocks"; .io_blocks), row("hvrun, patched, no IO blocks"; .patched),
+        "  of the IO events \(.io_blocks.io_events / .unpatched.io_events * 100 | fixed(2)) % are left by IO blocks",
         "  of the exits \(.exits_left * 100 | fixed(2)) % are left by patching; \(.unpatched.mips | round) and \(.patched.mips | round) MIPS",
         "  memory: hvrun has \(.memory.beside_kilobytes / 1024 | fixed(1)) MB beside the guest'"'"'s \(.memory.guest_kilobytes / 1024 | fixed(1)) MB",
         ""' <<<"$1"
