@@ -170,7 +170,7 @@ $(UNIT): $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(UNIT_SU
 	@mkdir -p $(@D)
 	$(CC) $(SANFLAGS) -Wl,-z,muldefs -o $@ $(filter %.o,$^) $(LIBRARIES) -lcmocka $(LIBS)
 
-$(BUILD)/tests/tools/differential: $(call obj,$(wildcard tests/tools/differential/*.c))
+$(BUILD)/tests/tools/differential $(BUILD)/tests/tools/step_host: $(call obj,$(wildcard tests/tools/differential/*.c))
 
 $(TOOLS): $(BUILD)/tests/tools/%: $(BUILD)/obj/tests/tools/%.o $(LIBRARIES)
 	@mkdir -p $(@D)
