@@ -26,7 +26,7 @@ static uint64_t filled(struct mmu_lab *lab, uint64_t linear, enum access access)
 
 static struct tlb_entry *slot(struct mmu_lab *lab, uint64_t linear)
 {
-    return &lab->cpu->tlb_table[lab->cpu->mode][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    return &lab->cpu->tlb_table[lab->cpu->mode][tlb_slot(linear)];
 }
 
 static uint64_t value_of(const void *entry)
