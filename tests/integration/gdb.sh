@@ -81,7 +81,7 @@ monitor where
 print (long)$pc - (long)syscall_handler
 stepi
 print (long)$pc - (long)syscall_handler
-watch *(long *)($sp - 8)
+watch -location *(long *)($sp - 8)
 continue
 delete
 continue
