@@ -84,13 +84,10 @@ static void look_at_io(struct ports *p, const struct decoded_io *i)
     }
 }
 
-static void note_target(struct ports *p, const struct decoded_io *i, uint64_t address)
+static void note_target(struct ports *p, uint64_t target)
 {
-    for (unsigned k = 0; k < i->z.operand_count_visible; k++)
-        if (i->operands[k].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && i->operands[k].imm.is_relative &&
-            p->target_count < IO_BLOCK_INSNS_MAX)
-            p->targets[p->target_count++] =
-                address + i->z.length + (uint64_t)i->operands[k].imm.value.s;
+    if (p->target_count < IO_BLOCK_INSNS_MAX)
+        p->targets[p->target_count++] = target;
 }
 
 static bool is_target(const struct ports *p, uint64_t address)
@@ -101,26 +98,42 @@ static bool is_target(const struct ports *p, uint64_t address)
     return address == p->block->key && p->block->flags & IO_BLOCK_LOOP;
 }
 
+/* What the second pass does at an instruction. As long as DX is unknown, only MOV to DX and IO
+ * matter: the rest is passed over by its length, without Zydis. */
+static void look_at(struct ports *p, const uint8_t *bytes, size_t available, uint64_t address,
+                    const struct instruction *quick)
+{
+    struct decoded_io i;
+    bool mov = bytes[0] == 0xba || (bytes[0] == 0x66 && bytes[1] == 0xba);
+    if (p->dx != DX_UNKNOWN && is_target(p, address))
+        p->dx = DX_UNKNOWN;
+    if (p->dx == DX_UNKNOWN && !mov && quick->class != IO_CLASS_IO)
+        return;
+    if (ZYAN_FAILED(ZydisDecoderDecodeFull(&p->decoder, bytes, available, &i.z, i.operands))) {
+        p->dx = DX_UNKNOWN;
+        return;
+    }
+    look_at_io(p, &i);
+    p->dx = dx_behind(&i, p->dx);
+}
+
 static void walk_range(struct ports *p, const struct io_range *range, bool targets)
 {
     uint64_t address = p->block->key + (uint64_t)range->offset, end = address + range->size;
     p->dx = DX_UNKNOWN;
     while (address < end) {
-        uint8_t bytes[15];
-        struct decoded_io i;
+        uint8_t bytes[INSTRUCTION_ROOM];
+        struct instruction i;
         size_t available = p->code->read(p->code->context, address, bytes, sizeof bytes);
-        if (available == 0 ||
-            ZYAN_FAILED(ZydisDecoderDecodeFull(&p->decoder, bytes, available, &i.z, i.operands)))
+        if (available < 2 ||
+            (!(p->code->bits == 64 && instruction_quick(bytes, (unsigned)available, &i)) &&
+             !instruction_full(&p->decoder, bytes, (unsigned)available, &i)))
             return;
-        if (targets) {
-            note_target(p, &i, address);
-        } else {
-            if (is_target(p, address))
-                p->dx = DX_UNKNOWN;
-            look_at_io(p, &i);
-            p->dx = dx_behind(&i, p->dx);
-        }
-        address += i.z.length;
+        if (!targets)
+            look_at(p, bytes, available, address, &i);
+        else if (i.class == IO_CLASS_BRANCH || i.class == IO_CLASS_JUMP || i.class == IO_CLASS_CALL)
+            note_target(p, address + i.length + (uint64_t)i.displacement);
+        address += i.length;
     }
 }
 

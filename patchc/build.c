@@ -8,6 +8,7 @@
 #include "patchc/emit.h"
 #include "patchc/find.h"
 #include "patchc/follow.h"
+#include "patchc/io_blocks.h"
 #include "patchc/plan.h"
 #include "patchc/report.h"
 #include "patchc/restore.h"
@@ -149,7 +150,7 @@ static int make_plan(struct plan *plan, const struct build_options *options,
         plan->space.total >= 4 * sizeof(struct pv_cpuid_table);
     find_state(plan);
     plan->facilities.state = plan->state != 0;
-    return plan_open(plan, err);
+    return io_blocks_leave(plan, result, err) || plan_open(plan, err) ? -1 : 0;
 }
 
 static int open_output(struct output_bytes *out, const struct plan *plan, struct error *err)
@@ -208,7 +209,8 @@ static int generate_and_write(const struct plan *plan, const struct build_option
     int status = -1;
     if (!open_output(&out, plan, err) && !emit_patches(plan, &out, err) &&
         (!plan->header || !emit_stub(plan, &out, err)) && !follow_tables(plan, &out, result, err) &&
-        !follow_relocs(plan, &out, result, &added, &added_count, err))
+        !follow_relocs(plan, &out, result, &added, &added_count, err) &&
+        !io_blocks_find(plan, &out, result, err))
         status = write_image(plan, &out, added, added_count, options->output_path, result, err);
     free(added);
     close_output(&out);
@@ -284,6 +286,10 @@ void build_result_free(struct build_result *result)
     list_free(result->list);
     free(result->sites);
     free(result->patches);
+    free(result->io_addresses);
+    free(result->io_blocks);
+    free(result->io_block_sites);
+    free(result->io_table);
     image_close(&result->image);
     *result = (struct build_result){0};
 }

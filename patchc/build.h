@@ -8,6 +8,7 @@
 
 #include "image/error.h"
 #include "image/image.h"
+#include "ioblock/ioblock.h"
 #include "patchc/linux_tables.h"
 #include "patchc/list.h"
 #include "patchc/site.h"
@@ -50,6 +51,13 @@ struct build_result {
     uint64_t tables_updated[LINUX_TABLES]; /* entries changed, by table */
     uint64_t relocs_updated;
     uint64_t orc_uncovered; /* trampolines without ORC entries: backtraces stop there */
+    uint64_t *io_addresses; /* every IO instruction of proved 64-bit code, listed or not */
+    size_t io_count, io_room;
+    struct io_block *io_blocks; /* sorted by key; keys as linked */
+    uint64_t *io_block_sites;   /* of each: where its first IO instruction was in the original */
+    size_t io_block_count;
+    uint8_t *io_table; /* the same as the output carries it (ioblock/table.h); NULL = none */
+    size_t io_table_size;
     uint64_t padding_bytes; /* routine space found */
     uint64_t padding_used;
 };

@@ -130,11 +130,14 @@ static bool want_mnemonic(wanted_set wanted, const struct list *list, ZydisMnemo
     return known;
 }
 
-/* The opcodes worth decoding: those of the list's mnemonics; all, if some mnemonic is not in the
- * tables (slower, not wrong). */
+/* The opcodes worth decoding: those of the list's mnemonics and of IO, which IO blocks begin with; all,
+ * if some mnemonic is not in the tables (slower, not wrong). */
 static void wanted_opcodes(wanted_set wanted, const struct list *list)
 {
     memset(wanted, 0, sizeof(wanted_set));
+    for (unsigned opcode = 0x6c; opcode <= 0xef; opcode++) /* INS, OUTS; IN, OUT */
+        if (opcode <= 0x6f || (opcode >= 0xe4 && (opcode & 0x0c) != 0x08))
+            want(wanted, 0, opcode);
     for (int m = 1; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++)
         if (list_names_mnemonic(list, (ZydisMnemonic)m) &&
             !want_mnemonic(wanted, list, (ZydisMnemonic)m)) {
@@ -185,6 +188,26 @@ static struct site *add_site(struct finder *f)
     return site;
 }
 
+/* Where an IO block may begin: in code that runs in place, in 64-bit mode. */
+static void add_io(struct finder *f, const struct code_section *section, uint64_t address)
+{
+    struct build_result *r = f->result;
+    if (code_is_other_mode(f->code, address) || code_is_overlap(f->code, address) ||
+        (f->code->linux_image && !strcmp(section->name, ".altinstr_replacement")))
+        return;
+    if (r->io_count == r->io_room) {
+        size_t room = r->io_room ? 2 * r->io_room : 1024;
+        uint64_t *grown = realloc(r->io_addresses, room * sizeof *grown);
+        if (!grown) {
+            f->failed = true;
+            return;
+        }
+        r->io_addresses = grown;
+        r->io_room = room;
+    }
+    r->io_addresses[r->io_count++] = address;
+}
+
 static void judge(struct finder *f, struct site *site)
 {
     enum reason excluded;
@@ -213,8 +236,11 @@ static void visit(void *context, const struct code_section *section, uint64_t ad
     const struct list_rule *rule;
     if (f->failed ||
         !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&f->decoder, section->bytes + offset,
-                                             section->size - offset, &instruction, operands)) ||
-        !list_names_mnemonic(f->result->list, instruction.mnemonic))
+                                             section->size - offset, &instruction, operands)))
+        return;
+    if (io_classify(&instruction) == IO_CLASS_IO)
+        add_io(f, section, address);
+    if (!list_names_mnemonic(f->result->list, instruction.mnemonic))
         return;
     const struct image_symbol *symbol = image_symbol_at(&f->result->image, address, NULL);
     struct list_candidate candidate = {address, section->name, symbol ? symbol->name : "",

@@ -52,6 +52,8 @@ static const struct {
     [REASON_UNPROVED] = {"unproved", "not proved to be 64-bit code that control reaches"},
     [REASON_ALTERNATIVE] = {"alternative",
                             "the kernel rewrites its place at boot, and its routine does not fit"},
+    [REASON_NO_BLOCK] = {"no-block",
+                         "the list leaves it to an IO block, and none covers it after patching"},
 };
 
 /* A value outside its vocabulary is a defect; it shows as such and does not crash. */

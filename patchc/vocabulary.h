@@ -50,6 +50,7 @@ enum reason {
     REASON_FORM,           /* the forced form cannot be used here */
     REASON_UNPROVED,       /* not proved to be code reached in 64-bit mode */
     REASON_ALTERNATIVE, /* an alternative's place or replacement cannot take the site's routine */
+    REASON_NO_BLOCK, /* the list leaves it to an IO block, but patching left none that covers it */
     REASONS
 };
 

@@ -105,7 +105,7 @@ struct note {
     struct pv_note descriptor;
 };
 
-enum { SECTION_NOTE, SECTION_ORIGINAL, SECTIONS };
+enum { SECTION_NOTE, SECTION_ORIGINAL, SECTION_IO_BLOCKS, SECTIONS };
 
 struct file { /* the output while it is put together */
     struct compose compose;
@@ -138,19 +138,24 @@ static void fill_note(struct file *file, const struct plan *plan, const struct o
                        .original_file = file->sections[SECTION_ORIGINAL].file_offset,
                        .original_size = file->sections[SECTION_ORIGINAL].size},
     };
+    if (file->compose.section_count > SECTION_IO_BLOCKS) {
+        file->note.descriptor.io_table_file = file->sections[SECTION_IO_BLOCKS].file_offset;
+        file->note.descriptor.io_table_size = file->sections[SECTION_IO_BLOCKS].size;
+    }
     if (plan->header)
         file->note.descriptor.header_file = header_file_offset(plan, out, &file->compose);
 }
 
 static int compose_file(struct file *file, const struct plan *plan, struct output_bytes *out,
-                        const uint32_t *added, size_t added_count, struct error *err)
+                        const uint32_t *added, size_t added_count,
+                        const struct build_result *result, struct error *err)
 {
     struct compose *c = &file->compose;
     *c = (struct compose){
         .image = plan->image,
         .edited = out->edited,
         .sections = file->sections,
-        .section_count = SECTIONS,
+        .section_count = result->io_table ? SECTIONS : SECTION_IO_BLOCKS,
         .note_section = SECTION_NOTE,
         .has_segment = out->appended != NULL,
         .segment_name = out->appended ? ".patchvisor.stub" : NULL,
@@ -167,6 +172,8 @@ static int compose_file(struct file *file, const struct plan *plan, struct outpu
         ".note.patchvisor", SHT_NOTE, &file->note, sizeof file->note, 4, 0};
     file->sections[SECTION_ORIGINAL] =
         (struct compose_section){".patchvisor.original", SHT_PROGBITS, NULL, 0, 8, 0};
+    file->sections[SECTION_IO_BLOCKS] = (struct compose_section){
+        ".patchvisor.io", SHT_PROGBITS, result->io_table, result->io_table_size, 8, 0};
     if (compose_begin(c, err) || find_runs(out, c, &file->runs, err))
         return -1;
     file->original = pack_original(out, &file->runs, c, &file->sections[SECTION_ORIGINAL].size);
@@ -188,7 +195,7 @@ int write_image(const struct plan *plan, struct output_bytes *out, const uint32_
     const struct iovec *pieces;
     size_t count;
     int status = -1;
-    if (!compose_file(&file, plan, out, added, added_count, err) &&
+    if (!compose_file(&file, plan, out, added, added_count, result, err) &&
         !compose_pieces(&file.compose, &pieces, &count, err)) {
         file.note.descriptor.output_xxh3 = compose_xxh3(pieces, count);
         result->output_size = file.compose.output_size;

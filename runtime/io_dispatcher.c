@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "runtime/io_entries.h"
+#include "runtime/io_growth.h"
 #include "runtime/io_hasher.h"
 #include "runtime/io_interpreter.h"
 #include "runtime/io_pointer.h"
@@ -67,15 +68,12 @@ static bool from_table(struct io_blocks *io, struct vcpu *cpu, struct io_entry *
     return false;
 }
 
-/* B6, B7: what the scanner finds from the entry's instruction on, single instructions too if `single`. */
-static bool from_scan(struct io_blocks *io, struct vcpu *cpu, struct io_entry *entry, bool single)
+/* B6, B7: what the scanner finds from the entry's instruction on; the single instruction too. */
+static bool from_scan(struct io_blocks *io, struct vcpu *cpu, struct io_entry *entry)
 {
     struct io_block *block = &io->block;
-    enum io_scan_result result =
-        io_scan_guest(io->scanner, cpu, &io->extent, entry->seen, entry->key, block);
-    if (result == IO_SCAN_NOT_IO || (result == IO_SCAN_SINGLE && !single))
-        return false;
-    return io_hash(cpu, block, entry->key, &io->bytes) == IO_MATCH &&
+    return io_scan_guest(io->scanner, cpu, &io->extent, entry->key, block) != IO_SCAN_NOT_IO &&
+           io_hash(cpu, block, entry->key, &io->bytes) == IO_MATCH &&
            adopt(entry, cpu, block, &io->bytes);
 }
 
@@ -93,7 +91,7 @@ static bool still_there(struct io_blocks *io, struct vcpu *cpu, struct io_entry 
 {
     if (!entry->compiled)
         return false;
-    if (io_compiled_unchanged(cpu, entry->compiled))
+    if (io_compiled_unchanged(entry->compiled) && io_compiled_enters(cpu, entry->compiled))
         return true;
     switch (io_hash(cpu, entry->block, entry->key, &io->bytes)) {
     case IO_MATCH:
@@ -124,7 +122,7 @@ static bool ready(struct io_blocks *io, struct vcpu *cpu, struct io_entry *entry
         entry->batches = *known = true;
         return true;
     }
-    if (scans(io) && from_scan(io, cpu, entry, true)) {
+    if (scans(io) && from_scan(io, cpu, entry)) {
         entry->batches = io_block_saves(entry->block);
         return true;
     }
@@ -133,41 +131,48 @@ static bool ready(struct io_blocks *io, struct vcpu *cpu, struct io_entry *entry
 }
 
 /* ---- execution ---- */
-/* Steps on from where the block ended, to the next IO instruction, and notes where branches lead. True: it is there. */
-static bool explore(struct io_blocks *io, struct vcpu *cpu, struct io_entry *entry)
+/* Steps on from where the block ended, to the next IO instruction, and adds what it executes to the block. True: it is
+ * there. */
+static bool explore(struct io_blocks *io, struct vcpu *cpu, const struct io_entry *entry,
+                    struct io_block *block)
 {
     for (unsigned n = 0; n < io->extent.gap; n++) {
-        enum io_class class;
-        uint64_t address;
-        if (!io_compiled_step(cpu, &class, &address))
-            return class == IO_CLASS_IO;
-        if (class == IO_CLASS_RETURN || class == IO_CLASS_INDIRECT_CALL ||
-            class == IO_CLASS_INDIRECT_JUMP)
-            io_seen_add(entry->seen, address, io_pointer_linear(cpu));
-        if (cpu->budget <= 0 || io_event_waits(cpu))
+        struct io_step step;
+        if (!io_compiled_step(cpu, &step))
+            return step.class == IO_CLASS_IO &&
+                   io_extent_holds(&io->extent, entry->key, step.address);
+        if (!io_extent_holds(&io->extent, entry->key, step.address) ||
+            !io_block_join(block, step.address, step.length) || block->size > io->extent.bytes ||
+            cpu->budget <= 0 || io_event_waits(cpu))
             return false;
     }
     return false;
 }
 
 /* The block ended where the scanner saw no further. True: it goes on there now, and RIP is in it. */
-static bool extend(struct io_blocks *io, struct vcpu *cpu, struct io_entry *entry,
-                   const struct io_trip *trip)
+static bool extend(struct io_blocks *io, struct vcpu *cpu, struct io_entry *entry)
 {
-    if (!scans(io) || !io_entry_due(entry) || !io_entry_explores(entry))
+    struct io_block *grown = &io->grown;
+    if (!scans(io) || !io_entry_due(entry))
         return false;
-    unsigned before = entry->seen->count;
-    if (trip->end == IO_END_GUARD)
-        io_seen_add(entry->seen, trip->branch, io_pointer_linear(cpu));
-    bool grown = explore(io, cpu, entry) && entry->seen->count > before &&
-                 from_scan(io, cpu, entry, false) &&
-                 io_compiled_has(entry->compiled, io_pointer_linear(cpu));
-    if (!grown) {
-        io_entry_failed(entry);
-        return false;
+    *grown = *entry->block;
+    grown->mask_count = grown->guard_count = 0;
+    grown->flags = (grown->flags | IO_BLOCK_GUARD | IO_BLOCK_CUT) & ~IO_BLOCK_MASKED;
+    if (explore(io, cpu, entry, grown) &&
+        io_scan_guest(io->scanner, cpu, &io->extent, io_pointer_linear(cpu), &io->block) !=
+            IO_SCAN_NOT_IO &&
+        io_block_join_all(grown, &io->block) && grown->size <= io->extent.bytes &&
+        io_block_read(grown, entry->key, io_guest_read, cpu, io->bytes.bytes)) {
+        io->bytes.all = io_block_hash_all(grown, io->bytes.bytes);
+        grown->hash = io_block_hash(grown, io->bytes.bytes);
+        if (adopt(entry, cpu, grown, &io->bytes) &&
+            io_compiled_has(entry->compiled, io_pointer_linear(cpu))) {
+            io_entry_grew(entry);
+            return true;
+        }
     }
-    io_entry_succeeded(entry);
-    return true;
+    io_entry_failed(entry);
+    return false;
 }
 
 /* B4: one event. Interrupts that become deliverable, the end of the slice, and the bound end it early. */
@@ -178,11 +183,10 @@ static void execute(struct io_blocks *io, struct vcpu *cpu, struct io_entry *ent
     stats->io_events++;
     stats_exit(stats, EXIT_KIND_IO, entry->key);
     for (unsigned scan = 0; scan <= EVENT_SCANS; scan++) {
-        struct io_trip trip =
-            io_compiled_run(cpu, entry->compiled, end - stats->io_instructions);
+        struct io_trip trip = io_compiled_run(cpu, entry->compiled, end - stats->io_instructions);
         if (trip.end != IO_END_GUARD && trip.end != IO_END_OUTSIDE)
             return;
-        if (stats->io_instructions >= end || !extend(io, cpu, entry, &trip))
+        if (stats->io_instructions >= end || !extend(io, cpu, entry))
             return;
     }
 }
@@ -200,7 +204,7 @@ bool io_dispatch(struct vcpu *cpu)
     if (!entry)
         return false;
     entry->visits++;
-    bool go = ready(io, cpu, entry, &known);
+    bool go = ready(io, cpu, entry, &known) && io_compiled_enters(cpu, entry->compiled);
     if (go && known && entry->batches)
         cpu->vm->stats.block_hits++;
     else

@@ -7,10 +7,12 @@
  *                                  scanner (B6) --found--> learned (B7), executed as a whole
  *                                  io_scanner.c  --none--> the single instruction (B8)
  *
- * A block ends where the scanner could not see further: at an indirect branch or return whose target it did not know, or
- * where its ranges end. There the guest is the oracle: the dispatcher goes on, one instruction at a time, for as many
- * instructions as the extent's gap. If that leads to another IO instruction, the targets met are noted and
- * the block is scanned anew, longer now. How often that is tried doubles its distance with each failure.
+ * A block ends where the scanner could not see further: behind a return or an indirect branch, or where its extent or its
+ * knowledge ended. There the guest itself is the oracle (B10): the dispatcher goes on, one instruction at a time, for as
+ * many instructions as the extent's gap. If that leads to another IO instruction, the path and what the scanner finds
+ * from there are joined to the block, and the event goes on in it. Each address on the path is a guard: where the
+ * guest turns off another time, the block ends, or grows again. How often that is tried doubles its distance with
+ * each failure.
  *
  * Engines call io_dispatch() with the vCPU's state loaded and find it changed; nothing else is theirs. */
 #ifndef RUNTIME_IO_DISPATCHER_H

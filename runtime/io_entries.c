@@ -9,14 +9,14 @@
 #include "image/terminal.h"
 #include "runtime/io_dispatcher.h"
 
-#define FREE_TRIES 4u   /* visits at which a failure is not held against an address */
-#define GROWTH_MAX 256u /* scans that made a block grow */
+#define FREE_TRIES 4u  /* visits at which a failure is not held against an address */
+#define GROWTH_MAX 64u /* times that a block may grow */
+#define LOSSES_MAX 64u /* times that code may change under a block, and all begins anew */
 
 /* ---- entries ---- */
 static void entry_free(struct io_entry *entry)
 {
     io_entry_forget(entry);
-    free(entry->seen);
     free(entry);
 }
 
@@ -71,6 +71,8 @@ void io_entry_forget(struct io_entry *entry)
     entry->compiled = NULL;
     entry->block = NULL;
     entry->batches = false;
+    if (entry->losses++ < LOSSES_MAX)
+        entry->due = 0;
 }
 
 bool io_entry_due(const struct io_entry *entry)
@@ -84,17 +86,10 @@ void io_entry_failed(struct io_entry *entry)
         entry->due = entry->visits < UINT32_MAX / 2 ? 2 * entry->visits : UINT32_MAX;
 }
 
-void io_entry_succeeded(struct io_entry *entry)
+void io_entry_grew(struct io_entry *entry)
 {
     entry->batches = true;
-    entry->due = ++entry->scans < GROWTH_MAX ? 0 : UINT32_MAX;
-}
-
-bool io_entry_explores(struct io_entry *entry)
-{
-    if (!entry->seen)
-        entry->seen = calloc(1, sizeof *entry->seen);
-    return entry->seen && entry->seen->count < IO_BLOCK_GUARDS_MAX;
+    entry->due = ++entry->growths < GROWTH_MAX ? 0 : UINT32_MAX;
 }
 
 /* ---- the VM's ---- */
@@ -129,8 +124,7 @@ int io_blocks_attach(struct vm *vm, const struct image *image, struct error *err
     io->mode = vm->config.io_blocks;
     io->extent = io_extent_default();
     if (vm->config.io_extent && !io_extent_parse(vm->config.io_extent, &io->extent))
-        return fail(err, HVRUN_USAGE, "--io-extent '%s': line, page, engine or bytes:N is needed",
-                    vm->config.io_extent);
+        return fail(err, HVRUN_USAGE, "no extent of IO blocks: '%s'", vm->config.io_extent);
     if (io->mode != IO_BLOCKS_SCAN)
         read_table(io, image);
     return 0;

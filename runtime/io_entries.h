@@ -9,7 +9,7 @@
 #include "runtime/vm.h"
 
 /* When all are taken, everything learned is forgotten: a guest cannot make the host's memory grow. */
-#define IO_ENTRIES_MAX 2048u
+#define IO_ENTRIES_MAX   2048u
 #define IO_ENTRY_BUCKETS 1024u
 
 struct io_entry {
@@ -20,9 +20,8 @@ struct io_entry {
     struct io_compiled *compiled; /* of `block`, or of the single instruction */
     bool batches;                 /* the block saves events; else it waits to be explored from */
     uint64_t all;                 /* hash of all bytes that were compiled */
-    struct io_seen *seen;         /* owned; NULL = none yet */
     uint32_t visits, due;         /* nothing is tried again before visit `due` */
-    uint32_t scans;               /* that grew it */
+    uint32_t growths, losses;
 };
 
 struct io_blocks {
@@ -35,7 +34,7 @@ struct io_blocks {
     struct io_entry *bucket[IO_ENTRY_BUCKETS];
     unsigned count;
     /* work space */
-    struct io_block block;
+    struct io_block block, grown;
     struct io_bytes bytes;
 };
 
@@ -46,13 +45,12 @@ void io_entries_forget(struct io_blocks *io);
 /* The entry's block from now on is a copy of `block`; it takes `compiled`. False: no memory, nothing has changed. */
 bool io_entry_set(struct io_entry *entry, const struct io_block *block,
                   struct io_compiled *compiled);
-void io_entry_forget(struct io_entry *entry); /* its block; what was seen stays */
+void io_entry_forget(
+    struct io_entry *entry); /* its block: the code has changed, it may be looked at again */
 
 /* True at visits when something may be tried that failed before: the first ones, and then each time twice as many later. */
 bool io_entry_due(const struct io_entry *entry);
 void io_entry_failed(struct io_entry *entry);
-void io_entry_succeeded(struct io_entry *entry);
-/* There is room to note targets. */
-bool io_entry_explores(struct io_entry *entry);
+void io_entry_grew(struct io_entry *entry);
 
 #endif

@@ -43,7 +43,9 @@ bool io_interpret(const uint8_t *bytes, size_t available, unsigned code_bits,
         return false;
     bool wide = (code_bits == 16) == other_size;
     *instruction = (struct io_instruction){
-        .width = !(opcode & 1) ? 1 : wide ? 4 : 2,
+        .width = !(opcode & 1) ? 1
+                 : wide        ? 4
+                               : 2,
         .out = opcode & 2,
         .string = opcode < 0x70,
         .repeated = repeated && opcode < 0x70,

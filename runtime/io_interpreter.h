@@ -7,12 +7,12 @@
 #include <stdint.h>
 
 struct io_instruction {
-    uint8_t length;    /* bytes, prefixes included */
-    uint8_t width;     /* of the access: 1, 2, 4 bytes */
-    bool out;          /* OUT or OUTS */
-    bool string;       /* INS or OUTS */
-    bool repeated;     /* with REP or REPNE, which here mean the same */
-    bool port_in_dx;   /* else `port` is it */
+    uint8_t length;  /* bytes, prefixes included */
+    uint8_t width;   /* of the access: 1, 2, 4 bytes */
+    bool out;        /* OUT or OUTS */
+    bool string;     /* INS or OUTS */
+    bool repeated;   /* with REP or REPNE, which here mean the same */
+    bool port_in_dx; /* else `port` is it */
     uint8_t port;
 };
 

@@ -5,13 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ioblock/scan.h"
+
 enum option_kind {
     OPTION_STRING,
     OPTION_FLAG,
     OPTION_SIZE,
     OPTION_SMP,
     OPTION_SECONDS,
-    OPTION_ENGINE
+    OPTION_ENGINE,
+    OPTION_IO_BLOCKS,
+    OPTION_IO_EXTENT
 };
 
 struct option_row {
@@ -48,6 +52,10 @@ static const struct option_row rows[] = {
     {0, "gdb", "WHERE", OPTION_STRING, CONFIG(gdb),
      "let gdb attach at [HOST:]PORT or unix:PATH; the guest waits"},
     {0, "gdb-nowait", NULL, OPTION_FLAG, CONFIG(gdb_nowait), "the guest does not wait for gdb"},
+    {0, "io-blocks", "MODE", OPTION_IO_BLOCKS, CONFIG(io_blocks),
+     "IO instructions that share an exit: off, table, scan, auto (auto)"},
+    {0, "io-extent", "POLICY", OPTION_IO_EXTENT, CONFIG(io_extent),
+     "how far a scan for them looks: line, page, engine, bytes:N (engine)"},
     {'h', "help", NULL, OPTION_FLAG, FIELD(help), "print this help"},
     {'V', "version", NULL, OPTION_FLAG, FIELD(version), "print the version"},
 };
@@ -94,6 +102,31 @@ static int take_smp(const char *text, unsigned *smp, struct error *err)
     return 0;
 }
 
+static int take_io_blocks(const char *text, enum io_blocks_mode *mode, struct error *err)
+{
+    static const char *const names[] = {[IO_BLOCKS_OFF] = "off",
+                                        [IO_BLOCKS_TABLE] = "table",
+                                        [IO_BLOCKS_SCAN] = "scan",
+                                        [IO_BLOCKS_AUTO] = "auto"};
+    for (unsigned k = 0; k < sizeof names / sizeof names[0]; k++)
+        if (!strcmp(text, names[k])) {
+            *mode = (enum io_blocks_mode)k;
+            return 0;
+        }
+    return fail(err, HVRUN_USAGE, "--io-blocks '%s': off, table, scan or auto is needed", text);
+}
+
+static int take_io_extent(const char *text, const char **policy, struct error *err)
+{
+    struct io_extent extent;
+    if (!io_extent_parse(text, &extent))
+        return fail(err, HVRUN_USAGE,
+                    "--io-extent '%s': line, page, engine or bytes:N (1 to %u) is needed", text,
+                    IO_BLOCK_BYTES_MAX);
+    *policy = text;
+    return 0;
+}
+
 static int take(const struct option_row *row, const char *value, struct options *options,
                 struct error *err)
 {
@@ -114,6 +147,10 @@ static int take(const struct option_row *row, const char *value, struct options 
             return fail(err, HVRUN_USAGE, "--engine '%s': auto, soft or kvm is needed", value);
         *(const char **)field = value;
         return 0;
+    case OPTION_IO_BLOCKS:
+        return take_io_blocks(value, field, err);
+    case OPTION_IO_EXTENT:
+        return take_io_extent(value, field, err);
     case OPTION_SIZE:
         return take_size(value, field, err);
     case OPTION_SMP:
@@ -174,8 +211,11 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
     struct option longs[ROWS + 1];
     int answer;
 
-    *options = (struct options){
-        .config = {.engine = "auto", .memory = 256ull << 20, .smp = 1, .serial = "stdio"}};
+    *options = (struct options){.config = {.engine = "auto",
+                                           .memory = 256ull << 20,
+                                           .smp = 1,
+                                           .serial = "stdio",
+                                           .io_blocks = IO_BLOCKS_AUTO}};
     describe(letters, longs);
     opterr = 0;
     optind = 0;

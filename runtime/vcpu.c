@@ -46,6 +46,8 @@ static void power_on(struct vcpu *cpu)
     memset(cpu, 0, offsetof(struct vcpu, vm));
     cpu->index = index;
     cpu->cr0 = CR0_CD | CR0_NW;
+    /* mtrr_def_type stays 0, off (SDM 3A 11.11.2.1): kernels take blank MTRRs for a virtual machine's and leave them
+     * alone. On, they would only cost exits, for memory types have no effect here. */
     cpu->pat = 0x0007040600070406;
     cpu->misc_enable = 0x1801; /* fast strings; neither branch trace store nor PEBS */
     cpu->xcr0 = 1;

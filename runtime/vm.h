@@ -71,6 +71,7 @@ struct vm_config {
     bool deterministic;
     const char *gdb; /* where to listen for gdb (gdb.h), or NULL */
     bool gdb_nowait; /* the guest does not wait for it */
+    uint64_t code_cache; /* bytes for decoded code, for tests; 0 = as many as are useful */
     enum io_blocks_mode io_blocks;
     const char *io_extent; /* how far a scan looks (io_extent_parse); NULL = the default */
 };
@@ -112,8 +113,8 @@ struct vm {
     void *uart, *i8254, *i8259, *ioapic, *i8042, *mc146818;
 
     const struct engine *engine;
-    struct soft *soft;         /* the soft engine's own: block cache (soft/engine.h) */
-    struct stub *stub;         /* a patched image's stub, or NULL (stub.h) */
+    struct soft *soft;           /* the soft engine's own: block cache (soft/engine.h) */
+    struct stub *stub;           /* a patched image's stub, or NULL (stub.h) */
     struct io_blocks *io_blocks; /* what is known of them (io_entries.h); NULL = off */
     const struct image *image; /* the kernel, for symbol names; may be NULL */
     struct breakpoints *breakpoints; /* a debugger's, or NULL (breakpoints.h) */

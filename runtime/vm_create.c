@@ -61,7 +61,7 @@ int vm_create(struct vm *vm, struct error *err)
 
 void vm_destroy(struct vm *vm)
 {
-    console_close(vm); /* its thread wakes the VM */
+    console_close(vm);    /* its thread wakes the VM */
     io_blocks_detach(vm); /* before the engine goes, whose cache it watches */
     if (vm->engine)
         vm->engine->destroy(vm);

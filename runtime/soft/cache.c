@@ -15,7 +15,7 @@
 #include "runtime/soft/host_assist.h"
 #include "runtime/soft/tlb.h"
 
-#define ARENA_BYTES (40u << 20)
+#define ARENA_BYTES (40ull << 20)
 #define BUCKETS     (1u << 15)
 #define LINE_SHIFT  6
 #define KEY_SINGLE                                                                                 \
@@ -26,7 +26,7 @@
 struct cache {
     struct vm *vm;
     uint8_t *arena;
-    size_t used;
+    size_t size, used;   /* bytes of the arena */
     struct block **page; /* one list a page of RAM */
     struct block *bucket[BUCKETS];
     struct block *watches; /* all of them, by hash_next */
@@ -73,11 +73,12 @@ struct cache *cache_create(struct vm *vm, struct error *err)
     uint64_t pages = vm->memory.size >> PAGE_SHIFT;
     if (cache)
         cache->page = calloc(pages, sizeof(struct block *));
-    void *arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
+    size_t size = vm->config.code_cache ? vm->config.code_cache : ARENA_BYTES;
+    void *arena = mmap(NULL, size, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (!cache || !cache->page || arena == MAP_FAILED) {
         if (arena != MAP_FAILED)
-            munmap(arena, ARENA_BYTES);
+            munmap(arena, size);
         if (cache)
             free(cache->page);
         free(cache);
@@ -86,6 +87,7 @@ struct cache *cache_create(struct vm *vm, struct error *err)
     }
     cache->vm = vm;
     cache->arena = arena;
+    cache->size = size;
     vm->memory.code_changed = memory_changed;
     vm->memory.code_context = cache;
     return cache;
@@ -101,17 +103,27 @@ void cache_destroy(struct cache *cache)
         cache->watches = watch->hash_next;
         free(watch);
     }
-    munmap(cache->arena, ARENA_BYTES);
+    munmap(cache->arena, cache->size);
     free(cache->page);
     free(cache);
+}
+
+/* What was never used is only read: then it costs no memory. */
+static void clear_pages(struct cache *cache)
+{
+    struct memory *memory = &cache->vm->memory;
+    for (uint64_t page = 0; page < memory->size >> PAGE_SHIFT; page++)
+        if (cache->page[page] || memory->code_lines[page]) {
+            cache->page[page] = NULL;
+            memory->code_lines[page] = 0;
+        }
 }
 
 void cache_flush(struct cache *cache)
 {
     struct vm *vm = cache->vm;
     memset(cache->bucket, 0, sizeof cache->bucket);
-    memset(cache->page, 0, (vm->memory.size >> PAGE_SHIFT) * sizeof cache->page[0]);
-    memset(vm->memory.code_lines, 0, (vm->memory.size >> PAGE_SHIFT) * sizeof(uint64_t));
+    clear_pages(cache);
     for (unsigned k = 0; k < vm->vcpu_count; k++) {
         vm->vcpus[k]->link = NULL;
         for (unsigned e = 0; e < JUMP_CACHE_ENTRIES; e++)
@@ -146,12 +158,16 @@ static uint64_t lines(uint64_t physical, uint64_t bytes)
     return (~0ull << first) & (~0ull >> (63 - last));
 }
 
+/* The lines that its part in one page covers; both parts may be in the same page. */
 static uint64_t lines_of(const struct block *block, unsigned part)
 {
-    uint64_t in_first = PAGE_SIZE - (block->physical & PAGE_OFFSET);
+    uint64_t in_first = PAGE_SIZE - (block->physical & PAGE_OFFSET), covered = 0;
     if (part == 0)
-        return lines(block->physical, block->bytes);
-    return lines(block->physical2, block->bytes - in_first);
+        covered = lines(block->physical, block->bytes);
+    if (part == 1 ||
+        (block->crosses && block->physical2 >> PAGE_SHIFT == block->physical >> PAGE_SHIFT))
+        covered |= lines(block->physical2, block->bytes - in_first);
+    return covered;
 }
 
 static void mark(struct cache *cache, struct block *block, unsigned part)
@@ -189,7 +205,8 @@ static bool is_watch(const struct block *block)
     return !block->count;
 }
 
-static void drop(struct cache *cache, struct block *block)
+/* `page`: the one whose list the caller has taken it out of. */
+static void drop(struct cache *cache, struct block *block, uint64_t page)
 {
     for (struct block **at = bucket_of(cache, block->physical, block->key); *at;
          at = &(*at)->hash_next)
@@ -197,8 +214,9 @@ static void drop(struct cache *cache, struct block *block)
             *at = block->hash_next;
             break;
         }
-    unlist(cache, block, page_of(cache, block->physical));
-    if (block->crosses)
+    if (page_of(cache, block->physical) != page)
+        unlist(cache, block, page_of(cache, block->physical));
+    if (block->crosses && page_of(cache, block->physical2) != page)
         unlist(cache, block, page_of(cache, block->physical2));
     block->valid = false;
     block->insns[0].run = stale;
@@ -220,24 +238,35 @@ static bool overlaps(const struct block *block, uint64_t physical, uint64_t leng
            block->physical2 < physical + length;
 }
 
+/* Guest time, and the slice, pay for a page that is crowded with blocks: each write to it looks at all of them. */
+#define LOOKS_A_CYCLE 16
+static void charge(struct vcpu *running, unsigned looks)
+{
+    if (running)
+        running->budget -= looks / LOOKS_A_CYCLE;
+}
+
 static void invalidate_in_page(struct cache *cache, uint64_t physical, uint64_t length)
 {
     struct memory *memory = &cache->vm->memory;
     uint64_t page = page_of(cache, physical);
     if (!(memory->code_lines[page] & lines(physical, length)))
         return;
-    for (struct block *block = cache->page[page], *next; block; block = next) {
-        next = block->page_next[part_in(cache, block, page)];
-        if (overlaps(block, physical, length))
-            drop(cache, block);
-    }
     uint64_t left = 0;
-    for (struct block *block = cache->page[page]; block;) {
+    unsigned looked_at = 0;
+    for (struct block **at = &cache->page[page]; *at; looked_at++) {
+        struct block *block = *at;
         unsigned part = part_in(cache, block, page);
-        left |= lines_of(block, part);
-        block = block->page_next[part];
+        if (overlaps(block, physical, length)) {
+            *at = block->page_next[part];
+            drop(cache, block, page);
+        } else {
+            left |= lines_of(block, part);
+            at = &block->page_next[part];
+        }
     }
     memory->code_lines[page] = left;
+    charge(cache->vm->running, looked_at);
 }
 
 void cache_invalidate(struct cache *cache, uint64_t physical, uint64_t length)
@@ -343,7 +372,7 @@ static enum decode_result decode_run(struct vcpu *cpu, uint64_t linear, const ui
 static const uint8_t *fetch_page(struct vcpu *cpu, uint64_t linear, uint64_t *physical)
 {
     static const uint8_t nothing[PAGE_SIZE] = {0};
-    const struct tlb_entry *e = &cpu->tlb[linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb[tlb_slot(linear)];
     if ((linear & ~PAGE_OFFSET) == e->fetch) {
         const uint8_t *host = (const uint8_t *)(linear + e->addend);
         uint64_t offset = (uint64_t)(host - cpu->vm->memory.host);
@@ -362,7 +391,7 @@ static struct block *block_allocate(struct cache *cache, const struct draft *dra
 {
     size_t size = sizeof(struct block) + (draft->count + 1) * sizeof(struct insn);
     size = (size + 63) & ~(size_t)63;
-    if (cache->used + size > ARENA_BYTES)
+    if (cache->used + size > cache->size)
         cache_flush(cache);
     struct block *block = (struct block *)(cache->arena + cache->used);
     cache->used += size;

@@ -83,6 +83,13 @@ static void link_blocks(struct vcpu *cpu, struct block *block)
     cpu->link = NULL;
 }
 
+/* Instructions may be slow (decoding what was just written): who asked for the end does not wait for that of the slice. */
+static bool ends(const struct vm *vm)
+{
+    return vm->shutdown ||
+           unlikely(atomic_load_explicit(&vm->stop_request, memory_order_relaxed) != SHUTDOWN_NONE);
+}
+
 void run_next_block(struct vcpu *cpu)
 {
     struct block *block = cache_block(cpu, false);
@@ -99,7 +106,7 @@ void run_next_block(struct vcpu *cpu)
 
 static void run_slice(struct vcpu *cpu)
 {
-    while (!cpu->vm->shutdown && cpu->stop.kind == STOP_NONE) {
+    while (!ends(cpu->vm) && cpu->stop.kind == STOP_NONE) {
         reclaim(cpu);
         if (cpu->budget <= 0 || !cpu_wakes(cpu))
             return;

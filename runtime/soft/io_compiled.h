@@ -18,12 +18,15 @@ struct io_compiled;
 
 /* Decodes the block for a vCPU that stands at its key, of these bytes (io_block_read). NULL: no memory. */
 struct io_compiled *io_compiled_make(struct vcpu *cpu, const struct io_block *block, uint64_t key,
-                             const uint8_t *bytes);
+                                     const uint8_t *bytes);
 void io_compiled_free(struct io_compiled *code);
 
-/* True if its bytes are proved to be those it was made of: watches are whole, and RIP, which is at its key, is fetched
- * from the page that it was. (Other pages are looked at when execution gets there.) False says nothing. */
-bool io_compiled_unchanged(struct vcpu *cpu, struct io_compiled *code);
+/* True if its bytes are proved to be those it was made of: watches are whole. False says nothing. */
+bool io_compiled_unchanged(struct io_compiled *code);
+/* True if the instruction at its key, where RIP is, can be executed: it is one of the block's, and is fetched from where
+ * it was when the bytes were compared. (Other pages are looked at when execution gets there.) May raise what the
+ * fetch does. */
+bool io_compiled_enters(struct vcpu *cpu, const struct io_compiled *code);
 /* Watches the places where the code is now; the caller has compared the bytes. Pages that cannot be reached
  * without a fault are left out: no execution gets there. False: there is no write tracking (another engine). */
 bool io_compiled_watch(struct vcpu *cpu, struct io_compiled *code);
@@ -49,9 +52,15 @@ struct io_trip io_compiled_run(struct vcpu *cpu, struct io_compiled *code, uint6
 /* True if RIP is the start of one of its instructions. */
 bool io_compiled_has(const struct io_compiled *code, uint64_t linear);
 
+struct io_step {
+    uint64_t address; /* guest-linear, of the instruction */
+    enum io_class class;
+    uint8_t length; /* bytes */
+};
+
 /* Executes the one instruction at RIP if it is of a class that a block may hold, other than IO. False (nothing has
- * happened): it is another. *class and *address are the instruction's. */
-bool io_compiled_step(struct vcpu *cpu, enum io_class *class, uint64_t *address);
+ * happened): it is another; class is IO or unknown. */
+bool io_compiled_step(struct vcpu *cpu, struct io_step *step);
 
 /* True if something waits that is to be delivered before the next instruction. */
 bool io_event_waits(const struct vcpu *cpu);

@@ -37,13 +37,32 @@ static inline uint16_t port_of(const struct vcpu *cpu, const struct insn *i)
     return i->imm & IO_PORT_DX ? (uint16_t)cpu->r[RDX] : (uint16_t)(i->imm & 0xff);
 }
 
+/* ---- INS and OUTS are executed one iteration at a time; with REP the instruction is then executed again ---- */
+/* insn.index is the register that steps, insn.scale the bytes of an address. */
+static uint64_t address_mask(const struct insn *i)
+{
+    return i->scale == 8 ? ~0ull : i->scale == 4 ? 0xffffffffull : 0xffffull;
+}
+
+static bool repeats(const struct insn *i)
+{
+    return i->flags & (INSN_REP | INSN_REPNE);
+}
+
+/* More iterations follow this one. */
+static bool goes_on(const struct vcpu *cpu, const struct insn *i)
+{
+    return repeats(i) && (cpu->r[RCX] & address_mask(i)) > 1;
+}
+
 /* An access: an event of its own, unless a block is under way, whose event was counted when it began. */
 static void count(struct vcpu *cpu, const struct insn *i, uint16_t port, bool in)
 {
     if (unlikely(exits_by(cpu, EXIT_KIND_IO)))
         exit_by_io(cpu, i, port, in, i->index != offsetof(struct vcpu, r[REG_ZERO]));
     struct stats *stats = &cpu->vm->stats;
-    stats->io_instructions++;
+    if (!goes_on(cpu, i))
+        stats->io_instructions++;
     if (cpu->block && cpu->block->in_event)
         return;
     stats->io_events++;
@@ -56,8 +75,9 @@ static void count(struct vcpu *cpu, const struct insn *i, uint16_t port, bool in
 static inline bool may_batch(const struct vcpu *cpu)
 {
     return cpu->vm->io_blocks && cpu->block && !cpu->block->in_event && !cpu->block->doorbell &&
-           !cpu->unbatched && !cpu->one_iteration && !(cpu->rflags & RFLAGS_TF) && !(cpu->dr[7] & 0xff) &&
-           !cpu->pending_db;
+           !cpu->unbatched && !cpu->one_iteration && !(cpu->rflags & RFLAGS_TF) &&
+           !(cpu->dr[7] & 0xff) && !cpu->pending_db &&
+           !(cpu->vm->breakpoints && breakpoints_any(cpu->vm));
 }
 
 /* The event, permission being checked. True: it is over, with this instruction and maybe others (leave the block). False:
@@ -165,13 +185,7 @@ static insn_fn *select_out(struct decoded *d, struct insn *insn)
     return insn->imm == PV_DOORBELL_PORT && insn->aux == 4 ? out_doorbell : out;
 }
 
-/* ---- INS and OUTS: one iteration at a time; with REP the instruction is then executed again ---- */
-/* insn.index is the register that steps, insn.scale the bytes of an address. */
-static uint64_t address_mask(const struct insn *i)
-{
-    return i->scale == 8 ? ~0ull : i->scale == 4 ? 0xffffffffull : 0xffffull;
-}
-
+/* ---- INS and OUTS ---- */
 static void set_address(struct vcpu *cpu, const struct insn *i, unsigned offset, uint64_t value)
 {
     if (i->scale == 2)
@@ -186,11 +200,6 @@ static uint64_t string_address(struct vcpu *cpu, const struct insn *i, bool writ
     if (i->flags & INSN_LEGACY)
         return linear_slow(cpu, i, offset, i->aux, write);
     return offset + cpu->base[i->segment];
-}
-
-static bool repeats(const struct insn *i)
-{
-    return i->flags & (INSN_REP | INSN_REPNE);
 }
 
 static bool repeated_out(const struct vcpu *cpu, const struct insn *i)

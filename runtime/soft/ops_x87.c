@@ -19,7 +19,8 @@ bool x87_pending(struct vcpu *cpu, const struct insn *i)
         return false;
     if (cpu->cr0 & CR0_NE)
         cpu_raise(cpu, i, EXC_MF);
-    /* FERR# makes the chipset raise IRQ 13 and ignore the error from then on (IGNNE#). */
+    /* FERR# makes the chipset raise IRQ 13 and ignore the error from then on (IGNNE#). The interrupt is latched, so
+     * that port 0xf0, by which handlers release the line, has nothing to do. */
     irq_set(cpu->vm, 13, true);
     irq_set(cpu->vm, 13, false);
     return true;

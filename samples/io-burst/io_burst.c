@@ -3,7 +3,7 @@
  *
  *     hvrun --stats FILE --append "bare pci"      that phase only, and no report of it
  *
- * Each phase is gone through VISITS times. Its number of IO instructions is the same in every run; a string
+ * Each phase is gone through VISITS times, with an instruction between them that ends any event. Its number of IO instructions is the same in every run; a string
  * instruction counts as one. */
 #include "samples/kernel/kernel.h"
 
@@ -33,10 +33,12 @@ static inline uint32_t in32(uint16_t port)
     return value;
 }
 
+/* Symbols of global functions stay in the file: by them patchc finds code that only pointers lead to. */
+
 /* ---- straight lines ---- */
 
 /* Both chips initialized and masked: 10 instructions. */
-static bool pic(void)
+bool pic(void)
 {
     out8(PIC, 0x11);
     out8(PIC2, 0x11);
@@ -52,7 +54,7 @@ static bool pic(void)
 }
 
 /* Counter 0 set up, its status read back, its count latched: 8 instructions. */
-static bool pit(void)
+bool pit(void)
 {
     out8(PIT + 3, 0x34);
     out8(PIT, 0xff);
@@ -66,7 +68,7 @@ static bool pit(void)
 }
 
 /* The port as a driver leaves it, and the scratch register that shows a 16450 or better: 10 instructions. */
-static bool uart(void)
+bool uart(void)
 {
     out8(COM1 + INTERRUPT_ENABLE, 0);
     out8(COM1 + LINE_CONTROL, 0x83);
@@ -83,7 +85,7 @@ static bool uart(void)
 /* ---- loops ---- */
 
 /* The ids of all devices of bus 0: 2 instructions a slot. A host bridge, or nothing at all. */
-static bool pci(void)
+bool pci(void)
 {
     static uint32_t ids[PCI_SLOTS];
     for (uint32_t slot = 0; slot < PCI_SLOTS; slot++) {
@@ -94,7 +96,7 @@ static bool pci(void)
 }
 
 /* All of its memory: 2 instructions a byte. */
-static bool cmos(void)
+bool cmos(void)
 {
     static uint8_t bytes[128];
     unsigned seconds, again;
@@ -108,7 +110,7 @@ static bool cmos(void)
 }
 
 /* A line, each byte behind its status poll: 2 instructions a byte where nothing waits. */
-static bool serial(void)
+bool serial(void)
 {
     for (const char *s = "The quick brown fox jumps over the lazy dog.\n"; *s; s++) {
         while (!(in8(COM1 + LINE_STATUS) & TRANSMITTER_EMPTY))
@@ -119,7 +121,7 @@ static bool serial(void)
 }
 
 /* What old drivers waste time with: 64 instructions. */
-static bool delay(void)
+bool delay(void)
 {
     for (unsigned i = 0; i < 64; i++)
         out8(DELAY, 0);
@@ -128,7 +130,7 @@ static bool delay(void)
 
 /* ---- string instructions ---- */
 
-static bool strings(void)
+bool strings(void)
 {
     static const uint8_t from[64];
     uint8_t to[64] = {0};
@@ -156,13 +158,12 @@ struct port {
     uint16_t base;
 };
 
-static __attribute__((noinline)) uint8_t port_read(const struct port *port, unsigned offset)
+__attribute__((noinline)) uint8_t port_read(const struct port *port, unsigned offset)
 {
     return in8((uint16_t)(port->base + offset));
 }
 
-static __attribute__((noinline)) void port_write(const struct port *port, unsigned offset,
-                                                 uint8_t value)
+__attribute__((noinline)) void port_write(const struct port *port, unsigned offset, uint8_t value)
 {
     out8((uint16_t)(port->base + offset), value);
 }
@@ -170,14 +171,14 @@ static __attribute__((noinline)) void port_write(const struct port *port, unsign
 static const struct port com1 = {port_read, port_write, COM1};
 static const struct port *volatile console = &com1;
 
-static __attribute__((noinline)) void wait_for_transmitter(const struct port *port)
+__attribute__((noinline)) void wait_for_transmitter(const struct port *port)
 {
     while ((port->read(port, LINE_STATUS) & BOTH_EMPTY) != BOTH_EMPTY)
         __asm__ volatile("pause");
 }
 
 /* As `serial`, with calls of calls of pointers between the instructions. */
-static bool driver(void)
+bool driver(void)
 {
     const struct port *port = console;
     for (const char *s = "Waltz, bad nymph, for quick jigs vex.\n"; *s; s++) {
@@ -188,7 +189,7 @@ static bool driver(void)
 }
 
 /* The same through a retpoline, which returns to where it wants to go. */
-static __attribute__((noinline, indirect_branch("thunk"))) bool retpoline(void)
+__attribute__((noinline, indirect_branch("thunk"))) bool retpoline(void)
 {
     const struct port *port = console;
     for (const char *s = "Sphinx of black quartz, judge my vow.\n"; *s; s++) {
@@ -217,8 +218,11 @@ void main(void)
         bool good = true;
         if (bare && !command_line_has(phases[p].name))
             continue;
-        for (unsigned n = 0; n < VISITS; n++)
+        for (unsigned n = 0; n < VISITS; n++) {
+            cpuid(0, 0);
             good &= phases[p].visit();
+        }
+        cpuid(0, 0);
         if (!bare)
             check(good, phases[p].name);
         else if (!good)

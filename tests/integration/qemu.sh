@@ -11,11 +11,13 @@ TSC_KHZ=$(awk -F: '/^cpu MHz/ { printf "%d", $2 * 1000; exit }' /proc/cpuinfo)
 TSC_KHZ=${TSC_KHZ:-2000000}
 
 # make_initrd FILE: busybox and an init that says that userspace is reached, shows the processors and
-# what the kernel complained about, and powers off. Same busybox, same bytes.
+# what the kernel complained about, and powers off. Words on the kernel's command line ask for more or less.
+# Same busybox, same bytes.
 make_initrd() {
     local root=$tmp/initrd
     mkdir -p "$root/bin" "$root/proc" "$root/sys" "$root/dev" || return 1
     cp "$BUSYBOX" "$root/bin/busybox" && ln -sf busybox "$root/bin/sh" || return 1
+    busybox_load >"$root/load"
     cat >"$root/init" <<'INIT'
 #!/bin/sh
 b=/bin/busybox
@@ -25,6 +27,8 @@ $b mount -t devtmpfs dev /dev 2>/dev/null
 exec >/dev/console 2>&1
 say() { echo "patchvisor: $*"; }
 say "userspace reached"
+wanted() { $b grep -qw "patchvisor.$1" /proc/cmdline; }
+wanted quick && $b poweroff -f
 say "kernel $($b uname -r)"
 say "uptime $($b cut -d' ' -f1 /proc/uptime)"
 say "text $($b sed -n 's/ T _text$//p' /proc/kallsyms)"
@@ -38,7 +42,7 @@ $b seq 1 1000 >/tmp.txt && say "sum $($b awk '{ s += $1 } END { print s }' /tmp.
 for value in 1 0; do
     echo $value >/proc/sys/kernel/sched_schedstats && say "jump labels $value"
 done
-if $b grep -q patchvisor.trace /proc/cmdline && $b mount -t tracefs trace /sys/kernel/tracing; then
+if wanted trace && $b mount -t tracefs trace /sys/kernel/tracing; then
     cd /sys/kernel/tracing
     for tracer in function nop; do
         echo $tracer >current_tracer && say "tracer $($b cat current_tracer)"
@@ -51,12 +55,38 @@ online=/sys/devices/system/cpu/cpu1/online
 done
 $b dmesg | $b grep -E 'WARNING|BUG|Oops|Call Trace|RIP:|unchecked MSR|general protection|invalid opcode|segfault|[Uu]nable to handle' |
     $b sed 's/^\[[^]]*\] //; s/^/patchvisor: complaint: /'
+wanted load && $b sh /load $b /work | $b sed 's/^/patchvisor: load: /'
+if wanted shell; then
+    say "shell"
+    $b setsid $b cttyhack /bin/sh
+fi
 say "powering off"
 $b poweroff -f
 INIT
     chmod 755 "$root/init"
     find "$root" -exec touch -h -d @0 {} +
     (cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc --reproducible --owner=0:0) >"$1"
+}
+
+# busybox_load: prints a script that lets busybox work, and prints the same wherever it runs: `sh SCRIPT BUSYBOX FOLDER`.
+busybox_load() {
+    cat <<'LOAD'
+b=$1 d=$2
+$b mkdir $d
+$b seq 1 2000 | $b awk '{ printf "%d %.15g %s\n", ($1 * 7919) % 2003, 1 / ($1 - 0.5), $1 * $1 * 1e-3 }' >$d/numbers
+echo "awk $($b sha256sum <$d/numbers)"
+echo "sort $($b sort -n $d/numbers | $b sha256sum) $($b sort -k2 -g -r $d/numbers | $b md5sum)"
+echo "gzip $($b gzip -c <$d/numbers | $b sha1sum) $($b gzip -c <$d/numbers | $b gunzip | $b cmp - $d/numbers && echo same)"
+echo "float $($b seq 1 500 | $b awk '{ x = $1; for (i = 0; i < 9; i++) x = (x + $1 / x) / 2; s += x } END { printf "%.17g", s }')"
+n=0 sum=0
+while [ $n -lt 50 ]; do
+    n=$((n + 1)) sum=$((sum + $($b expr $n \* $n)))
+done
+echo "processes $sum"
+echo "sha512 $($b seq 1 10000 | $b sha512sum)"
+echo "text $($b tr 0-9 a-j <$d/numbers | $b sed 's/\(.*\) \(.*\)/\2-\1/' | $b grep -c ^b)"
+$b rm -r $d
+LOAD
 }
 
 # What the guest reported that must not depend on patching: without times and addresses.

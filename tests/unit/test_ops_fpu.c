@@ -12,6 +12,8 @@
 #include "runtime/soft/fpu.h"
 #include "tests/unit/code_runner.h"
 
+extern const struct device_type i8259_device;
+
 static struct lab_case c;
 
 static void set_code(const uint8_t *bytes, unsigned length)
@@ -322,6 +324,26 @@ static void a_pending_exception_is_raised_by_fwait_and_mmx(void **state)
     expect(ONE_INSN(cpu, 0x9b), -1);
 }
 
+/* Without CR0.NE a PC's chipset makes it IRQ 13, and lets the instruction go on. */
+static void a_pending_exception_is_interrupt_13_in_the_old_way(void **state)
+{
+    (void)state;
+    struct vm *vm = cpu->vm;
+    struct error err;
+    vm->device[0] = i8259_device.create(vm, &err);
+    assert_non_null(vm->device[0]);
+    cpu->cr0 &= ~(uint64_t)CR0_NE;
+    FPU_FSW(&cpu->fpu) = 0x8081;
+    FPU_FCW(&cpu->fpu) = 0x007e;
+    expect(ONE_INSN(cpu, 0xdf, 0xe0), -1); /* fnstsw ax: does not wait */
+    bus_out(&vm->bus, 0xa0, 1, 0x0a);      /* OCW3: show requests */
+    assert_int_equal(bus_in(&vm->bus, 0xa0, 1), 0);
+    expect(ONE_INSN(cpu, 0x9b), -1); /* fwait */
+    assert_int_equal(bus_in(&vm->bus, 0xa0, 1), 1 << 5);
+    free(vm->device[0]);
+    vm->i8259 = NULL;
+}
+
 static void an_unmasked_simd_exception_is_undefined_without_osxmmexcpt(void **state)
 {
     (void)state;
@@ -472,6 +494,7 @@ static const struct CMUnitTest tests[] = {
     ON_VCPU(real_mode_layouts_hold_linear_addresses),
     ON_VCPU(control_registers_forbid_what_they_should),
     ON_VCPU(a_pending_exception_is_raised_by_fwait_and_mmx),
+    ON_VCPU(a_pending_exception_is_interrupt_13_in_the_old_way),
     ON_VCPU(an_unmasked_simd_exception_is_undefined_without_osxmmexcpt),
     ON_VCPU(avx_is_undefined_in_virtual_8086_mode),
     ON_VCPU(code_of_32_bits_has_eight_registers_and_narrow_general_ones),

@@ -1,0 +1,9 @@
+#!/bin/bash
+# Debian's cloud kernel under hvrun, as shipped and patched: to userspace, at work, typed at, and off again.
+. tests/integration/tap.sh
+. tests/integration/qemu.sh
+. tests/integration/hvrun-boots.sh
+
+need_kernel CLOUD
+hvrun_boots "$kernel"
+plan_done
