@@ -285,6 +285,21 @@ static void test_a_step_can_meet_a_watchpoint(void **state)
     STOPS("s", "T05thread:1;6:", LAB_LABEL(rmw));
 }
 
+static void test_what_an_event_pushes_meets_a_watchpoint(void **state)
+{
+    (void)state;
+    lab->cpu->rip = LAB_LABEL(fault);
+    ANSWERS(packet("Z2,", GDB_STACK - 8, ",8"), "OK");
+    STOPS("c", "T05thread:1;watch:2fff8;", GDB_HANDLER);
+    lab->cpu->rip = LAB_LABEL(fault);
+    lab->cpu->r[RSP] = GDB_STACK;
+    STOPS("s", "T05thread:1;watch:2fff8;", GDB_HANDLER);
+    lab->cpu->r[RSP] = GDB_STACK;
+    lab->cpu->rip = LAB_LABEL(spin);
+    vcpu_event(lab->cpu, VCPU_EVENT_NMI);
+    STOPS("c", "T05thread:1;watch:2fff8;", GDB_HANDLER);
+}
+
 /* ---- Ctrl-C, attaching, ending ---- */
 static void test_ctrl_c_stops_a_guest_that_runs(void **state)
 {
@@ -474,6 +489,7 @@ int main(void)
         TEST(test_a_read_watchpoint_stops_behind_the_read),
         TEST(test_an_access_watchpoint_stops_behind_either),
         TEST(test_a_step_can_meet_a_watchpoint),
+        TEST(test_what_an_event_pushes_meets_a_watchpoint),
         TEST(test_ctrl_c_stops_a_guest_that_runs),
         TEST(test_ctrl_c_stops_a_guest_that_sleeps),
         TEST_RUN(test_a_guest_that_does_not_wait_can_be_attached_to),
