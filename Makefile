@@ -55,7 +55,7 @@ MAN          := $(wildcard man/*.1 man/*.5)
 C_SRC        := $(wildcard image/*.[ch] ioblock/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
 	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/devices/*.[ch]) \
 	$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/tools/*/*.[ch] tests/bench/*.[ch])
-SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run \
+SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run tests/bench/hvrun.sh \
 	$(wildcard tests/integration/*.sh completion/*)
 
 obj      = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))

@@ -156,6 +156,22 @@ void image_close(struct image *image)
     *image = (struct image){0};
 }
 
+void image_release_segments(const struct image *image)
+{
+    const struct image_private *p = image_private(image);
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    if (p->map) /* what is read again after all comes from the file again */
+        madvise(p->map, p->map_size, MADV_DONTNEED);
+    for (size_t k = 0; p->unpacked && k < p->file_load_count; k++) {
+        const struct image_segment *segment = &image->segments[p->loads_by_offset[k]];
+        uintptr_t start = (uintptr_t)image->bytes + segment->offset;
+        uintptr_t end = (start + segment->file_size) & -page;
+        start = (start + page - 1) & -page;
+        if (start < end)
+            madvise((void *)start, end - start, MADV_DONTNEED);
+    }
+}
+
 uint8_t *image_copy(const struct image *image, struct error *err)
 {
     const struct image_private *p = image_private(image);
