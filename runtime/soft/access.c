@@ -138,7 +138,7 @@ static inline uint64_t wrap(const struct vcpu *cpu, uint64_t linear)
 static struct part resolve_page(struct vcpu *cpu, const struct insn *i, uint64_t linear,
                                 unsigned length, enum access access, enum tlb_mode mode)
 {
-    struct tlb_entry *e = &cpu->tlb_table[mode][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    struct tlb_entry *e = &cpu->tlb_table[mode][tlb_slot(linear)];
     uint64_t page = linear & ~PAGE_OFFSET;
     if ((access == ACCESS_WRITE ? e->write & ~(uint64_t)TLB_CODED : e->read) == page) {
         const struct memory *memory = &cpu->vm->memory;

@@ -108,12 +108,22 @@ void cache_destroy(struct cache *cache)
     free(cache);
 }
 
+/* What was never used is only read: then it costs no memory. */
+static void clear_pages(struct cache *cache)
+{
+    struct memory *memory = &cache->vm->memory;
+    for (uint64_t page = 0; page < memory->size >> PAGE_SHIFT; page++)
+        if (cache->page[page] || memory->code_lines[page]) {
+            cache->page[page] = NULL;
+            memory->code_lines[page] = 0;
+        }
+}
+
 void cache_flush(struct cache *cache)
 {
     struct vm *vm = cache->vm;
     memset(cache->bucket, 0, sizeof cache->bucket);
-    memset(cache->page, 0, (vm->memory.size >> PAGE_SHIFT) * sizeof cache->page[0]);
-    memset(vm->memory.code_lines, 0, (vm->memory.size >> PAGE_SHIFT) * sizeof(uint64_t));
+    clear_pages(cache);
     for (unsigned k = 0; k < vm->vcpu_count; k++) {
         vm->vcpus[k]->link = NULL;
         for (unsigned e = 0; e < JUMP_CACHE_ENTRIES; e++)
@@ -362,7 +372,7 @@ static enum decode_result decode_run(struct vcpu *cpu, uint64_t linear, const ui
 static const uint8_t *fetch_page(struct vcpu *cpu, uint64_t linear, uint64_t *physical)
 {
     static const uint8_t nothing[PAGE_SIZE] = {0};
-    const struct tlb_entry *e = &cpu->tlb[linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb[tlb_slot(linear)];
     if ((linear & ~PAGE_OFFSET) == e->fetch) {
         const uint8_t *host = (const uint8_t *)(linear + e->addend);
         uint64_t offset = (uint64_t)(host - cpu->vm->memory.host);

@@ -2,7 +2,6 @@
 #include "runtime/soft/system.h"
 
 #include "hvstub/hvstub.h"
-#include "runtime/breakpoints.h"
 #include "runtime/io_dispatcher.h"
 #include "runtime/stub.h"
 
@@ -77,8 +76,7 @@ static inline bool may_batch(const struct vcpu *cpu)
 {
     return cpu->vm->io_blocks && cpu->block && !cpu->block->in_event && !cpu->block->doorbell &&
            !cpu->unbatched && !cpu->one_iteration && !(cpu->rflags & RFLAGS_TF) &&
-           !(cpu->dr[7] & 0xff) && !cpu->pending_db &&
-           !(cpu->vm->breakpoints && breakpoints_any(cpu->vm));
+           !(cpu->dr[7] & 0xff) && !cpu->pending_db;
 }
 
 /* The event, permission being checked. True: it is over, with this instruction and maybe others (leave the block). False:

@@ -19,7 +19,7 @@
 static double now(void)
 {
     struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
@@ -87,13 +87,14 @@ int main(int argc, char **argv)
         run_time += middle - start;
         step_time += end - middle;
         uint64_t a = vm_state_hash(runs), b = vm_state_hash(steps);
-        printf("%" PRIu64 " instructions: run %016" PRIx64 ", stepped %016" PRIx64
-               " at 0x%" PRIx64 "; %.1f million steps a second\n",
+        printf("%" PRIu64 " instructions: run %016" PRIx64 ", stepped %016" PRIx64 " at 0x%" PRIx64
+               "; %.1f million steps a second\n",
                soft_instructions(steps), a, b, steps->vcpus[0]->rip,
                (double)(steps->stats.steps - steps_before) / (end - middle) / 1e6);
         if (!good || a != b) {
             if (soft_instructions(runs) != soft_instructions(steps))
-                printf("instructions %" PRIu64 " and %" PRIu64 "\n", soft_instructions(runs), soft_instructions(steps));
+                printf("instructions %" PRIu64 " and %" PRIu64 "\n", soft_instructions(runs),
+                       soft_instructions(steps));
             for (unsigned k = 0; k < smp; k++)
                 if (vcpu_state_hash(runs->vcpus[k]) != vcpu_state_hash(steps->vcpus[k]))
                     printf("vCPU %u: RIP 0x%" PRIx64 " and 0x%" PRIx64 "\n", k, runs->vcpus[k]->rip,
@@ -102,7 +103,8 @@ int main(int argc, char **argv)
             for (uint64_t at = 0; at < runs->memory.size && shown < 8; at += 8)
                 if (memcmp(runs->memory.host + at, steps->memory.host + at, 8)) {
                     printf("memory at 0x%" PRIx64 ": %016" PRIx64 " %016" PRIx64 "\n", at,
-                           *(uint64_t *)(runs->memory.host + at), *(uint64_t *)(steps->memory.host + at));
+                           *(uint64_t *)(runs->memory.host + at),
+                           *(uint64_t *)(steps->memory.host + at));
                     shown++;
                 }
             return 1;
