@@ -54,7 +54,7 @@ static const struct option_row rows[] = {
     {0, "io-blocks", "MODE", OPTION_IO_BLOCKS, CONFIG(io_blocks),
      "IO in blocks: off, table, scan, auto (auto)"},
     {0, "io-extent", "POLICY", OPTION_IO_EXTENT, CONFIG(io_extent),
-     "of a scan: line, page, bytes:N, engine (engine)"},
+     "scans reach: line, page, bytes:N, engine (engine)"},
     {'h', "help", NULL, OPTION_FLAG, FIELD(help), "print this help"},
     {'V', "version", NULL, OPTION_FLAG, FIELD(version), "print the version"},
 };
