@@ -55,7 +55,7 @@ MAN          := $(wildcard man/*.1 man/*.5)
 C_SRC        := $(wildcard image/*.[ch] ioblock/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
 	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/devices/*.[ch]) \
 	$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/tools/*/*.[ch] tests/bench/*.[ch])
-SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run \
+SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run tests/bench/hvrun.sh \
 	$(wildcard tests/integration/*.sh completion/*)
 
 obj      = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
@@ -202,9 +202,10 @@ $(FUZZ)/libraries.a: $(call fuzz_obj,$(IMAGE_SRC) $(PATCHC_SRC) $(RUNTIME_SRC)) 
 
 $(FUZZ)/fuzz_image $(FUZZ)/fuzz_bzimage: $(call fuzz_obj,tests/unit/tiny_elf.c tests/unit/tiny_bzimage.c)
 $(FUZZ)/fuzz_guest: $(call fuzz_obj,tests/fuzz/guest.c)
+$(FUZZ)/fuzz_stub: $(call fuzz_obj,tests/unit/stub_guest.c tests/unit/code_runner.c)
 
 $(FUZZERS): $(FUZZ)/%: $(FUZZ)/obj/tests/fuzz/%.o $(FUZZ)/libraries.a
-	$(CLANG) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LIBS)
+	$(CLANG) -fsanitize=fuzzer,address,undefined -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS)
 
 check: deps tests
 	@BUILD=$(BUILD) FUZZ=$(FUZZ) KERNELS=$(BASE)/kernels SAN=$(SAN) tests/run $(TESTS)

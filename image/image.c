@@ -156,24 +156,19 @@ void image_close(struct image *image)
     *image = (struct image){0};
 }
 
-/* The whole pages within [from, to): read again from the file if there is one, else zeros. */
-static void forget(const uint8_t *from, const uint8_t *to)
-{
-    const uintptr_t mask = (uintptr_t)sysconf(_SC_PAGESIZE) - 1;
-    uintptr_t first = ((uintptr_t)from + mask) & ~mask, end = (uintptr_t)to & ~mask;
-    if (first < end)
-        madvise((void *)first, end - first, MADV_DONTNEED);
-}
-
-void image_forget_segments(const struct image *image)
+void image_release_segments(const struct image *image)
 {
     const struct image_private *p = image_private(image);
-    if (p->map)
-        forget(p->map, (const uint8_t *)p->map + p->map_size);
-    for (size_t n = 0; p->unpacked && n < image->segment_count; n++) {
-        const struct image_segment *s = &image->segments[n];
-        if (s->type == PT_LOAD && s->file_size)
-            forget(image->bytes + s->offset, image->bytes + s->offset + s->file_size);
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    if (p->map) /* what is read again after all comes from the file again */
+        madvise(p->map, p->map_size, MADV_DONTNEED);
+    for (size_t k = 0; p->unpacked && k < p->file_load_count; k++) {
+        const struct image_segment *segment = &image->segments[p->loads_by_offset[k]];
+        uintptr_t start = (uintptr_t)image->bytes + segment->offset;
+        uintptr_t end = (start + segment->file_size) & -page;
+        start = (start + page - 1) & -page;
+        if (start < end)
+            madvise((void *)start, end - start, MADV_DONTNEED);
     }
 }
 

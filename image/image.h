@@ -84,15 +84,15 @@ int image_from_memory(const char *name, const uint8_t *bytes, size_t size, struc
 
 void image_close(struct image *image);
 
+/* Gives the memory of the loadable segments' bytes back to the host, when they have been used for the last time: they
+ * may read as zeros from then on. Headers, symbols and names stay. */
+void image_release_segments(const struct image *image);
+
 /* A writable copy of image->bytes, image->size bytes, for editing: bytes that are not changed cost
  * next to nothing where the file itself is the ELF. NULL with *err set when memory runs out. The
  * caller releases it with image_copy_free before image_close. */
 uint8_t *image_copy(const struct image *image, struct error *err);
 void image_copy_free(const struct image *image, uint8_t *copy);
-
-/* Gives back what memory the segments' bytes take, where they are loaded and not looked at again: from here on they may
- * read as zeros. Names, symbols and the record of a patched image stay. */
-void image_forget_segments(const struct image *image);
 
 /* "elf64", "elf32" or "bzimage". */
 const char *image_format_name(enum image_format format);

@@ -119,8 +119,9 @@ static bool look_at_prefixes(const uint8_t *bytes, const struct length_info *inf
         case 0x64:
         case 0x65:
         case 0x67:
+        case 0x40 ... 0x4f: /* REX; one that is not the last prefix is ignored */
             break;
-        default: /* REX or the opcode */
+        default: /* the opcode */
             return true;
         }
     return false;

@@ -288,6 +288,7 @@ void build_result_free(struct build_result *result)
     free(result->patches);
     free(result->io_addresses);
     free(result->io_blocks);
+    free(result->io_block_sites);
     free(result->io_table);
     image_close(&result->image);
     *result = (struct build_result){0};

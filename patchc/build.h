@@ -54,6 +54,7 @@ struct build_result {
     uint64_t *io_addresses; /* every IO instruction of proved 64-bit code, listed or not */
     size_t io_count, io_room;
     struct io_block *io_blocks; /* sorted by key; keys as linked */
+    uint64_t *io_block_sites;   /* of each: where its first IO instruction was in the original */
     size_t io_block_count;
     uint8_t *io_table; /* the same as the output carries it (ioblock/table.h); NULL = none */
     size_t io_table_size;

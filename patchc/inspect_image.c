@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ioblock/table.h"
 #include "patchc/json.h"
+#include "patchc/report_blocks.h"
 #include "patchc/vocabulary.h"
 
 #define SITES_MAX                                                                                  \
@@ -253,6 +255,28 @@ static json_t *stub_value(struct reporter *r)
     return object;
 }
 
+/* The IO-block table. One that is damaged is as good as none to a runtime, and shows as none here. */
+static json_t *blocks_value(struct reporter *r)
+{
+    const struct pv_note *note = &r->patched->record.note;
+    const struct image *image = &r->patched->image;
+    json_t *list = json_array();
+    struct io_table table;
+    struct io_block block;
+
+    if (note->io_table_file > image->size ||
+        note->io_table_size > image->size - note->io_table_file ||
+        io_table_read(image->name, image->bytes + note->io_table_file, note->io_table_size, &table,
+                      NULL))
+        return list;
+    for (uint32_t i = 0; i < table.entry_count; i++) {
+        io_table_block(&table, i, &block);
+        json_append(&r->failed, list, report_block(image, &block, 0, &r->failed));
+    }
+    io_table_free(&table);
+    return list;
+}
+
 json_t *patched_image_report(const struct patched_image *patched, struct error *err)
 {
     struct reporter r = {.patched = patched, .sites = json_array()};
@@ -263,6 +287,7 @@ json_t *patched_image_report(const struct patched_image *patched, struct error *
     json_put(&r.failed, root, "schema", json_integer(1));
     json_put(&r.failed, root, "output", output_value(&r));
     json_put(&r.failed, root, "stub", stub_value(&r));
+    json_put(&r.failed, root, "io_blocks", blocks_value(&r));
     json_put(&r.failed, root, "sites", json_incref(r.sites));
     for (uint64_t i = 0; patched_image_patch(patched, i, &patch); i++)
         if ((status = add_patch(&r, &patch, err)) < 0)

@@ -268,6 +268,7 @@ void inspect_summary_print(const struct view *view, FILE *out)
     print_reasons(view, "LEFT, AND WHY", key_reason, out);
     print_left(view, 20, out);
     print_reasons(view, "EXCLUDED, AND WHY", key_excluded, out);
+    inspect_blocks_print(view, out);
     print_tables_updated(view, out);
     print_warnings(view, out);
 }
@@ -318,6 +319,8 @@ json_t *inspect_summary_json(const struct view *view)
     json_put(&failed, object, "name", json_name(view->name));
     json_put(&failed, object, "source", json_string(view->patched ? "image" : "report"));
     json_put(&failed, object, "sites", json_integer((json_int_t)view->count));
+    json_put(&failed, object, "io_blocks",
+             json_integer((json_int_t)json_array_size(json_object_get(view->root, "io_blocks"))));
     for (unsigned s = 0; s < STATUSES; s++)
         json_put(&failed, object, status_name((enum site_status)s),
                  json_integer((json_int_t)view->by_status[s]));

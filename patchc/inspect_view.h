@@ -69,6 +69,9 @@ void inspect_site_print(const struct view *view, const struct view_site *site, F
 void inspect_summary_print(const struct view *view, FILE *out);
 json_t *inspect_summary_json(const struct view *view);
 
+/* inspect_blocks.c */
+void inspect_blocks_print(const struct view *view, FILE *out);
+
 /* inspect_diff.c: what became of each site in `after` compared with `before`. False or NULL if
  * memory runs out. */
 bool inspect_diff_print(const struct view *before, const struct view *after, FILE *out);

@@ -25,6 +25,7 @@ struct search {
     struct io_extent extent;
     struct io_scanner *scanner;
     struct io_block *blocks;
+    uint64_t *sites; /* of each block: where its key was in the original */
     size_t count, room;
 };
 
@@ -63,9 +64,13 @@ static int make_room(struct search *s, struct error *err)
         return 0;
     size_t room = s->room ? 2 * s->room : 256;
     struct io_block *grown = realloc(s->blocks, room * sizeof *grown);
-    if (!grown)
+    if (grown)
+        s->blocks = grown;
+    uint64_t *sites = realloc(s->sites, room * sizeof *sites);
+    if (sites)
+        s->sites = sites;
+    if (!grown || !sites)
         return fail(err, EXIT_IO, "%s: out of memory", s->guest.plan->image->name);
-    s->blocks = grown;
     s->room = room;
     return 0;
 }
@@ -103,6 +108,7 @@ static int scan_all(struct search *s, const struct build_result *result, bool mo
             continue;
         if (make_room(s, err))
             return -1;
+        s->sites[s->count] = io[i];
         s->count +=
             io_scan(s->scanner, &s->code, &s->extent, key, &s->blocks[s->count]) == IO_SCAN_BLOCK;
     }
@@ -119,21 +125,27 @@ static int sort_blocks(struct search *s, struct error *err)
 {
     struct order *order = malloc((s->count + 1) * sizeof *order);
     struct io_block *sorted = malloc((s->count + 1) * sizeof *sorted);
+    uint64_t *sites = malloc((s->count + 1) * sizeof *sites);
     size_t count = 0;
-    if (!order || !sorted) {
+    if (!order || !sorted || !sites) {
         free(order);
         free(sorted);
+        free(sites);
         return fail(err, EXIT_IO, "%s: out of memory", s->guest.plan->image->name);
     }
     for (size_t i = 0; i < s->count; i++)
         order[i] = (struct order){s->blocks[i].key, i};
     qsort(order, s->count, sizeof *order, compare_addresses); /* by its first member */
     for (size_t i = 0; i < s->count; i++)
-        if (i == 0 || order[i].key != order[i - 1].key)
+        if (i == 0 || order[i].key != order[i - 1].key) {
+            sites[count] = s->sites[order[i].index];
             sorted[count++] = s->blocks[order[i].index];
+        }
     free(order);
     free(s->blocks);
+    free(s->sites);
     s->blocks = sorted;
+    s->sites = sites;
     s->count = count;
     return 0;
 }
@@ -166,6 +178,7 @@ int io_blocks_leave(struct plan *plan, const struct build_result *result, struct
         }
     }
     free(s.blocks);
+    free(s.sites);
     search_close(&s);
     return status;
 }
@@ -187,6 +200,7 @@ int io_blocks_find(const struct plan *plan, const struct output_bytes *out,
         }
     }
     result->io_blocks = s.blocks;
+    result->io_block_sites = s.sites;
     result->io_block_count = s.count;
     if (!status && s.count) {
         result->io_table = io_table_pack(s.blocks, s.count, &result->io_table_size, err);

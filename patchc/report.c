@@ -11,6 +11,7 @@
 #include "image/output.h"
 #include "patchc/disassembly.h"
 #include "patchc/json.h"
+#include "patchc/report_blocks.h"
 #include "patchc/report_site.h"
 
 #define REPORT_SCHEMA 1
@@ -62,6 +63,19 @@ static void write_sites(struct writer *w, bool planned)
         report_site(&w->text, &disassembler, &result->image, &result->sites[i], planned);
     }
     json_text_add(&w->text, result->site_count ? "\n]" : "]");
+}
+
+static void write_blocks(struct writer *w)
+{
+    const struct build_result *result = w->result;
+
+    json_text_add(&w->text, ",\n\"io_blocks\": [");
+    for (size_t i = 0; i < result->io_block_count; i++) {
+        json_text_add(&w->text, i ? ",\n" : "\n");
+        json_text_value(&w->text, report_block(&result->image, &result->io_blocks[i],
+                                               result->io_block_sites[i], &w->failed));
+    }
+    json_text_add(&w->text, result->io_block_count ? "\n]" : "]");
 }
 
 static json_t *input_value(struct writer *w)
@@ -239,7 +253,7 @@ static int format(const struct build_result *result, bool planned, char **text, 
     if (planned) {
         write_member(&w, "warnings", warnings_value(&w));
         write_member(&w, "tables_updated", tables_value(&w));
-        write_member(&w, "io_blocks", json_array());
+        write_blocks(&w);
     }
     write_sites(&w, planned);
     json_text_add(&w.text, "\n}\n");

@@ -121,9 +121,11 @@ static void check_note(struct verify *v)
         note->io_table_size > v->after.size - note->io_table_file)
         verify_mismatch(v, "note: IO-block table at offset 0x%" PRIx64 ", %" PRIu64 " bytes",
                         note->io_table_file, note->io_table_size);
-    else
+    else {
         verify_claim_file(v, note->io_table_file, note->io_table_size, CLAIM_ADDED,
                           "IO-block table");
+        verify_blocks(v);
+    }
 }
 
 static void check_code(struct verify *v)

@@ -163,6 +163,9 @@ void verify_relocs(struct verify *v);
 void verify_branches(struct verify *v);
 void verify_entry_text(struct verify *v);
 
+/* verify_blocks.c: the IO-block table, which is known to lie in the file. */
+void verify_blocks(struct verify *v);
+
 /* verify_moves.c. The move of the instruction that begins at / contains an original address. */
 const struct move *verify_move_at(const struct verify *v, uint64_t address);
 const struct move *verify_move_containing(const struct verify *v, uint64_t address);

@@ -109,15 +109,22 @@ void breakpoint_remove(struct vm *vm, uint64_t address, enum stop_kind kind)
     memmove(old, old + 1, (size_t)(b->sorted + b->count - old) * sizeof *old);
 }
 
+enum stop_kind breakpoint_kind(const struct vm *vm, uint64_t address)
+{
+    const struct breakpoint *found = at(vm->breakpoints, address);
+    if (!found)
+        return STOP_NONE;
+    return found->kinds & 1u << STOP_HARDWARE ? STOP_HARDWARE : STOP_SOFTWARE;
+}
+
 bool breakpoint_reached(struct vcpu *cpu)
 {
     uint64_t linear =
         vcpu_code64(cpu) ? cpu->rip : (uint32_t)(cpu->rip + cpu->segment[SEG_CS].base);
-    const struct breakpoint *found = at(cpu->vm->breakpoints, linear);
-    if (!found)
+    enum stop_kind kind = breakpoint_kind(cpu->vm, linear);
+    if (kind == STOP_NONE)
         return false;
-    bool hardware = found->kinds & 1u << STOP_HARDWARE;
-    cpu->stop.kind = hardware ? STOP_HARDWARE : STOP_SOFTWARE;
+    cpu->stop.kind = kind;
     cpu->stop.address = linear;
     return true;
 }

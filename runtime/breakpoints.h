@@ -50,17 +50,15 @@ void breakpoint_remove(struct vm *vm, uint64_t address, enum stop_kind kind);
 bool watchpoint_set(struct vm *vm, uint64_t address, uint64_t length, enum stop_kind kind);
 void watchpoint_remove(struct vm *vm, uint64_t address, uint64_t length, enum stop_kind kind);
 
+/* STOP_HARDWARE or STOP_SOFTWARE, or STOP_NONE if there is none. */
+enum stop_kind breakpoint_kind(const struct vm *vm, uint64_t address);
+
 /* ---- for the engine ---- */
 /* True if blocks are cut before an instruction at this address. */
 static inline bool breakpoints_cut(const struct vm *vm, uint64_t linear)
 {
     const struct breakpoints *b = vm->breakpoints;
     return b && b->cuts[(linear & PAGE_OFFSET) / 64] >> (linear & 63) & 1;
-}
-
-static inline bool breakpoints_any(const struct vm *vm)
-{
-    return vm->breakpoints->count || vm->breakpoints->watched;
 }
 
 /* True if the next instruction has a breakpoint: vcpu.stop says so. */

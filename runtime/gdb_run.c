@@ -11,7 +11,6 @@
 #include "runtime/breakpoints.h"
 #include "runtime/console.h"
 #include "runtime/gdb_server.h"
-#include "runtime/interrupts.h"
 #include "runtime/soft/engine.h"
 
 #define POLL_NS 1000000u /* guest time between two looks at the connection */
@@ -72,8 +71,7 @@ static void send_again(struct gdb *gdb)
     gdb_send(&gdb->connection, gdb->output.frame + sign, gdb->output.frame_length - sign);
 }
 
-/* What has come and can be taken, until the guest is to run. */
-static void take_packets(struct gdb *gdb)
+void gdb_take_packets(struct gdb *gdb)
 {
     char *text;
     size_t length;
@@ -116,12 +114,9 @@ static bool receive(struct gdb *gdb)
 
 static void stand(struct gdb *gdb, unsigned index, int signal)
 {
-    struct vcpu *cpu = gdb->vm->vcpus[index];
     gdb->running = false;
     gdb->general = gdb->stopped = index;
     gdb->signal = signal;
-    gdb->stop_kind = cpu->stop.kind;
-    gdb->stop_address = cpu->stop.address;
 }
 
 /* The same, and the client, which waits for it, is told. */
@@ -140,6 +135,7 @@ static bool poll_client(struct gdb *gdb)
 {
     if (gdb_accept(&gdb->connection)) { /* a new client finds the guest standing */
         gdb_forget_client(gdb);
+        gdb->stop_kind = STOP_NONE;
         stand(gdb, gdb->stopped, GDB_SIGTRAP);
         return true;
     }
@@ -151,6 +147,7 @@ static bool poll_client(struct gdb *gdb)
     }
     if (!gdb_input_interrupt(&gdb->input))
         return false;
+    gdb->stop_kind = STOP_NONE;
     stop(gdb, gdb->stopped, GDB_SIGINT);
     return true;
 }
@@ -183,78 +180,129 @@ static void wait_for_client(struct gdb *gdb)
 static void talk(struct gdb *gdb)
 {
     console_flush(gdb->vm);
-    while (take_packets(gdb), !gdb->running && !over(gdb))
+    while (gdb_take_packets(gdb), !gdb->running && !over(gdb))
         wait_for_client(gdb);
 }
 
 /* ---- running ---- */
-/* One instruction. Interrupts that wait are held back, unless the client wants to see them; one that ends a halt is not. */
-static void step_one(struct gdb *gdb, struct vcpu *cpu)
+/* Halted with interrupts off, every one of them: the guest has ended. */
+static bool halted_for_ever(const struct gdb *gdb)
 {
-    const uint32_t held = VCPU_EVENT_INTERRUPT | VCPU_EVENT_NMI | VCPU_EVENT_SMI;
-    uint32_t before = cpu->events & held;
-    bool hold = !gdb->step_events && cpu->activity == ACTIVITY_ACTIVE;
-    if (hold)
-        cpu->events &= ~held;
-    soft_step(cpu);
-    if (hold) {
-        cpu->events |= before & ~VCPU_EVENT_INTERRUPT;
-        lapic_update(cpu);
+    for (unsigned n = 0; n < gdb->vm->vcpu_count; n++) {
+        const struct vcpu *cpu = gdb->vm->vcpus[n];
+        bool waits = cpu->activity == ACTIVITY_WAIT_FOR_SIPI ||
+                     (cpu->activity == ACTIVITY_HLT && !(cpu->rflags & RFLAGS_IF));
+        if (!waits || cpu->events & (VCPU_EVENT_NMI | VCPU_EVENT_INIT | VCPU_EVENT_SIPI) ||
+            gdb->resume[n].action == GDB_HOLD)
+            return false;
     }
-    gdb->vm->stats.steps++;
+    return true;
 }
 
-static bool stepping(const struct gdb *gdb)
+/* Asked during an entry, between two turns: true = come back. */
+static bool ask(void *context)
 {
-    for (unsigned n = 0; n < gdb->vm->vcpu_count; n++)
-        if (gdb->resume[n].action == GDB_STEP)
-            return true;
+    struct gdb *gdb = context;
+    struct vm *vm = gdb->vm;
+    uint64_t now = clock_now(&vm->clock);
+    if (halted_for_ever(gdb)) {
+        vm_stop(vm, SHUTDOWN_HALT, HVRUN_DONE);
+        return true;
+    }
+    if (now - gdb->last_poll < POLL_NS)
+        return false;
+    gdb->last_poll = now;
+    return poll_client(gdb);
+}
+
+/* What the next entry is to do with this vCPU. Interrupts that wait are held back from an instruction that is stepped,
+ * unless the client wants to see them, as behind STI; but not from a vCPU that waits for one. */
+static void control(struct gdb *gdb, unsigned index)
+{
+    struct vmcs *vmcs = gdb->vmcs[index];
+    enum gdb_action action = gdb->resume[index].action;
+    vmcs->held = action == GDB_HOLD;
+    vmcs->single_step = action == GDB_STEP;
+    if (vmcs->single_step && !gdb->step_events && vmcs->activity == ACTIVITY_ACTIVE &&
+        !(vmcs->interruptibility & VMCS_BLOCKED_MOVSS))
+        vmcs->interruptibility |= VMCS_BLOCKED_STI;
+}
+
+/* A watchpoint that was met counts as such in a step too. True: there was one. */
+static bool met_watchpoint(struct gdb *gdb, const struct vmcs *vmcs)
+{
+    static const enum stop_kind kinds[] = {[VMCS_WATCH_WRITE] = STOP_WRITE,
+                                           [VMCS_WATCH_READ] = STOP_READ,
+                                           [VMCS_WATCH_ACCESS] = STOP_ACCESS};
+    if (!vmcs->watch_kind)
+        return false;
+    gdb->stop_kind = kinds[vmcs->watch_kind];
+    gdb->stop_address = vmcs->watch_linear;
+    return true;
+}
+
+/* The exit of this vCPU: does it stop the machine? */
+static void exited(struct gdb *gdb, const struct vmcs *vmcs)
+{
+    unsigned index = vmcs->cpu->index;
+    const struct gdb_resume *resume = &gdb->resume[index];
+    gdb->stop_kind = STOP_NONE;
+    switch (vmcs->exit_reason) {
+    case VMCS_EXIT_STEP:
+        if (met_watchpoint(gdb, vmcs) ||
+            vmcs->cpu->rip - resume->start >= resume->end - resume->start)
+            stop(gdb, index, GDB_SIGTRAP);
+        return;
+    case VMCS_EXIT_WATCHPOINT:
+        met_watchpoint(gdb, vmcs);
+        stop(gdb, index, GDB_SIGTRAP);
+        return;
+    case VMCS_EXIT_BREAKPOINT:
+        gdb->stop_kind = breakpoint_kind(gdb->vm, vmcs->qualification);
+        stop(gdb, index, GDB_SIGTRAP);
+        return;
+    case VMCS_EXIT_TRIPLE_FAULT:
+        cpu_triple_fault(vmcs->cpu);
+        return;
+    default: /* the connection wanted attention, or the machine has ended */
+        return;
+    }
+}
+
+/* An entry passes over breakpoints that vCPUs stand at; gdb means them to be met, and steps over them where it does not.
+ * True: one was. */
+static bool stands_at_breakpoint(struct gdb *gdb)
+{
+    for (unsigned n = 0; n < gdb->vm->vcpu_count; n++) {
+        struct vcpu *cpu = gdb->vm->vcpus[n];
+        if (gdb->resume[n].action != GDB_GO || cpu->activity != ACTIVITY_ACTIVE ||
+            !breakpoint_reached(cpu))
+            continue;
+        gdb->stop_kind = cpu->stop.kind;
+        stop(gdb, n, GDB_SIGTRAP);
+        return true;
+    }
     return false;
 }
 
-/* One turn of this vCPU. True: it has done what it was to do, or has met something. */
-static bool turn(struct gdb *gdb, unsigned index)
-{
-    struct vcpu *cpu = gdb->vm->vcpus[index];
-    const struct gdb_resume *resume = &gdb->resume[index];
-    if (resume->action == GDB_HOLD)
-        return false;
-    if (resume->action == GDB_GO) {
-        soft_run(cpu, stepping(gdb) ? 1 : 20000);
-        return cpu->stop.kind != STOP_NONE;
-    }
-    if (cpu->activity != ACTIVITY_ACTIVE && !cpu->events)
-        return false;
-    step_one(gdb, cpu);
-    return cpu->stop.kind != STOP_NONE || cpu->rip - resume->start >= resume->end - resume->start;
-}
-
-/* Runs the machine until the vCPU that is the result has done its step or met something; -1: look again. */
-static int enter(struct gdb *gdb)
+void gdb_enter(struct gdb *gdb)
 {
     struct vm *vm = gdb->vm;
     for (unsigned n = 0; n < vm->vcpu_count; n++)
-        vm->vcpus[n]->stop.kind = STOP_NONE;
-    while (!vm->shutdown) {
-        uint64_t before = soft_instructions(vm);
-        for (unsigned n = 0; n < vm->vcpu_count && !vm->shutdown; n++) {
-            if (atomic_load_explicit(&vm->attention, memory_order_acquire))
-                vm_attend(vm);
-            clock_run(&vm->clock);
-            if (turn(gdb, n))
-                return (int)n;
-        }
-        if (soft_instructions(vm) == before) {
-            usleep(100);
-            vm->soft->idle_ns += 100000;
-        }
-        if (clock_now(&vm->clock) >= gdb->next_poll) {
-            gdb->next_poll = clock_now(&vm->clock) + POLL_NS;
-            if (poll_client(gdb))
-                return -1;
-        }
-    }
-    return -1;
+        control(gdb, n);
+    bool connected = gdb->connection.client >= 0;
+    vmcs_poll(vm, connected ? gdb->connection.client : gdb->connection.listener, ask, gdb);
+    exited(gdb, vm_enter_any(vm));
+}
+
+/* Runs the machine until it is to stand. */
+static void run(struct gdb *gdb)
+{
+    struct vm *vm = gdb->vm;
+    if (gdb->connection.client >= 0 && stands_at_breakpoint(gdb))
+        return;
+    while (gdb->running && !vm->shutdown)
+        gdb_enter(gdb);
 }
 
 /* ---- the end ---- */
@@ -269,6 +317,7 @@ static void post_mortem(struct gdb *gdb)
         if (vm->vcpus[n]->activity == ACTIVITY_SHUTDOWN)
             who = n;
     gdb->dead = true;
+    gdb->stop_kind = STOP_NONE;
     stop(gdb, who, GDB_SIGABRT);
     talk(gdb);
 }
@@ -288,18 +337,17 @@ static void tell_end(struct gdb *gdb)
 int gdb_run(struct vm *vm, struct error *err)
 {
     struct gdb *gdb = vm->gdb;
-    (void)err;
+    for (unsigned n = 0; n < vm->vcpu_count; n++)
+        if (!(gdb->vmcs[n] = vmcs_create(vm->vcpus[n], err)))
+            return -1;
     while (!vm->shutdown) {
-        if (!gdb->running) {
-            talk(gdb);
-            continue;
-        }
-        int index = enter(gdb);
-        if (index >= 0 && !vm->shutdown)
-            stop(gdb, (unsigned)index, GDB_SIGTRAP);
+        talk(gdb);
+        run(gdb);
     }
     post_mortem(gdb);
     tell_end(gdb);
+    vmcs_poll(vm, -1, NULL, NULL);
+    console_flush(vm);
     vm->stats.guest_instructions = soft_instructions(vm);
     return 0;
 }
@@ -329,6 +377,8 @@ void gdb_close(struct vm *vm)
     if (!vm->gdb)
         return;
     gdb_unlisten(&vm->gdb->connection);
+    for (unsigned n = 0; n < vm->vcpu_count; n++)
+        vmcs_destroy(vm->gdb->vmcs[n]);
     breakpoints_destroy(vm);
     free(vm->gdb);
     vm->gdb = NULL;

@@ -55,7 +55,7 @@ struct gdb {
     int signal;                /* why it stopped: GDB_SIG* */
     enum stop_kind stop_kind;  /* … more exactly, if by a breakpoint or watchpoint */
     uint64_t stop_address;
-    uint64_t next_poll; /* guest time */
+    uint64_t last_poll; /* guest time */
 };
 
 /* vCPU n is thread n + 1. */
@@ -95,6 +95,10 @@ gdb_command gdb_monitor;
 void gdb_expedite(struct gdb *gdb, struct vcpu *cpu);
 
 /* ---- the machine (gdb_run.c) ---- */
+/* Takes the packets that have come, until the guest is to run. */
+void gdb_take_packets(struct gdb *gdb);
+/* One VM entry as gdb->resume says; gdb->running is false if its exit stops the machine. */
+void gdb_enter(struct gdb *gdb);
 /* All vCPUs that are not told otherwise do this. */
 void gdb_resume_all(struct gdb *gdb, enum gdb_action action);
 /* The client is gone, or has let go: no breakpoints, and the guest runs on if it ran or was told to. */

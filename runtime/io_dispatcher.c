@@ -91,7 +91,7 @@ static bool still_there(struct io_blocks *io, struct vcpu *cpu, struct io_entry 
 {
     if (!entry->compiled)
         return false;
-    if (io_compiled_unchanged(cpu, entry->compiled))
+    if (io_compiled_unchanged(entry->compiled) && io_compiled_enters(cpu, entry->compiled))
         return true;
     switch (io_hash(cpu, entry->block, entry->key, &io->bytes)) {
     case IO_MATCH:
@@ -199,11 +199,12 @@ bool io_dispatch(struct vcpu *cpu)
         return false;
     cpu->budget += cpu->withheld;
     cpu->withheld = 0;
+    cpu->kicked = false;
     struct io_entry *entry = io_entry_at(io, io_pointer_linear(cpu), cpu->jump_key);
     if (!entry)
         return false;
     entry->visits++;
-    bool go = ready(io, cpu, entry, &known);
+    bool go = ready(io, cpu, entry, &known) && io_compiled_enters(cpu, entry->compiled);
     if (go && known && entry->batches)
         cpu->vm->stats.block_hits++;
     else

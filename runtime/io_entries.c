@@ -11,6 +11,7 @@
 
 #define FREE_TRIES 4u  /* visits at which a failure is not held against an address */
 #define GROWTH_MAX 64u /* times that a block may grow */
+#define LOSSES_MAX 64u /* times that code may change under a block, and all begins anew */
 
 /* ---- entries ---- */
 static void entry_free(struct io_entry *entry)
@@ -70,6 +71,8 @@ void io_entry_forget(struct io_entry *entry)
     entry->compiled = NULL;
     entry->block = NULL;
     entry->batches = false;
+    if (entry->losses++ < LOSSES_MAX)
+        entry->due = 0;
 }
 
 bool io_entry_due(const struct io_entry *entry)

@@ -21,7 +21,7 @@ struct io_entry {
     bool batches;                 /* the block saves events; else it waits to be explored from */
     uint64_t all;                 /* hash of all bytes that were compiled */
     uint32_t visits, due;         /* nothing is tried again before visit `due` */
-    uint32_t growths;
+    uint32_t growths, losses;
 };
 
 struct io_blocks {
@@ -45,7 +45,8 @@ void io_entries_forget(struct io_blocks *io);
 /* The entry's block from now on is a copy of `block`; it takes `compiled`. False: no memory, nothing has changed. */
 bool io_entry_set(struct io_entry *entry, const struct io_block *block,
                   struct io_compiled *compiled);
-void io_entry_forget(struct io_entry *entry); /* its block */
+void io_entry_forget(
+    struct io_entry *entry); /* its block: the code has changed, it may be looked at again */
 
 /* True at visits when something may be tried that failed before: the first ones, and then each time twice as many later. */
 bool io_entry_due(const struct io_entry *entry);

@@ -7,10 +7,9 @@
 #include "runtime/soft/tlb.h"
 #include "runtime/vm.h"
 
-/* The host address of code at guest-linear `address`, which is RAM up to the end of its page; NULL if not mapped. */
-static const uint8_t *code_at(struct vcpu *cpu, uint64_t address)
+const uint8_t *io_guest_code(struct vcpu *cpu, uint64_t address)
 {
-    const struct tlb_entry *e = &cpu->tlb[address >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb[tlb_slot(address)];
     uint64_t physical;
     if ((address & ~PAGE_OFFSET) == e->fetch)
         return (const uint8_t *)(address + e->addend);
@@ -30,7 +29,7 @@ size_t io_guest_read(void *context, uint64_t address, uint8_t *bytes, size_t siz
         size_t part = PAGE_SIZE - (at & PAGE_OFFSET);
         if (part > size - done)
             part = size - done;
-        const uint8_t *from = code_at(cpu, at);
+        const uint8_t *from = io_guest_code(cpu, at);
         if (!from)
             break;
         memcpy(bytes + done, from, part);

@@ -5,7 +5,11 @@
 #include "ioblock/ioblock.h"
 #include "runtime/vcpu.h"
 
-/* An io_read_fn of guest memory as the vCPU `context` sees it: without faults, without marking pages as accessed. */
+/* The host address of code at guest-linear `address`, as this vCPU sees it: by the TLB, else by the page tables; without
+ * faults, without marking pages as accessed. It is RAM up to the end of the page. NULL: not mapped, or not RAM. */
+const uint8_t *io_guest_code(struct vcpu *cpu, uint64_t address);
+
+/* An io_read_fn of such code; `context` is the vCPU. */
 size_t io_guest_read(void *context, uint64_t address, uint8_t *bytes, size_t size);
 
 struct io_bytes {

@@ -86,7 +86,7 @@ static int run(struct vm *vm, const struct image *image, struct error *err)
     if (loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0 ||
         io_blocks_attach(vm, image, err) < 0)
         return -1;
-    image_forget_segments(image);
+    image_release_segments(image); /* the guest has its copy */
     if (watchdog_start(vm, err) < 0)
         return -1;
     double start = now();

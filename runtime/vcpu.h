@@ -194,6 +194,12 @@ enum tlb_mode {
 #define TLB_INVALID 1u
 #define TLB_CODED                                                                                  \
     2u /* in `write`: may be written, but out of line, for the page holds decoded code */
+/* Where the page of a linear address stands. Mixing in higher bits would part pages that are a multiple of 4 MiB from
+ * each other, but costs every access 4 % (Linux boots); tlb_victims softens what happens then. */
+static inline unsigned tlb_slot(uint64_t linear)
+{
+    return (unsigned)(linear >> 12) & (TLB_ENTRIES - 1);
+}
 struct tlb_entry {
     uint64_t read, write, fetch; /* linear page if that access hits, else TLB_INVALID */
     uintptr_t addend;            /* host address = linear address + addend */
@@ -250,6 +256,11 @@ struct vcpu {
     struct tlb_entry *tlb; /* = tlb_table[mode] */
     uint64_t jump_key;  /* mode bits in bits 48-54: what a block depends on besides its address */
     bool one_iteration; /* a REP string instruction does one iteration and comes back */
+    bool repeating;     /* a REP string instruction has come back before it was done */
+    bool kicked;        /* leave the block after the instruction under execution; see `withheld` */
+    /* SHADOW_* and RFLAGS.RF as they were before the instruction under execution */
+    uint8_t shadow_before;
+    uint32_t resume_before;
     bool
         untrapped; /* the instruction under execution has cleared TF itself (INT n, SYSCALL): no single-step trap */
     /* the block under execution was invalidated: leave it after this instruction */
@@ -284,7 +295,7 @@ struct vcpu {
 
     /* the exception on its way: set by cpu_raise before it unwinds */
     struct {
-        int vector;               /* -1 = none */
+        int vector; /* -1 = none */
         bool has_error;
         uint32_t error;
         uint64_t cr2; /* #PF: goes to CR2 on delivery */
@@ -302,12 +313,16 @@ struct vcpu {
     /* Instructions must be executed one by one, each with its own event: the vCPU is stepped, or there are breakpoints,
      * watchpoints or exiting controls. Whoever does several at once (IO blocks) asks here and does one. */
     bool unbatched;
+    uint32_t
+        exiting; /* exits wanted by the VMM, bit = enum exit_kind: vmcs.exiting during an entry, else 0 */
     jmp_buf unwind; /* the engine's loop: cpu_raise jumps here */
 
     /* ---- soft engine: caches ---- */
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];
     /* Entries in use, so that a flush touches no others; those of global pages stand in the second. */
     uint64_t tlb_local[TLB_MODES][TLB_ENTRIES / 64], tlb_global[TLB_MODES][TLB_ENTRIES / 64];
+    /* Which of those words may be other than 0: bit n is word n of all modes, in order. */
+    uint64_t tlb_words_local, tlb_words_global;
     struct tlb_victims victims; /* any flush drops them all */
     /* Where parts of large pages may be in the TLB, in the lower and in the upper half of the addresses: bit = low 6
      * bits of linear >> 21 (2 MiB) or >> 30 (larger). */
@@ -316,6 +331,7 @@ struct vcpu {
     /* The same for the jump cache (tlb_enter_jump): entries by whether their page is global, and which
      * pages may have some, as bits at the page number's low bits. */
     uint64_t jump_local[JUMP_CACHE_ENTRIES / 64], jump_global[JUMP_CACHE_ENTRIES / 64];
+    uint64_t jump_words_local, jump_words_global;
     uint64_t jump_pages_local[JUMP_PAGES / 64], jump_pages_global[JUMP_PAGES / 64];
 };
 
@@ -336,6 +352,7 @@ void vcpu_mode_changed(struct vcpu *cpu);
 /* Makes the running vCPU come back to the engine's loop before its next block. */
 static inline void vcpu_kick(struct vcpu *cpu)
 {
+    cpu->kicked = true;
     if (cpu->budget > 0) {
         cpu->withheld += cpu->budget;
         cpu->budget = 0;

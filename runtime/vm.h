@@ -126,6 +126,13 @@ struct vm {
     int exit_code;          /* enum hvrun_exit or a debug exit's value */
     double wall_seconds;
 
+    struct {
+        bool (*ask)(void *context); /* NULL: none */
+        void *context;
+        int fd;               /* -1: none */
+    } poll;                   /* vmcs_poll */
+    atomic_bool exit_request; /* vmcs_interrupt */
+
     /* Set by other threads and signal handlers, polled by the engine at least every millisecond:
      * console input arrived, timeout or signal (the watchdog stores which). */
     atomic_bool attention;

@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "runtime/breakpoints.h"
 #include "runtime/console.h"
 #include "runtime/io_dispatcher.h"
 #include "runtime/stub.h"
@@ -66,6 +67,7 @@ void vm_destroy(struct vm *vm)
         vm->engine->destroy(vm);
     vm->engine = NULL;
     stub_detach(vm);
+    breakpoints_destroy(vm);
     vm->clock.source = NULL; /* guest time was the engine's */
     vm->clock.deadline_changed = NULL;
     while (vm->clock.first) /* before the devices go, in which the timers live */

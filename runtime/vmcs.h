@@ -96,13 +96,12 @@ struct smm_save {
     enum activity activity; /* the processor is halted again behind RSM if this stays so */
     uint32_t interruptibility;
     uint64_t pending_debug;
-    bool pending_step_exit; /* a step exit waited when the SMI came: set by the processor */
 };
 enum smm_result {
-    /* RSM: *save is loaded; a pending step exit that is still indicated in it (S16), or that the software has put there
-     * (S15), is taken before the next instruction. */
+    /* RSM: *save is loaded. A step exit that waited when the SMI came is indicated in vmcs.pending_step_exit; it is taken
+     * before the next instruction if that is still set (S16), or if the software has set it (S15). */
     SMM_RESUME,
-    /* The software has delivered the exit itself with smm_deliver_exit (S14): vm_enter returns it; *save is loaded. */
+    /* The software has delivered the exit itself with smm_deliver_exit (S14): *save is loaded and vm_enter returns. */
     SMM_EXIT,
 };
 struct vmcs;
@@ -137,8 +136,9 @@ struct vmcs {
      * (cpu->cr2), #DB: DR6. */
     struct vmcs_event entry_event;
     uint8_t entry_length; /* instruction length for software types: 0 to 15 */
-    /* The pending-step-exit indicator: the step exit is taken before anything is executed (S15). Cleared by every
-     * exit with reason single step. */
+    /* The pending-step-exit indicator: behind the entry event, if there is one, the step exit is taken before anything is
+     * executed. Set by the processor when an SMI gets in between (S13), by the VMM or by system-management software
+     * (S15); cleared by every exit. */
     bool pending_step_exit;
 
     /* ---- designated software for SMIs, if smi_exiting is clear; NULL: SMIs do nothing ---- */
@@ -160,12 +160,16 @@ struct vmcs {
         bool in, string, repeated;
     } io;
     uint64_t watch_linear; /* the watched access, with reason WATCHPOINT or STEP … */
-    uint8_t watch_kind;    /* … VMCS_WATCH_WRITE or VMCS_WATCH_READ; 0 = none */
+    uint8_t watch_kind;    /* … VMCS_WATCH_*: what the watchpoint looks for; 0 = none */
     const char *invalid;   /* INVALID: the field and what is wrong, one line */
     uint64_t steps;        /* exits with reason single step so far */
 
     /* ---- the runtime's own ---- */
-    uint64_t resume_rip;
+    bool entered;                   /* between entry and exit: the controls are in force */
+    bool step_due;                  /* the step's instruction or event is done */
+    bool fresh;                     /* nothing has been executed since the entry */
+    struct vmcs_event own_delivery; /* INT n and its kind, while it delivers itself */
+    int64_t limit_left;
 };
 
 /* A control structure for this vCPU, in the state: no controls, save_activity set, guest state as the vCPU has it. It
@@ -202,8 +206,8 @@ void vmcs_raise_smi(struct vmcs *vmcs);
 void vmcs_raise_init(struct vmcs *vmcs);
 /* Delivered as #MC (CR4.MCE set), else the vCPU shuts down: VMCS_EXIT_TRIPLE_FAULT. */
 void vmcs_raise_machine_check(struct vmcs *vmcs);
-/* For system-management software: fills the exit information with a single-step exit (S14). Return SMM_EXIT then. */
-void smm_deliver_exit(struct vmcs *vmcs, struct smm_save *save);
+/* For system-management software: fills the exit information with a single-step exit (S14); return SMM_EXIT then. */
+void smm_deliver_exit(struct vmcs *vmcs);
 
 /* ---- guest memory ---- */
 /* By guest-linear address, as the vCPU's paging maps it now, privileges and protection aside; page tables and caches
@@ -213,15 +217,13 @@ size_t vmcs_read(struct vmcs *vmcs, uint64_t linear, void *to, size_t length);
 size_t vmcs_write(struct vmcs *vmcs, uint64_t linear, const void *from, size_t length);
 
 /* ---- breakpoints and watchpoints: of the VM, for every vCPU; the guest cannot see them ---- */
-#define VMCS_BREAKPOINTS  256u
-#define VMCS_WATCHPOINTS  64u
 #define VMCS_WATCH_WRITE  1u
 #define VMCS_WATCH_READ   2u
 #define VMCS_WATCH_ACCESS (VMCS_WATCH_WRITE | VMCS_WATCH_READ)
 
 /* An exit before the instruction at this guest-linear address, in any address space. The first instruction of an entry
  * does not meet it, nor does a single step. The guest runs at full speed otherwise. Setting one that is there, or
- * clearing one that is not, is no error. -1 with *err set: too many. Cheap, but what is decoded of the code
+ * clearing one that is not, is no error. -1 with *err set: no room. Cheap, but what is decoded of the code
  * around is decoded anew: do not take away what you will set again before the next entry. */
 int vmcs_break(struct vm *vm, uint64_t linear, struct error *err);
 void vmcs_unbreak(struct vm *vm, uint64_t linear);

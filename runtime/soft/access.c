@@ -50,14 +50,14 @@ const struct insn *insn_leave(struct vcpu *cpu, const struct insn *i, uint64_t r
     cpu->link = NULL;
     /* after a kick the budget must stay used up, so that the loop looks at what has happened */
     if (block && i)
-        *(cpu->withheld ? &cpu->withheld : &cpu->budget) += block->count - (i->position + 1);
+        *(cpu->kicked ? &cpu->withheld : &cpu->budget) += block->count - (i->position + 1);
     return NULL;
 }
 
 const struct insn *insn_after_slow(struct vcpu *cpu, const struct insn *i)
 {
     /* a data breakpoint traps right behind its instruction; a device may have raised an interrupt */
-    if (likely(!cpu->code_changed && !cpu->pending_db && !cpu->withheld))
+    if (likely(!cpu->code_changed && !cpu->pending_db && !cpu->kicked))
         return i + 1;
     cpu->code_changed = false;
     return insn_leave(cpu, i, insn_next_rip(cpu, i));
@@ -138,7 +138,7 @@ static inline uint64_t wrap(const struct vcpu *cpu, uint64_t linear)
 static struct part resolve_page(struct vcpu *cpu, const struct insn *i, uint64_t linear,
                                 unsigned length, enum access access, enum tlb_mode mode)
 {
-    struct tlb_entry *e = &cpu->tlb_table[mode][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    struct tlb_entry *e = &cpu->tlb_table[mode][tlb_slot(linear)];
     uint64_t page = linear & ~PAGE_OFFSET;
     if ((access == ACCESS_WRITE ? e->write & ~(uint64_t)TLB_CODED : e->read) == page) {
         const struct memory *memory = &cpu->vm->memory;

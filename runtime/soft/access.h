@@ -95,13 +95,13 @@ typedef uint64_t memory64 __attribute__((may_alias, aligned(1)));
 /* Host address of [linear, linear + size) if one look finds it, else NULL: then use the _slow function. */
 static inline void *host_read(const struct vcpu *cpu, uint64_t linear, unsigned size)
 {
-    const struct tlb_entry *e = &cpu->tlb[linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb[tlb_slot(linear)];
     return likely(((linear + size - 1) & ~PAGE_OFFSET) == e->read) ? (void *)(linear + e->addend)
                                                                    : NULL;
 }
 static inline void *host_write(const struct vcpu *cpu, uint64_t linear, unsigned size)
 {
-    const struct tlb_entry *e = &cpu->tlb[linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb[tlb_slot(linear)];
     return likely(((linear + size - 1) & ~PAGE_OFFSET) == e->write) ? (void *)(linear + e->addend)
                                                                     : NULL;
 }
@@ -119,14 +119,14 @@ static inline uint64_t address_of(struct vcpu *cpu, const struct insn *i)
 }
 static inline bool hit_read(const struct vcpu *cpu, uint64_t linear, unsigned size, uintptr_t *host)
 {
-    const struct tlb_entry *e = &cpu->tlb[linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb[tlb_slot(linear)];
     *host = linear + e->addend;
     return likely(((linear + size - 1) & ~PAGE_OFFSET) == e->read);
 }
 static inline bool hit_write(const struct vcpu *cpu, uint64_t linear, unsigned size,
                              uintptr_t *host)
 {
-    const struct tlb_entry *e = &cpu->tlb[linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb[tlb_slot(linear)];
     *host = linear + e->addend;
     return likely(((linear + size - 1) & ~PAGE_OFFSET) == e->write);
 }

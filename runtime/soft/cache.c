@@ -372,7 +372,7 @@ static enum decode_result decode_run(struct vcpu *cpu, uint64_t linear, const ui
 static const uint8_t *fetch_page(struct vcpu *cpu, uint64_t linear, uint64_t *physical)
 {
     static const uint8_t nothing[PAGE_SIZE] = {0};
-    const struct tlb_entry *e = &cpu->tlb[linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb[tlb_slot(linear)];
     if ((linear & ~PAGE_OFFSET) == e->fetch) {
         const uint8_t *host = (const uint8_t *)(linear + e->addend);
         uint64_t offset = (uint64_t)(host - cpu->vm->memory.host);
@@ -526,6 +526,8 @@ OP(check_breakpoint)
         return block_done(cpu);
     cpu->current = NULL;
     struct block *block = find_or_make(cpu, cpu->jump_key | KEY_PASSED);
+    if (block->count > cpu->budget) /* the loop does one instruction of it */
+        return block_done(cpu);
     cpu->budget -= block->count;
     cpu->block = block;
     return block->insns;
@@ -549,11 +551,11 @@ struct block *cache_block(struct vcpu *cpu, bool single)
 {
     struct cache *cache = cpu->vm->soft->cache;
     struct jump_entry *entry = jump_entry(cpu, cpu->rip);
-    if (!single && entry->tag == (cpu->rip ^ cpu->jump_key) && entry->block->valid)
+    uint64_t key = cpu->jump_key | (single ? KEY_SINGLE : 0);
+    if (entry->tag == (cpu->rip ^ key) && entry->block->valid)
         return entry->block;
     uint64_t linear = fetch_linear(cpu), physical;
     const uint8_t *bytes = fetch_page(cpu, linear, &physical);
-    uint64_t key = cpu->jump_key | (single ? KEY_SINGLE : 0);
     struct block *block = find(cache, cpu, linear, physical, key);
     if (!block && !single && breakpoints_cut(cpu->vm, linear)) {
         block = find_or_make(cpu, key | KEY_PASSED);
@@ -562,7 +564,7 @@ struct block *cache_block(struct vcpu *cpu, bool single)
     } else if (!block) {
         block = make_block(cache, cpu, linear, bytes, physical, key);
     }
-    if (!single && block->valid && vcpu_code64(cpu))
+    if (block->valid && vcpu_code64(cpu))
         tlb_enter_jump(cpu, entry, block);
     return block;
 }

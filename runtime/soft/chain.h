@@ -1,6 +1,6 @@
 /* From one block to the next. Both ways count the next block's instructions against the slice, and go
- * back to the engine's loop when the slice is used up (an interrupt or a timer may wait) or the block
- * is not known yet. */
+ * back to the engine's loop when they are more than are left of it (an interrupt or a timer may wait: it comes behind
+ * the same instruction however the code is cut into blocks) or the block is not known yet. */
 #ifndef RUNTIME_SOFT_CHAIN_H
 #define RUNTIME_SOFT_CHAIN_H
 
@@ -23,9 +23,10 @@ static inline struct jump_entry *jump_entry(struct vcpu *cpu, uint64_t rip)
         cpu->rip = (target);                                                                       \
         cpu->link = (struct insn *)i;                                                              \
         struct block *go_block = i->chain;                                                         \
-        if (unlikely(cpu->budget <= 0))                                                            \
+        int64_t go_left = cpu->budget - go_block->count;                                           \
+        if (unlikely(go_left < 0))                                                                 \
             return block_done(cpu);                                                                \
-        cpu->budget -= go_block->count;                                                            \
+        cpu->budget = go_left;                                                                     \
         cpu->block = go_block;                                                                     \
         ENTER(go_block);                                                                           \
     } while (0)
@@ -37,10 +38,13 @@ static inline struct jump_entry *jump_entry(struct vcpu *cpu, uint64_t rip)
         const struct jump_entry *go_entry = jump_entry(cpu, go_rip);                               \
         cpu->rip = go_rip;                                                                         \
         cpu->link = NULL;                                                                          \
-        if (unlikely(cpu->budget <= 0 || go_entry->tag != (go_rip ^ cpu->jump_key)))               \
+        if (unlikely(go_entry->tag != (go_rip ^ cpu->jump_key)))                                   \
             return block_done(cpu);                                                                \
         struct block *go_block = go_entry->block;                                                  \
-        cpu->budget -= go_block->count;                                                            \
+        int64_t go_left = cpu->budget - go_block->count;                                           \
+        if (unlikely(go_left < 0))                                                                 \
+            return block_done(cpu);                                                                \
+        cpu->budget = go_left;                                                                     \
         cpu->block = go_block;                                                                     \
         ENTER(go_block);                                                                           \
     } while (0)

@@ -11,9 +11,20 @@ struct soft {
     uint64_t executed; /* instructions done in slices that ended, all vCPUs */
     int64_t slice;     /* instructions granted to the running vCPU */
     uint64_t last_now; /* guest time never goes back */
+
+    /* whose turn it is: the vCPUs take turns in order */
+    struct vcpu *turn;       /* NULL: nobody's yet */
+    int64_t turn_left;       /* instructions left of it; counted down by VM entries (enter.c) */
+    unsigned next;           /* index of the vCPU whose turn is next */
+    bool turn_shown;         /* the state page of a patched guest is up to date for it */
+    bool yielded;            /* it was given up (soft_yield) */
+    bool ran;                /* somebody had a turn in this round */
+    bool entered;            /* a VM entry is under way */
+    const struct vcpu *only; /* by it, of this vCPU alone; NULL: of all */
+    bool asked;              /* the entry is to end: vmcs_interrupt, vmcs_poll */
 };
 
-/* Executes up to `instructions` on this vCPU (fewer if it halts, is kicked or the VM stops). Events that wait are
+/* Executes `instructions` on this vCPU (fewer if it halts, is kicked or the VM stops). Events that wait are
  * delivered before and between. */
 void soft_run(struct vcpu *cpu, int64_t instructions);
 /* Executes exactly one instruction (or one iteration of a REP string instruction), or delivers one event. */

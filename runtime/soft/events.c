@@ -7,6 +7,7 @@
 #include "runtime/console.h"
 #include "runtime/dump.h"
 #include "runtime/raw_terminal.h"
+#include "runtime/soft/enter.h"
 
 #define IDT_ERROR(vector) ((uint32_t)(vector) << 3 | 2u)
 
@@ -333,6 +334,22 @@ static bool combine(struct vcpu *cpu, struct event *event)
     return true;
 }
 
+void event_inject(struct vcpu *cpu, struct event *event)
+{
+    while (!attempt(cpu, event)) {
+        const struct event prevented = *event;
+        exit_on_fault(cpu, &prevented); /* S4: the second fault's own bit comes first */
+        if (!combine(cpu, event)) {
+            cpu_triple_fault(cpu);
+            return;
+        }
+        if (event->vector == EXC_DF && cpu->fault.vector != EXC_DF)
+            exit_on_double_fault(cpu, &prevented);
+    }
+    entry_note_delivered(cpu, event);
+    cpu->fault.vector = -1;
+}
+
 void event_deliver(struct vcpu *cpu, enum event_type type, int vector, bool has_error,
                    uint32_t error)
 {
@@ -341,12 +358,7 @@ void event_deliver(struct vcpu *cpu, enum event_type type, int vector, bool has_
         set_dr6(cpu, cpu->pending_db);
         cpu->pending_db = 0;
     }
-    while (!attempt(cpu, &event))
-        if (!combine(cpu, &event)) {
-            cpu_triple_fault(cpu);
-            return;
-        }
-    cpu->fault.vector = -1;
+    event_inject(cpu, &event);
 }
 
 void event_deliver_once(struct vcpu *cpu, enum event_type type, int vector, bool has_error,
@@ -360,6 +372,7 @@ void event_deliver_once(struct vcpu *cpu, enum event_type type, int vector, bool
 void event_deliver_fault(struct vcpu *cpu)
 {
     stats_exit(&cpu->vm->stats, EXIT_KIND_EXCEPTION, cpu->rip);
+    exit_on_fault(cpu, NULL);
     if (cpu->fault.vector == EXC_DB)
         cpu->pending_db |= cpu->fault.dr6;
     else
@@ -372,7 +385,11 @@ void event_software(struct vcpu *cpu, const struct insn *i, enum event_type type
     struct event event = {type, vector, false, 0, insn_next_rip(cpu, i), i};
     /* what waits behind MOV SS is part of the same #DB */
     uint64_t pending = type == EVENT_ICEBP ? cpu->pending_db : 0;
+    exit_on_software(cpu, i, type, vector);
+    entry_note_own_delivery(cpu, &event);
     deliver(cpu, &event);
+    entry_note_own_delivery(cpu, NULL);
+    entry_note_delivered(cpu, &event);
     cpu->untrapped = true;
     if (pending)
         set_dr6(cpu, pending);
@@ -382,6 +399,7 @@ void event_software(struct vcpu *cpu, const struct insn *i, enum event_type type
 /* ---- shutdown ---- */
 void cpu_triple_fault(struct vcpu *cpu)
 {
+    exit_on_triple_fault(cpu);
     console_flush(cpu->vm);
     raw_terminal_leave(); /* or every line would begin where the last one ended */
     fprintf(stderr, "hvrun: vCPU %u: triple fault (last exception %d, error code 0x%x)\n",

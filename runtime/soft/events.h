@@ -20,6 +20,9 @@ struct event {
  * of `i` if that fails. */
 void event_software(struct vcpu *cpu, const struct insn *i, enum event_type type, int vector);
 
+/* Delivers an event that was put together elsewhere; as event_deliver. */
+void event_inject(struct vcpu *cpu, struct event *event);
+
 /* Runs call(cpu, context). True if it raised: vcpu.fault says what. */
 bool cpu_catch(struct vcpu *cpu, void (*call)(struct vcpu *cpu, void *context), void *context);
 

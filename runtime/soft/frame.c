@@ -68,7 +68,7 @@ struct place {
 static struct place locate(struct vcpu *cpu, const struct insn *i, uint64_t linear, unsigned size,
                            enum tlb_mode mode)
 {
-    const struct tlb_entry *e = &cpu->tlb_table[mode][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb_table[mode][tlb_slot(linear)];
     struct place place = {.size = size};
     if (likely(e->write == (linear & ~PAGE_OFFSET)))
         place.host = (uint8_t *)(linear + e->addend);

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "runtime/io_hasher.h"
 #include "runtime/io_pointer.h"
 #include "runtime/soft/access.h"
 #include "runtime/soft/decode.h"
@@ -51,7 +52,7 @@ struct io_compiled {
  * raises, and marks pages as accessed. NULL: not RAM. */
 static const uint8_t *fetch(struct vcpu *cpu, uint64_t linear)
 {
-    const struct tlb_entry *e = &cpu->tlb[linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    const struct tlb_entry *e = &cpu->tlb[tlb_slot(linear)];
     if (likely((linear & ~PAGE_OFFSET) == e->fetch))
         return (const uint8_t *)(linear + e->addend);
     bool device = false;
@@ -253,9 +254,10 @@ void io_compiled_free(struct io_compiled *code)
     free(code);
 }
 
-/* Nobody has written to it. */
-static bool watches_hold(struct io_compiled *code)
+bool io_compiled_unchanged(struct io_compiled *code)
 {
+    if (!code->watched)
+        return false;
     uint64_t broken = cache_broken_watches(code->cache);
     if (broken == code->broken)
         return true;
@@ -286,13 +288,8 @@ static uint32_t watch_part(struct vcpu *cpu, struct io_compiled *code, uint64_t 
 bool io_compiled_watch(struct vcpu *cpu, struct io_compiled *code)
 {
     unwatch(code);
-    for (unsigned k = 0; k < code->page_count; k++) {
-        struct io_page *page = &code->pages[k];
-        uint64_t physical;
-        page->host = tlb_peek(cpu, page->linear, &physical)
-                         ? memory_at(&cpu->vm->memory, physical, PAGE_SIZE)
-                         : NULL;
-    }
+    for (unsigned k = 0; k < code->page_count; k++)
+        code->pages[k].host = io_guest_code(cpu, code->pages[k].linear);
     code->cache = cpu->vm->soft ? cpu->vm->soft->cache : NULL;
     if (!code->cache)
         return false;
@@ -350,11 +347,17 @@ static bool page_holds(struct vcpu *cpu, const struct io_page *page)
     return canonical_address(page->linear) && page->host && fetch(cpu, page->linear) == page->host;
 }
 
-bool io_compiled_unchanged(struct vcpu *cpu, struct io_compiled *code)
+/* All of the run's pages. */
+static bool run_holds(struct vcpu *cpu, const struct io_compiled *code, const struct io_run *run)
+{
+    return page_holds(cpu, &code->pages[run->page]) &&
+           (run->page2 == NO_PAGE || page_holds(cpu, &code->pages[run->page2]));
+}
+
+bool io_compiled_enters(struct vcpu *cpu, const struct io_compiled *code)
 {
     const struct io_place *place = place_of(code, code->key);
-    return code->watched && watches_hold(code) && place &&
-           page_holds(cpu, &code->pages[code->runs[place->run].page]);
+    return place && run_holds(cpu, code, &code->runs[place->run]);
 }
 
 /* As the engine's loop runs a block, from an instruction in its middle on. */
@@ -374,6 +377,7 @@ static void run_from(struct vcpu *cpu, struct block *block, uint64_t rip, unsign
     cpu->code_changed = false;
     cpu->budget += cpu->withheld; /* of a kick, whose reason is looked at next */
     cpu->withheld = 0;
+    cpu->kicked = false;
 }
 
 static bool goes_anywhere(unsigned class)
@@ -394,15 +398,13 @@ struct io_trip io_compiled_run(struct vcpu *cpu, struct io_compiled *code, uint6
         if (!place)
             return (struct io_trip){.end = IO_END_OUTSIDE};
         run = &code->runs[place->run];
-        if (run->page != checked && !page_holds(cpu, &code->pages[run->page]))
+        if ((run->page != checked || run->page2 != NO_PAGE) && !run_holds(cpu, code, run))
             return (struct io_trip){.end = IO_END_CHANGED};
         checked = run->page;
-        if (run->page2 != NO_PAGE && !page_holds(cpu, &code->pages[run->page2]))
-            return (struct io_trip){.end = IO_END_CHANGED};
         run_from(cpu, run->block, run->linear, place->position);
         if (unlikely(cpu->events || cpu->pending_db || cpu->vm->shutdown) && io_event_waits(cpu))
             return (struct io_trip){.end = IO_END_EVENT};
-        if (unlikely(code->watched && !watches_hold(code)))
+        if (unlikely(code->watched && !io_compiled_unchanged(code)))
             return (struct io_trip){.end = IO_END_CHANGED};
         if (cpu->budget <= 0 || *done - first >= io_limit)
             return (struct io_trip){.end = IO_END_BUDGET};

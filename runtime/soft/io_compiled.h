@@ -21,9 +21,12 @@ struct io_compiled *io_compiled_make(struct vcpu *cpu, const struct io_block *bl
                                      const uint8_t *bytes);
 void io_compiled_free(struct io_compiled *code);
 
-/* True if its bytes are proved to be those it was made of: watches are whole, and RIP, which is at its key, is fetched
- * from the page that it was. (Other pages are looked at when execution gets there.) False says nothing. */
-bool io_compiled_unchanged(struct vcpu *cpu, struct io_compiled *code);
+/* True if its bytes are proved to be those it was made of: watches are whole. False says nothing. */
+bool io_compiled_unchanged(struct io_compiled *code);
+/* True if the instruction at its key, where RIP is, can be executed: it is one of the block's, and is fetched from where
+ * it was when the bytes were compared. (Other pages are looked at when execution gets there.) May raise what the
+ * fetch does. */
+bool io_compiled_enters(struct vcpu *cpu, const struct io_compiled *code);
 /* Watches the places where the code is now; the caller has compared the bytes. Pages that cannot be reached
  * without a fault are left out: no execution gets there. False: there is no write tracking (another engine). */
 bool io_compiled_watch(struct vcpu *cpu, struct io_compiled *code);

@@ -2,7 +2,6 @@
 #include "runtime/soft/system.h"
 
 #include "hvstub/hvstub.h"
-#include "runtime/breakpoints.h"
 #include "runtime/io_dispatcher.h"
 #include "runtime/stub.h"
 
@@ -57,8 +56,10 @@ static bool goes_on(const struct vcpu *cpu, const struct insn *i)
 }
 
 /* An access: an event of its own, unless a block is under way, whose event was counted when it began. */
-static void count(struct vcpu *cpu, const struct insn *i)
+static void count(struct vcpu *cpu, const struct insn *i, uint16_t port, bool in)
 {
+    if (unlikely(exits_by(cpu, EXIT_KIND_IO)))
+        exit_by_io(cpu, i, port, in, i->index != offsetof(struct vcpu, r[REG_ZERO]));
     struct stats *stats = &cpu->vm->stats;
     if (!goes_on(cpu, i))
         stats->io_instructions++;
@@ -74,8 +75,8 @@ static void count(struct vcpu *cpu, const struct insn *i)
 static inline bool may_batch(const struct vcpu *cpu)
 {
     return cpu->vm->io_blocks && cpu->block && !cpu->block->in_event && !cpu->block->doorbell &&
-           !cpu->one_iteration && !(cpu->rflags & RFLAGS_TF) && !(cpu->dr[7] & 0xff) &&
-           !cpu->pending_db && !(cpu->vm->breakpoints && breakpoints_any(cpu->vm));
+           !cpu->unbatched && !cpu->one_iteration && !(cpu->rflags & RFLAGS_TF) &&
+           !(cpu->dr[7] & 0xff) && !cpu->pending_db;
 }
 
 /* The event, permission being checked. True: it is over, with this instruction and maybe others (leave the block). False:
@@ -85,7 +86,7 @@ static bool event(struct vcpu *cpu, const struct insn *i)
     struct block *block = cpu->block;
     uint64_t rip = cpu->rip;
     int64_t rest = block->count - i->position;
-    int64_t *granted = cpu->withheld ? &cpu->withheld : &cpu->budget;
+    int64_t *granted = cpu->kicked ? &cpu->withheld : &cpu->budget;
     *granted += rest;
     cpu->rip = insn_rip(cpu, i);
     cpu->block = NULL;
@@ -108,14 +109,14 @@ static bool event(struct vcpu *cpu, const struct insn *i)
 static uint32_t input(struct vcpu *cpu, const struct insn *i, uint16_t port)
 {
     cpu->current = i;
-    count(cpu, i);
+    count(cpu, i, port, true);
     return bus_in(&cpu->vm->bus, port, i->aux);
 }
 
 static void output(struct vcpu *cpu, const struct insn *i, uint16_t port, uint32_t value)
 {
     cpu->current = i;
-    count(cpu, i);
+    count(cpu, i, port, false);
     bus_out(&cpu->vm->bus, port, i->aux, value);
 }
 
@@ -213,7 +214,8 @@ static uint64_t advance(struct vcpu *cpu, const struct insn *i)
     if (!repeats(i))
         return insn_next_rip(cpu, i);
     set_address(cpu, i, offsetof(struct vcpu, r[RCX]), cpu->r[RCX] - 1);
-    return repeated_out(cpu, i) ? insn_next_rip(cpu, i) : insn_rip(cpu, i);
+    cpu->repeating = !repeated_out(cpu, i);
+    return cpu->repeating ? insn_rip(cpu, i) : insn_next_rip(cpu, i);
 }
 
 OP(ins)

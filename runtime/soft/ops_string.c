@@ -12,8 +12,8 @@
 enum string_kind { STRING_MOVS, STRING_CMPS, STRING_STOS, STRING_LODS, STRING_SCAS };
 
 #define STRING_BYTES 4096u
-/* Guest time: a long string operation takes a cycle for so many iterations. */
-#define ITERATIONS_A_CYCLE 8
+/* Guest time: besides its own, a long string operation takes a cycle for so many iterations. */
+#define ITERATIONS_A_CYCLE 16
 
 #define GUEST_RAX REG_OFFSET(RAX)
 
@@ -229,6 +229,28 @@ static inline __attribute__((always_inline)) uint64_t iterate(struct vcpu *cpu,
     return count;
 }
 
+/* Cycles that the iterations take which bring the count from `before` to `after`: one whenever what is left is a
+ * multiple of ITERATIONS_A_CYCLE, so that it is the same in whatever portions they are done. */
+static inline int64_t cycles(uint64_t before, uint64_t after)
+{
+    uint64_t passed = (before - 1) / ITERATIONS_A_CYCLE;
+    return (int64_t)(after ? passed - (after - 1) / ITERATIONS_A_CYCLE : passed);
+}
+
+/* How many of `left` iterations fit into the slice, its end included. */
+static inline uint64_t iterations_granted(const struct vcpu *cpu, const struct insn *i,
+                                          uint64_t left)
+{
+    const struct block *block = cpu->block;
+    int64_t grant = cpu->budget + cpu->withheld + (block ? block->count - i->position : 1);
+    int64_t multiples = cycles(left, 0);
+    if (grant < 1)
+        grant = 1;
+    if (likely(multiples < grant))
+        return left;
+    return left - (uint64_t)(multiples - grant + 1) * ITERATIONS_A_CYCLE;
+}
+
 static inline __attribute__((always_inline)) const struct insn *
 repeat(struct vcpu *cpu, const struct insn *i, enum string_kind kind, unsigned size)
 {
@@ -237,21 +259,27 @@ repeat(struct vcpu *cpu, const struct insn *i, enum string_kind kind, unsigned s
 
     if (unlikely(cpu->one_iteration || cpu->rflags & RFLAGS_TF))
         room = 1;
+    if (left > ITERATIONS_A_CYCLE) {
+        uint64_t granted = iterations_granted(cpu, i, left);
+        room = granted < room ? granted : room;
+    }
     while (left && !ended && done < room) {
         uint64_t most = left < room - done ? left : room - done;
         uint64_t count = iterate(cpu, i, kind, size, most, &fast);
         done += count;
+        cpu->budget -= cycles(left, left - count);
         left -= count;
         set_counter(cpu, i, RCX, left);
         if (compares(kind))
             ended = !(cpu->status & STATUS_ZF) == !(i->flags & INSN_REPNE);
-        if (unlikely(!fast) && (cpu->code_changed || cpu->pending_db || cpu->budget <= 0))
+        if (unlikely(!fast) && (cpu->code_changed || cpu->pending_db || cpu->kicked))
             break;
     }
-    cpu->budget -= (int64_t)(done / ITERATIONS_A_CYCLE);
     if (left && !ended) {
         if (unlikely(cpu->dr[7] & 0xff)) /* a breakpoint at it was met before the first iteration */
             cpu->rflags |= RFLAGS_RF;
+        cpu->repeating = true;
+        cpu->budget++; /* the instruction is yet to be counted */
         return insn_leave(cpu, i, insn_rip(cpu, i));
     }
     if (unlikely(!fast))

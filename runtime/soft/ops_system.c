@@ -256,7 +256,12 @@ OP(nop)
 /* ---- rows ---- */
 SELECT(cpuid, cpuid)
 SELECT(rdmsr, rdmsr)
-SELECT_LAST(wrmsr, wrmsr)
+static insn_fn *select_wrmsr(struct decoded *d, struct insn *out)
+{
+    d->ends_block = true;
+    out->aux = 1; /* an exit tells it from RDMSR by that */
+    return wrmsr;
+}
 SELECT(rdtsc, rdtsc)
 SELECT(rdtscp, rdtscp)
 SELECT(rdpid, rdpid)

@@ -2,6 +2,7 @@
 #ifndef RUNTIME_SOFT_SYSTEM_H
 #define RUNTIME_SOFT_SYSTEM_H
 
+#include "runtime/soft/enter.h"
 #include "runtime/soft/segments.h"
 
 /* A select function for a row that is one function. */
@@ -26,11 +27,14 @@
             RAISE_GP();                                                                            \
     } while (0)
 
-/* Counts an exit that this instruction is, or would be on hardware. (A doorbell is counted as that.) */
+/* Counts an exit that this instruction is, or would be on hardware. (A doorbell is counted as that.) To be called when the
+ * instruction cannot fault for want of privilege, and before it does anything: the VMM may want the exit. */
 static inline void count_exit(struct vcpu *cpu, const struct insn *i, enum exit_kind kind)
 {
     if (kind < EXIT_KINDS_IN_TOTAL && cpu->block && cpu->block->doorbell)
         return;
+    if (unlikely(exits_by(cpu, kind)))
+        exit_by_instruction(cpu, i, kind);
     stats_exit(&cpu->vm->stats, kind, cpu->base[SEG_CS] + insn_rip(cpu, i));
 }
 

@@ -38,6 +38,9 @@ struct path {
     uint64_t every, some; /* bits that all entries have, and that one has */
 };
 
+_Static_assert(TLB_MODES *TLB_ENTRIES / 64 <= 64, "a bit for each word of the bitmaps");
+_Static_assert(JUMP_CACHE_ENTRIES / 64 <= 64, "a bit for each word of the bitmaps");
+
 struct tlb_entry tlb_none[TLB_ENTRIES] = {
     [0 ... TLB_ENTRIES - 1] = {TLB_INVALID, TLB_INVALID, TLB_INVALID, 0}};
 
@@ -319,7 +322,7 @@ uint64_t tlb_watchpoints(const struct vcpu *cpu, uint64_t linear, uint64_t lengt
 
 static inline struct tlb_entry *slot_of(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear)
 {
-    return &cpu->tlb_table[mode][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    return &cpu->tlb_table[mode][tlb_slot(linear)];
 }
 
 /* Puts an entry into the slot of its page; the page that was there becomes a victim. */
@@ -327,7 +330,7 @@ static void put(struct vcpu *cpu, uint64_t page, enum tlb_mode mode, struct tlb_
                 bool global)
 {
     struct tlb_entry *e = slot_of(cpu, mode, page);
-    unsigned slot = page >> PAGE_SHIFT & (TLB_ENTRIES - 1);
+    unsigned slot = tlb_slot(page);
     uint64_t bit = 1ull << slot % 64;
     uint64_t *local_word = &cpu->tlb_local[mode][slot / 64];
     uint64_t *global_word = &cpu->tlb_global[mode][slot / 64];
@@ -344,6 +347,8 @@ static void put(struct vcpu *cpu, uint64_t page, enum tlb_mode mode, struct tlb_
     *e = entry;
     *local_word = global ? *local_word & ~bit : *local_word | bit;
     *global_word = global ? *global_word | bit : *global_word & ~bit;
+    *(global ? &cpu->tlb_words_global : &cpu->tlb_words_local) |=
+        1ull << (mode * (TLB_ENTRIES / 64) + slot / 64);
 }
 
 /* Brings a victim that allows the access back into its slot. */
@@ -434,41 +439,43 @@ static inline void drop(struct tlb_entry *e)
     e->read = e->write = e->fetch = TLB_INVALID;
 }
 
-/* Drops the entries that the bitmap names, and empties it. */
-static void drop_all(struct tlb_entry *table, uint64_t *bitmap)
+/* Drops the entries that the bitmap names, in all modes, and empties it: the words that `words` names. */
+static void drop_all(struct vcpu *cpu, uint64_t *bitmap, uint64_t *words)
 {
-    for (unsigned word = 0; word < TLB_ENTRIES / 64; word++) {
+    struct tlb_entry *table = cpu->tlb_table[0];
+    for (; *words; *words &= *words - 1) {
+        unsigned word = (unsigned)__builtin_ctzll(*words);
         for (uint64_t left = bitmap[word]; left; left &= left - 1)
             drop(&table[word * 64 + (unsigned)__builtin_ctzll(left)]);
         bitmap[word] = 0;
     }
 }
 
-static void drop_jumps(struct vcpu *cpu, uint64_t *bitmap, uint64_t *pages)
+static void drop_jumps(struct vcpu *cpu, uint64_t *bitmap, uint64_t *words, uint64_t *pages)
 {
-    for (unsigned word = 0; word < JUMP_CACHE_ENTRIES / 64; word++) {
+    if (*words)
+        memset(pages, 0, JUMP_PAGES / 8);
+    for (; *words; *words &= *words - 1) {
+        unsigned word = (unsigned)__builtin_ctzll(*words);
         for (uint64_t left = bitmap[word]; left; left &= left - 1)
             cpu->jump_cache[word * 64 + (unsigned)__builtin_ctzll(left)].tag = 0;
         bitmap[word] = 0;
     }
-    memset(pages, 0, JUMP_PAGES / 8);
 }
 
 void tlb_flush_nonglobal(struct vcpu *cpu)
 {
-    for (unsigned mode = 0; mode < TLB_MODES; mode++)
-        drop_all(cpu->tlb_table[mode], cpu->tlb_local[mode]);
+    drop_all(cpu, cpu->tlb_local[0], &cpu->tlb_words_local);
     drop_victims(cpu);
-    drop_jumps(cpu, cpu->jump_local, cpu->jump_pages_local);
+    drop_jumps(cpu, cpu->jump_local, &cpu->jump_words_local, cpu->jump_pages_local);
 }
 
 void tlb_flush(struct vcpu *cpu)
 {
-    for (unsigned mode = 0; mode < TLB_MODES; mode++)
-        drop_all(cpu->tlb_table[mode], cpu->tlb_global[mode]);
+    drop_all(cpu, cpu->tlb_global[0], &cpu->tlb_words_global);
     memset(cpu->tlb_large, 0, sizeof cpu->tlb_large);
     memset(cpu->tlb_huge, 0, sizeof cpu->tlb_huge);
-    drop_jumps(cpu, cpu->jump_global, cpu->jump_pages_global);
+    drop_jumps(cpu, cpu->jump_global, &cpu->jump_words_global, cpu->jump_pages_global);
     tlb_flush_nonglobal(cpu);
 }
 
@@ -511,7 +518,7 @@ static bool may_jump_to(const struct vcpu *cpu, uint64_t linear)
 void tlb_enter_jump(struct vcpu *cpu, struct jump_entry *entry, struct block *block)
 {
     uint64_t page = cpu->rip & ~PAGE_OFFSET;
-    unsigned slot = cpu->rip >> PAGE_SHIFT & (TLB_ENTRIES - 1);
+    unsigned slot = tlb_slot(cpu->rip);
     bool global = !block->crosses && cpu->tlb_table[cpu->mode][slot].fetch == page &&
                   cpu->tlb_global[cpu->mode][slot / 64] >> slot % 64 & 1;
     unsigned index = (unsigned)(entry - cpu->jump_cache);
@@ -520,8 +527,9 @@ void tlb_enter_jump(struct vcpu *cpu, struct jump_entry *entry, struct block *bl
     uint64_t *global_word = &cpu->jump_global[index / 64];
     *local_word = global ? *local_word & ~bit : *local_word | bit;
     *global_word = global ? *global_word | bit : *global_word & ~bit;
+    *(global ? &cpu->jump_words_global : &cpu->jump_words_local) |= 1ull << index / 64;
     (global ? cpu->jump_pages_global : cpu->jump_pages_local)[page_word(page)] |= page_bit(page);
-    *entry = (struct jump_entry){cpu->rip ^ cpu->jump_key, block};
+    *entry = (struct jump_entry){cpu->rip ^ block->key, block};
 }
 
 /* Blocks that begin in [first, first + 2^shift), and in the page before it: their last instruction may end in it.

@@ -28,7 +28,7 @@ forced_in() { # XXH3 LIST
 }
 
 reasons='["other-mode","copied-code","context","overlap"]'
-left_reasons='["no-room","table","no-space","no-template","template-needs","form","unproved","alternative"]'
+left_reasons='["no-room","table","no-space","no-template","template-needs","form","unproved","alternative","no-block"]'
 
 # at_least ACTUAL MINIMUM SENTENCE: numbers may have a fraction.
 at_least() {

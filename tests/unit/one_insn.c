@@ -72,6 +72,26 @@ void one_insn_flush(struct vcpu *cpu)
     tlb_flush(cpu);
 }
 
+void one_insn_set_up(struct vcpu *cpu)
+{
+    build_pages(cpu);
+    build_descriptors(cpu);
+    cpu->xcr0 = 1;
+    cpu->pat = 0x0007040600070406;
+    cpu->dr[6] = 0xffff0ff0;
+    cpu->dr[7] = 0x400;
+    cpu->fpu.legacy[0] = 0x7f; /* FCW 0x37f */
+    cpu->fpu.legacy[1] = 0x03;
+    FPU_MXCSR(&cpu->fpu) = 0x1f80;
+    cpu->r[RSP] = ONE_INSN_STACK;
+    cpu->rip = ONE_INSN_CODE;
+    cpu->gdt_base = ONE_INSN_GDT;
+    cpu->gdt_limit = 0xfff;
+    cpu->idt_base = ONE_INSN_IDT;
+    cpu->idt_limit = 0xfff;
+    one_insn_mode(cpu, ONE_INSN_64, false);
+}
+
 struct vcpu *one_insn_vcpu(void)
 {
     struct vm *vm = calloc(1, sizeof *vm);
@@ -93,22 +113,7 @@ struct vcpu *one_insn_vcpu(void)
     for (unsigned mode = 0; mode < TLB_MODES; mode++)
         for (unsigned n = 0; n < TLB_ENTRIES; n++)
             cpu->tlb_table[mode][n] = (struct tlb_entry){TLB_INVALID, TLB_INVALID, TLB_INVALID, 0};
-    build_pages(cpu);
-    build_descriptors(cpu);
-    cpu->xcr0 = 1;
-    cpu->pat = 0x0007040600070406;
-    cpu->dr[6] = 0xffff0ff0;
-    cpu->dr[7] = 0x400;
-    cpu->fpu.legacy[0] = 0x7f; /* FCW 0x37f */
-    cpu->fpu.legacy[1] = 0x03;
-    FPU_MXCSR(&cpu->fpu) = 0x1f80;
-    cpu->r[RSP] = ONE_INSN_STACK;
-    cpu->rip = ONE_INSN_CODE;
-    cpu->gdt_base = ONE_INSN_GDT;
-    cpu->gdt_limit = 0xfff;
-    cpu->idt_base = ONE_INSN_IDT;
-    cpu->idt_limit = 0xfff;
-    one_insn_mode(cpu, ONE_INSN_64, false);
+    one_insn_set_up(cpu);
     return cpu;
 }
 

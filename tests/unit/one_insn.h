@@ -62,6 +62,9 @@ struct one_insn_result {
 struct vcpu *one_insn_vcpu(void);
 void one_insn_free(struct vcpu *cpu);
 
+/* Sets up memory, tables and state so on a vCPU of any VM that has that much RAM. */
+void one_insn_set_up(struct vcpu *cpu);
+
 /* Puts the vCPU into a mode; general registers are kept. `user`: at CPL 3 (64-bit, compatibility and 32-bit mode). */
 void one_insn_mode(struct vcpu *cpu, enum one_insn_mode mode, bool user);
 

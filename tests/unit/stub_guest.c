@@ -27,6 +27,8 @@
 #define STATE    0x9040u
 #define SLOTS    0x20000u
 
+static struct template_set *templates; /* read once */
+
 /* ---- memory and processor ---- */
 static uint8_t *at(struct stub_guest *g, uint64_t physical)
 {
@@ -121,8 +123,9 @@ struct stub_guest *stub_guest_open(bool with_state)
     g->vm.config =
         (struct vm_config){.memory = 4 << 20, .smp = 1, .deterministic = true, .engine = "soft"};
     g->vm.engine = &soft_engine;
-    g->templates = template_set_open(&g->err);
-    if (!g->templates || vm_create(&g->vm, &g->err))
+    if (!templates)
+        templates = template_set_open(&g->err);
+    if (!templates || vm_create(&g->vm, &g->err))
         abort();
     fill_tables(g);
     set_up_processor(g);
@@ -133,7 +136,6 @@ struct stub_guest *stub_guest_open(bool with_state)
 void stub_guest_close(struct stub_guest *g)
 {
     vm_destroy(&g->vm);
-    template_set_close(g->templates);
     free(g);
 }
 
@@ -224,7 +226,7 @@ int stub_guest_add(struct stub_guest *g, const char *hex, const char *name, enum
     uint8_t native[16];
     decode(hex, native, &instruction, operands);
     const struct template *t =
-        template_find(g->templates, name, &instruction, operands, &everything, NULL);
+        template_find(templates, name, &instruction, operands, &everything, NULL);
     if (!t || index >= STUB_GUEST_ROUTINES)
         abort();
     unsigned tail = SLOT_LINK + 5 + instruction.length;

@@ -46,7 +46,6 @@ struct stub_guest {
     uint64_t *table;
     struct pv_state *state; /* NULL: the image has none */
     /* private */
-    struct template_set *templates;
     struct image_segment segments[2];
     uint8_t note_bytes[128];
 };

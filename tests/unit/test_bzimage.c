@@ -33,6 +33,9 @@ static void unpacks(enum packing packing, const uint8_t *elf, size_t elf_size)
     uint8_t *copy = image_copy(&image, &err);
     assert_memory_equal(copy, elf, elf_size);
     image_copy_free(&image, copy);
+    image_release_segments(&image);
+    assert_non_null(image_section_named(&image, ".text"));
+    assert_true(image.symbol_count > 0 && image.symbols[0].name[0]);
     image_close(&image);
     free(bytes);
     free(packed);

@@ -30,6 +30,7 @@ static int setup_two(void **state)
     (void)state;
     lab = gdb_lab_create(2, false);
     gdb_lab_connect(lab);
+    gdb_lab_ask(lab, "qC"); /* the machine stands */
     return 0;
 }
 
@@ -442,7 +443,7 @@ static void test_a_breakpoint_is_met_by_any_vcpu_that_runs(void **state)
 static void test_a_vcpu_that_was_not_started_can_be_waited_for(void **state)
 {
     (void)state;
-    lab->vm.vcpus[1]->activity = ACTIVITY_WAIT_FOR_SIPI;
+    lab->vm.vcpus[1]->vmcs->activity = ACTIVITY_WAIT_FOR_SIPI;
     lab->vm.vcpus[0]->rip = LAB_LABEL(spin);
     gdb_lab_tell(lab, "vCont;s:2;c");
     usleep(5000);

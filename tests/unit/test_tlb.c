@@ -26,7 +26,7 @@ static uint64_t filled(struct mmu_lab *lab, uint64_t linear, enum access access)
 
 static struct tlb_entry *slot(struct mmu_lab *lab, uint64_t linear)
 {
-    return &lab->cpu->tlb_table[lab->cpu->mode][linear >> PAGE_SHIFT & (TLB_ENTRIES - 1)];
+    return &lab->cpu->tlb_table[lab->cpu->mode][tlb_slot(linear)];
 }
 
 static uint64_t value_of(const void *entry)
@@ -635,6 +635,7 @@ static struct jump_entry *jump_to(struct mmu_lab *lab, uint64_t rip, struct bloc
     struct jump_entry *entry = &lab->cpu->jump_cache[(rip ^ rip >> 11) & (JUMP_CACHE_ENTRIES - 1)];
     filled(lab, rip, ACCESS_FETCH);
     lab->cpu->rip = rip;
+    block->key = lab->cpu->jump_key;
     tlb_enter_jump(lab->cpu, entry, block);
     assert_int_equal(entry->tag, rip ^ lab->cpu->jump_key);
     return entry;

@@ -1,4 +1,4 @@
-/* image_forget_segments: what memory is given back, and what stays. */
+/* image_release_segments: what memory is given back, and what stays. */
 #include "tests/unit/tiny_bzimage.h"
 #include "tests/unit/tiny_elf.h" /* before cmocka.h, which has a macro fail() */
 
@@ -33,7 +33,7 @@ static void a_files_bytes_come_back_when_they_are_read_again(void **state)
     assert_int_equal(write(fd, t.bytes, t.size), t.size);
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     assert_int_equal(image_open(path, &image, &err), 0);
-    image_forget_segments(&image);
+    image_release_segments(&image);
     assert_int_equal(image.size, t.size);
     assert_memory_equal(image.bytes, t.bytes, t.size);
     image_close(&image);
@@ -49,7 +49,7 @@ static void borrowed_bytes_are_not_ours_to_forget(void **state)
     struct error err = {0};
     build(&t);
     assert_int_equal(image_from_memory("kernel", t.bytes, t.size, &image, &err), 0);
-    image_forget_segments(&image);
+    image_release_segments(&image);
     assert_int_equal(image.bytes[image.segments[0].offset + TEXT / 2], 0xcc);
     image_close(&image);
     tiny_free(&t);
@@ -70,7 +70,7 @@ static void an_unpacked_kernel_goes_but_for_its_names(void **state)
     assert_true(image.symbol_count > 0);
     char *name = strdup(image.symbols[image.symbol_count - 1].name);
     assert_int_equal(*middle, 0xcc);
-    image_forget_segments(&image);
+    image_release_segments(&image);
     assert_int_equal(*middle, 0);
     assert_non_null(image_section_named(&image, ".text"));
     assert_string_equal(image.symbols[image.symbol_count - 1].name, name);

@@ -1,0 +1,115 @@
+/* Steps the boot of a kernel and runs it: both must come to the same state (S0, S1).
+ *
+ *     step_boot INSTRUCTIONS SMP KERNEL [CHECKPOINTS]
+ *
+ * Two machines in one process, deterministic: one runs, the other is stepped, each up to the same guest time at every
+ * checkpoint. Prints a line each; the exit code is 1 if their states differ. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "image/image.h"
+#include "runtime/loader.h"
+#include "runtime/soft/engine.h"
+#include "runtime/state_hash.h"
+#include "runtime/vmcs.h"
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+static struct vm *make(const char *kernel, unsigned smp, bool step)
+{
+    static struct image image;
+    struct error err = {0};
+    struct vm *vm = calloc(1, sizeof *vm);
+    vm->config = (struct vm_config){.kernel = kernel,
+                                    .engine = "soft",
+                                    .memory = 256ull << 20,
+                                    .smp = smp,
+                                    .append = "console=ttyS0 earlyprintk=serial",
+                                    .deterministic = true};
+    vm->engine = &soft_engine;
+    if ((!image.name && image_open(kernel, &image, &err) < 0) || vm_create(vm, &err) < 0 ||
+        loader_load(vm, &image, &err) < 0) {
+        fprintf(stderr, "step_boot: %s\n", err.text);
+        exit(1);
+    }
+    vm->image = &image;
+    for (unsigned k = 0; k < vm->vcpu_count; k++) {
+        struct vmcs *vmcs = vmcs_create(vm->vcpus[k], &err);
+        if (!vmcs)
+            exit(1);
+        vmcs->single_step = step;
+    }
+    return vm;
+}
+
+static bool come_to(uint64_t *entries, struct vm *vm, uint64_t instructions)
+{
+    while (soft_instructions(vm) < instructions) {
+        struct vmcs *vmcs = vm->vcpus[0]->vmcs;
+        if (!vmcs->single_step)
+            vmcs->limit = instructions - soft_instructions(vm);
+        if (vm->vcpu_count == 1)
+            vm_enter(vmcs);
+        else
+            vmcs = vm_enter_any(vm);
+        ++*entries;
+        if (vmcs->exit_reason != VMCS_EXIT_STEP && vmcs->exit_reason != VMCS_EXIT_LIMIT) {
+            printf("exit: %s\n", vmcs_exit_names[vmcs->exit_reason]);
+            return false;
+        }
+    }
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 4)
+        return 2;
+    uint64_t total = strtoull(argv[1], NULL, 0), points = argc > 4 ? strtoull(argv[4], NULL, 0) : 1;
+    unsigned smp = (unsigned)atoi(argv[2]);
+    struct vm *runs = make(argv[3], smp, false), *steps = make(argv[3], smp, true);
+    double run_time = 0, step_time = 0;
+    for (uint64_t n = 1; n <= points; n++) {
+        uint64_t entries = 0, steps_before = steps->stats.steps;
+        double start = now();
+        bool good = come_to(&entries, runs, total / points * n);
+        double middle = now();
+        good = good && come_to(&entries, steps, total / points * n);
+        double end = now();
+        run_time += middle - start;
+        step_time += end - middle;
+        uint64_t a = vm_state_hash(runs), b = vm_state_hash(steps);
+        printf("%" PRIu64 " instructions: run %016" PRIx64 ", stepped %016" PRIx64 " at 0x%" PRIx64
+               "; %.1f million steps a second\n",
+               soft_instructions(steps), a, b, steps->vcpus[0]->rip,
+               (double)(steps->stats.steps - steps_before) / (end - middle) / 1e6);
+        if (!good || a != b) {
+            if (soft_instructions(runs) != soft_instructions(steps))
+                printf("instructions %" PRIu64 " and %" PRIu64 "\n", soft_instructions(runs),
+                       soft_instructions(steps));
+            for (unsigned k = 0; k < smp; k++)
+                if (vcpu_state_hash(runs->vcpus[k]) != vcpu_state_hash(steps->vcpus[k]))
+                    printf("vCPU %u: RIP 0x%" PRIx64 " and 0x%" PRIx64 "\n", k, runs->vcpus[k]->rip,
+                           steps->vcpus[k]->rip);
+            unsigned shown = 0;
+            for (uint64_t at = 0; at < runs->memory.size && shown < 8; at += 8)
+                if (memcmp(runs->memory.host + at, steps->memory.host + at, 8)) {
+                    printf("memory at 0x%" PRIx64 ": %016" PRIx64 " %016" PRIx64 "\n", at,
+                           *(uint64_t *)(runs->memory.host + at),
+                           *(uint64_t *)(steps->memory.host + at));
+                    shown++;
+                }
+            return 1;
+        }
+    }
+    printf("%" PRIu64 " steps in %.2f s; run in %.2f s\n", steps->stats.steps, step_time, run_time);
+    return 0;
+}
