@@ -155,7 +155,7 @@ $(BUILD)/hvrun: $(BUILD)/obj/runtime/main.o $(BUILD)/libhvrun.a $(BUILD)/libpvim
 # linker script, instead of the one there) and cflags (more compiler flags).
 SAMPLE_CFLAGS := -std=gnu11 -Wall -Wextra -Werror -O2 -I. -D_GNU_SOURCE -nostdlib -static -ffreestanding \
 	-fno-pie -no-pie -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
-	-mno-red-zone -mgeneral-regs-only -Wl,--build-id=none
+	-mno-red-zone -mgeneral-regs-only -Wl,--build-id=none -Wno-unused-command-line-argument
 
 define sample # name, sources, linker script, file of flags
 $(BUILD)/samples/$(1).elf: $(2) $(3) $(4) | $(READY)
