@@ -269,8 +269,10 @@ static json_t *blocks_value(struct reporter *r)
         io_table_read(image->name, image->bytes + note->io_table_file, note->io_table_size, &table,
                       NULL))
         return list;
-    for (uint32_t i = 0; i < table.entry_count; i++) {
+    size_t ranges = 0;
+    for (uint32_t i = 0; i < table.entry_count && ranges < SITES_MAX; i++) {
         io_table_block(&table, i, &block);
+        ranges += block.range_count;
         json_append(&r->failed, list, report_block(image, &block, 0, &r->failed));
     }
     io_table_free(&table);
