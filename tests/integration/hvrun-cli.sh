@@ -176,8 +176,6 @@ refused 2 'no kernel is a usage error'
 refused 2 'two kernels are a usage error' "$tmp/halt" "$tmp/halt"
 refused 2 'an unknown option is a usage error' --frobnicate "$tmp/halt"
 refused 2 'an unknown letter is a usage error' -Z "$tmp/halt"
-refused 2 'IO blocks in a mode that there is not' --io-blocks sometimes "$tmp/halt"
-refused 2 'an extent that is none' --io-extent bytes:0 "$tmp/halt"
 refused 2 'an option without its value is a usage error' "$tmp/halt" --memory
 refused 2 'a flag with a value is a usage error' --summary=yes "$tmp/halt"
 refused 2 'an empty name is a usage error' --stats '' "$tmp/halt"
@@ -191,6 +189,11 @@ done
 for value in 0 -1 1s nan inf 0x10 1e3 ''; do
     refused 2 "--timeout '$value' is a usage error" --timeout "$value" "$tmp/halt"
 done
+refused 2 'an unknown mode of IO blocks is a usage error' --io-blocks some "$tmp/halt"
+for value in bytes bytes:0 lines -1 ''; do
+    refused 2 "--io-extent '$value' is a usage error" --io-extent "$value" "$tmp/halt"
+done
+refused 2 '--gdb-nowait alone is a usage error' --gdb-nowait "$tmp/halt"
 refused 2 'the counters must not overwrite the kernel' --stats "$tmp/halt" "$tmp/halt"
 refused 2 'the console must not overwrite the kernel' --serial "$tmp/halt" "$tmp/halt"
 cp "$tmp/halt" "$tmp/module"
@@ -312,7 +315,7 @@ for pair in INT:130 TERM:143 HUP:129; do
 done
 
 # ---- data on stdout, messages on stderr ----
-ends 0 '--summary tells the run' --io-blocks off --summary "$tmp/hello"
+ends 0 '--summary tells the run' --summary --io-blocks off "$tmp/hello"
 is "$out" hello 'standard output is the guest'\''s alone'
 check 'the summary is on stderr: how and how long' grep -Eq '^hvrun: halt after [0-9.]+ s, [0-9]+ guest' "$tmp/errors"
 check 'and exits by reason' grep -q '^hvrun: exits 6: io 6; beside these: hlt 1$' "$tmp/errors"
