@@ -93,7 +93,8 @@ void io_entry_grew(struct io_entry *entry)
 }
 
 /* ---- the VM's ---- */
-/* The table that the image's note points to. A bad one is left out: it is a hint, the guest runs without. */
+/* The table that the image's note points to. A bad one is left out: it is a hint, the guest runs
+ * without. */
 static void read_table(struct io_blocks *io, const struct image *image)
 {
     struct error err = {0};
