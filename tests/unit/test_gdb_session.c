@@ -1,4 +1,5 @@
-/* The gdb server and a guest that runs: steps, breakpoints, watchpoints, vCPUs, and how a session ends. */
+/* The gdb server and a guest that runs: steps, breakpoints, watchpoints, vCPUs, and how a
+ * session ends. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
