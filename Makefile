@@ -41,7 +41,7 @@ LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck
 # ---- sources, found by where they are -------------------------------------------------------------
 IMAGE_SRC    := $(wildcard image/*.c ioblock/*.c)
 PATCHC_SRC   := $(filter-out patchc/main.c,$(wildcard patchc/*.c))
-RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/devices/*.c))
+RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/kvm/*.c runtime/devices/*.c))
 TEMPLATES    := $(wildcard templates/*.S)
 UNIT_SRC     := $(wildcard tests/unit/test_*.c)
 UNIT_SUPPORT := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))

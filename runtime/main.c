@@ -12,6 +12,7 @@
 #include "image/image.h"
 #include "image/terminal.h"
 #include "runtime/console.h"
+#include "runtime/engine_choice.h"
 #include "runtime/dump.h"
 #include "runtime/gdb.h"
 #include "runtime/io_dispatcher.h"
@@ -170,19 +171,18 @@ static int run_vm(struct vm *vm, struct image *image, struct error *err)
 
 static int hvrun(const struct vm_config *config, struct error *err)
 {
+    const struct engine *engine = engine_choose(config, err);
     struct image image;
     struct vm *vm;
     int code;
-    if (!strcmp(config->engine, "kvm")) {
-        fail(err, HVRUN_NO_ENGINE, "this hvrun has no engine kvm; leave out --engine or give soft");
+    if (!engine)
         return err->code;
-    }
     if (check_outputs(config, err) < 0 || open_kernel(config, &image, err) < 0)
         return err->code;
     vm = calloc(1, sizeof *vm);
     if (vm) {
         vm->config = *config;
-        vm->engine = &soft_engine;
+        vm->engine = engine;
         vm->image = &image;
         code = run_vm(vm, &image, err);
         free(vm);

@@ -88,6 +88,7 @@ struct console;
 struct gdb;
 struct stub;
 struct soft;
+struct kvm;
 struct io_blocks;
 
 struct engine {
@@ -97,8 +98,11 @@ struct engine {
     /* Runs all vCPUs until vm->shutdown is set. 0, or -1 with *err for a host failure. */
     int (*run)(struct vm *vm, struct error *err);
     void (*destroy)(struct vm *vm);
+    /* Guest and devices take turns on one thread: what a patched guest's state page shows of devices is exact. */
+    bool takes_turns;
 };
 extern const struct engine soft_engine; /* soft/engine.c */
+extern const struct engine kvm_engine;  /* kvm/engine.c */
 
 struct vm {
     struct vm_config config;
@@ -119,6 +123,7 @@ struct vm {
     void *uart, *i8254, *i8259, *ioapic, *i8042, *mc146818;
 
     const struct engine *engine;
+    struct kvm *kvm;                 /* the KVM engine's own (kvm/kvm.h) */
     struct soft *soft;               /* the soft engine's own: block cache (soft/engine.h) */
     struct stub *stub;               /* a patched image's stub, or NULL (stub.h) */
     struct io_blocks *io_blocks;     /* what is known of them (io_entries.h); NULL = off */

@@ -268,7 +268,7 @@ timeout 60 "$program" "$tmp/chatty" < /dev/null 2> "$tmp/errors" | head -n 3 > "
 is "${PIPESTATUS[0]}:$(wc -l < "$tmp/errors")" 74:1 'a reader that goes away ends the run'
 
 # ---- 78: the engine ----
-refused 78 'an engine that is not there' --engine kvm "$tmp/halt"
+refused 78 'an engine that cannot do what is asked' --engine kvm --deterministic "$tmp/halt"
 ends 0 'the software processor can be named' --engine soft "$tmp/halt"
 ends 0 'or left to hvrun' --engine auto "$tmp/halt"
 
