@@ -122,14 +122,13 @@ static void show_pic(struct vm *vm, struct stub_devices *d)
 /* The guest leaves the index in the entry: in `port_out`, which is the guest's own. */
 static void show_rtc(struct vm *vm, struct stub_devices *d)
 {
-    uint16_t cmos[MC146818_REGISTERS];
+    uint64_t version = mc146818_version(vm->mc146818, d->until + OVERRUN);
     put_out(d, true, MC146818_INDEX_PORT, mc146818_index(vm->mc146818), PV_PORT_OUT_KEPT);
     put_in(d, true, MC146818_INDEX_PORT + 1, 0, PV_PORT_IN_CMOS);
-    mc146818_fast(vm->mc146818, d->until + OVERRUN, cmos);
-    if (memcmp(cmos, d->cmos, sizeof cmos) == 0)
+    if (version == d->cmos_version)
         return;
-    memcpy(d->cmos, cmos, sizeof cmos);
-    memcpy(d->state->cmos, cmos, sizeof cmos);
+    d->cmos_version = version;
+    mc146818_fast(vm->mc146818, d->until + OVERRUN, d->state->cmos);
     d->changed = true;
 }
 
@@ -344,7 +343,7 @@ void stub_devices_start(struct vm *vm)
     d->state->ring_tail = d->state->ring_lock = 0;
     d->limit = d->state->deadline.limit = UINT64_MAX;
     d->state->deadline.posted = 0;
-    memset(d->state->cmos, 0, sizeof d->state->cmos);
+    d->cmos_version = UINT64_MAX; /* none */
     d->state->once_after = 0;
     for (unsigned place = 0; place < 256; place++) {
         d->in[place] = d->state->port_in[place] = no_port(place);

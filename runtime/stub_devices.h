@@ -15,7 +15,7 @@ struct stub_devices {
     /* what the state page was last given */
     struct pv_port in[256], out[256];
     struct pv_counter pit, pm;
-    uint16_t cmos[128];
+    uint64_t cmos_version;
     uint32_t once_after;
     uint64_t limit;             /* of deadlines */
     struct vcpu *owner;         /* whose deadline it is: the vCPU that runs, or ran last */

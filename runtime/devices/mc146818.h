@@ -15,5 +15,7 @@ void mc146818_set_index(void *rtc, uint8_t index);
  * value; 0 if that cannot be said. */
 #define MC146818_KNOWN 0x100u
 void mc146818_fast(void *rtc, uint64_t until, uint16_t known[MC146818_REGISTERS]);
+/* While this number is the same, so is what mc146818_fast gives. */
+uint64_t mc146818_version(const void *rtc, uint64_t until);
 
 #endif
