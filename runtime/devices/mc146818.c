@@ -1,10 +1,10 @@
-/* MC146818 real-time clock and CMOS memory (Motorola MC146818A data sheet; ports 0x70 and 0x71 as on a
- * PC/AT). The date is UTC: the host's when the machine is made, or a fixed one in deterministic mode,
- * and runs with guest time from there.
+/* MC146818 real-time clock and CMOS memory (Motorola MC146818A data sheet; ports 0x70 and 0x71 as
+ * on a PC/AT). The date is UTC: the host's when the machine is made, or a fixed one in
+ * deterministic mode, and runs with guest time from there.
  *
- * The date is kept as a number of seconds and the guest time at which its last second began. The clock
- * registers are made from it when read. Only while the guest holds the clock (SET, or the divider in
- * reset) the registers themselves count. */
+ * The date is kept as a number of seconds and the guest time at which its last second began. The
+ * clock registers are made from it when read. Only while the guest holds the clock (SET, or the
+ * divider in reset) the registers themselves count. */
 #include "runtime/devices/mc146818.h"
 
 #include <stdlib.h>
