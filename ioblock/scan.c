@@ -33,8 +33,8 @@ uint64_t io_scanner_decoded(const struct io_scanner *s)
 static bool add_range(struct io_block *block, uint64_t address, unsigned length)
 {
     int64_t offset = (int64_t)(address - block->key);
-    struct io_range *last = &block->ranges[block->range_count - 1];
-    if (block->range_count && last->offset + last->size == offset)
+    struct io_range *last = block->range_count ? &block->ranges[block->range_count - 1] : NULL;
+    if (last && last->offset + last->size == offset)
         last->size += length;
     else if (block->range_count == IO_BLOCK_RANGES_MAX)
         return false;
@@ -46,8 +46,8 @@ static bool add_range(struct io_block *block, uint64_t address, unsigned length)
 
 static bool add_mask(struct io_block *block, uint32_t position, unsigned size)
 {
-    struct io_mask *last = &block->masks[block->mask_count - 1];
-    if (block->mask_count && last->position + last->size == position)
+    struct io_mask *last = block->mask_count ? &block->masks[block->mask_count - 1] : NULL;
+    if (last && last->position + last->size == position)
         last->size += size;
     else if (block->mask_count == IO_BLOCK_MASKS_MAX)
         return false;

@@ -69,9 +69,15 @@ struct vm_config {
     bool link_all; /* link every routine that works, profitable or not */
     /* a halted guest does not wait: guest time jumps to the next timer; the RTC starts at a fixed date */
     bool deterministic;
-    const char *gdb; /* where to listen for gdb (gdb.h), or NULL */
-    bool gdb_nowait; /* the guest does not wait for it */
-    uint64_t code_cache; /* bytes for decoded code, for tests; 0 = as many as are useful */
+    const char *gdb;   /* where to listen for gdb (gdb.h), or NULL */
+    bool gdb_nowait;   /* the guest does not wait for it */
+    uint64_t step;     /* single steps to make from the start (stepper.h); 0 = it runs */
+    const char *trace; /* file for a line for each instruction (trace.h), or NULL */
+    const char *
+        trace_start; /* where the trace begins and ends (stepper_check); NULL = start and end of the run */
+    const char *trace_stop;
+    uint64_t trace_count; /* lines of it; 0 = no limit */
+    uint64_t code_cache;  /* bytes for decoded code, for tests; 0 = as many as are useful */
     enum io_blocks_mode io_blocks;
     const char *io_extent; /* how far a scan looks (io_extent_parse); NULL = the default */
 };
@@ -113,10 +119,10 @@ struct vm {
     void *uart, *i8254, *i8259, *ioapic, *i8042, *mc146818;
 
     const struct engine *engine;
-    struct soft *soft;           /* the soft engine's own: block cache (soft/engine.h) */
-    struct stub *stub;           /* a patched image's stub, or NULL (stub.h) */
-    struct io_blocks *io_blocks; /* what is known of them (io_entries.h); NULL = off */
-    const struct image *image; /* the kernel, for symbol names; may be NULL */
+    struct soft *soft;               /* the soft engine's own: block cache (soft/engine.h) */
+    struct stub *stub;               /* a patched image's stub, or NULL (stub.h) */
+    struct io_blocks *io_blocks;     /* what is known of them (io_entries.h); NULL = off */
+    const struct image *image;       /* the kernel, for symbol names; may be NULL */
     struct breakpoints *breakpoints; /* a debugger's, or NULL (breakpoints.h) */
     struct gdb *gdb;                 /* the server for gdb, or NULL (gdb.h) */
     struct console *console;

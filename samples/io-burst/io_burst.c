@@ -188,8 +188,14 @@ bool driver(void)
     return true;
 }
 
+#ifdef __clang__ /* knows retpolines for whole files only */
+#define RETPOLINE
+#else
+#define RETPOLINE __attribute__((indirect_branch("thunk")))
+#endif
+
 /* The same through a retpoline, which returns to where it wants to go. */
-__attribute__((noinline, indirect_branch("thunk"))) bool retpoline(void)
+__attribute__((noinline)) RETPOLINE bool retpoline(void)
 {
     const struct port *port = console;
     for (const char *s = "Sphinx of black quartz, judge my vow.\n"; *s; s++) {

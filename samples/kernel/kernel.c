@@ -19,6 +19,23 @@ uint64_t recovery, recovery_stack;
 extern uint32_t multiboot_info;
 static unsigned failures;
 
+/* What the compiler may call by itself, even where there is no library. */
+void *memset(void *to, int value, size_t count);
+void *memset(void *to, int value, size_t count)
+{
+    void *at = to;
+    __asm__ volatile("rep stosb" : "+D"(at), "+c"(count) : "a"(value) : "memory");
+    return to;
+}
+
+void *memcpy(void *to, const void *from, size_t count);
+void *memcpy(void *to, const void *from, size_t count)
+{
+    void *at = to;
+    __asm__ volatile("rep movsb" : "+D"(at), "+S"(from), "+c"(count) : : "memory");
+    return to;
+}
+
 /* ---- console ---- */
 
 static void put(char c)
