@@ -34,14 +34,14 @@ LIBS    := -lelf -lZydis -lxxhash -ljansson -lz -llzma -llz4 -lzstd -lbz2 -llzo2
 # What Debian calls all that.
 BUILD_DEPS := gcc libc6-dev binutils libelf-dev libzydis-dev libxxhash-dev libjansson-dev zlib1g-dev \
 	liblzma-dev liblz4-dev libzstd-dev libbz2-dev liblzo2-dev
-TEST_DEPS  := libcmocka-dev clang libclang-rt-14-dev qemu-system-x86 busybox-static cpio jq file time \
+TEST_DEPS  := libcmocka-dev clang libclang-rt-14-dev qemu-system-x86 busybox-static cpio jq file time pkg-config \
 	gzip xz-utils lz4 lzop zstd bzip2 gdb
 LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck
 
 # ---- sources, found by where they are -------------------------------------------------------------
 IMAGE_SRC    := $(wildcard image/*.c ioblock/*.c)
 PATCHC_SRC   := $(filter-out patchc/main.c,$(wildcard patchc/*.c))
-RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/devices/*.c))
+RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/kvm/*.c runtime/devices/*.c))
 TEMPLATES    := $(wildcard templates/*.S)
 UNIT_SRC     := $(wildcard tests/unit/test_*.c)
 UNIT_SUPPORT := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
@@ -54,8 +54,9 @@ SAMPLE_DIRS  := $(filter-out samples/kernel,$(patsubst %/,%,$(sort $(dir $(wildc
 MAN          := $(wildcard man/*.1 man/*.5)
 C_SRC        := $(wildcard image/*.[ch] ioblock/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
 	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/devices/*.[ch]) \
-	$(wildcard tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/tools/*/*.[ch] tests/bench/*.[ch])
-SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run tests/bench/hvrun.sh \
+	$(wildcard examples/*.c tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/tools/*/*.[ch] tests/bench/*.[ch])
+SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run \
+	tests/bench/hvrun.sh tests/bench/gdb.sh \
 	$(wildcard tests/integration/*.sh completion/*)
 
 obj      = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
@@ -170,7 +171,7 @@ $(UNIT): $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(UNIT_SU
 	@mkdir -p $(@D)
 	$(CC) $(SANFLAGS) -Wl,-z,muldefs -o $@ $(filter %.o,$^) $(LIBRARIES) -lcmocka $(LIBS)
 
-$(BUILD)/tests/tools/differential: $(call obj,$(wildcard tests/tools/differential/*.c))
+$(BUILD)/tests/tools/differential $(BUILD)/tests/tools/step_host: $(call obj,$(wildcard tests/tools/differential/*.c))
 
 $(TOOLS): $(BUILD)/tests/tools/%: $(BUILD)/obj/tests/tools/%.o $(LIBRARIES)
 	@mkdir -p $(@D)
@@ -182,6 +183,7 @@ $(BENCHES): $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBRARIES)
 
 $(BUILD)/tests/bench/soft_loops: $(call obj,tests/unit/one_insn.c)
 $(BUILD)/tests/bench/dispatch: $(call obj,tests/unit/code_runner.c tests/unit/guest_runner.c)
+$(BUILD)/tests/bench/io_blocks: $(call obj,tests/unit/one_insn.c tests/unit/io_lab.c)
 
 # Fuzz targets: the libraries once more, by clang, with coverage and sanitizers.
 FUZZ_CFLAGS := $(BASE_CFLAGS) -DDATA_DIR='"$(DATA)"' -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all \
@@ -202,6 +204,7 @@ $(FUZZ)/libraries.a: $(call fuzz_obj,$(IMAGE_SRC) $(PATCHC_SRC) $(RUNTIME_SRC)) 
 
 $(FUZZ)/fuzz_image $(FUZZ)/fuzz_bzimage: $(call fuzz_obj,tests/unit/tiny_elf.c tests/unit/tiny_bzimage.c)
 $(FUZZ)/fuzz_guest: $(call fuzz_obj,tests/fuzz/guest.c)
+$(FUZZ)/fuzz_io_blocks: $(call fuzz_obj,tests/unit/one_insn.c tests/unit/io_lab.c)
 $(FUZZ)/fuzz_stub: $(call fuzz_obj,tests/unit/stub_guest.c tests/unit/code_runner.c)
 
 $(FUZZERS): $(FUZZ)/%: $(FUZZ)/obj/tests/fuzz/%.o $(FUZZ)/libraries.a
@@ -241,22 +244,36 @@ shellcheck: lint-deps
 	shellcheck -x $(SHELL_SRC)
 
 # ---- installation ---------------------------------------------------------------------------------
+# What a program that embeds the hypervisor needs: runtime/vmcs.h and what it includes, the two libraries.
+INCLUDE := $(PREFIX)/include/patchvisor
+API_HEADERS := hvstub/ image/ ioblock/ runtime/
+
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(DATA)/lists $(DESTDIR)$(PREFIX)/share/doc/patchvisor \
 		$(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 \
-		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+		$(DESTDIR)$(PREFIX)/lib/pkgconfig $(API_HEADERS:%/=$(DESTDIR)$(INCLUDE)/%) \
+		$(DESTDIR)$(PREFIX)/share/doc/patchvisor/examples
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 lists/*.list $(DESTDIR)$(DATA)/lists/
 	install -m 644 docs/report.schema.json docs/stats.schema.json $(DESTDIR)$(DATA)/
 	install -m 644 completion/patchc completion/hvrun $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
 	install -m 644 LICENSE README.md $(DESTDIR)$(PREFIX)/share/doc/patchvisor/
+	install -m 644 examples/*.c $(DESTDIR)$(PREFIX)/share/doc/patchvisor/examples/
+	install -m 644 $(BUILD)/libhvrun.a $(BUILD)/libpvimage.a $(DESTDIR)$(PREFIX)/lib/
+	$(foreach d,$(API_HEADERS),install -m 644 $(wildcard $(d)*.h) $(DESTDIR)$(INCLUDE)/$(d) &&) true
+	printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$${prefix}/include/patchvisor' 'libdir=$${prefix}/lib' '' \
+		'Name: hvrun' 'Description: a hypervisor on a software x86-64 processor, as a library' \
+		'Version: $(VERSION)' 'Cflags: -I$${includedir} -D_GNU_SOURCE' \
+		'Libs: -L$${libdir} -lhvrun -lpvimage $(LIBS)' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/hvrun.pc
 	$(if $(filter %.1,$(MAN)),install -m 644 $(filter %.1,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man1/)
 	$(if $(filter %.5,$(MAN)),install -m 644 $(filter %.5,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man5/)
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,patchc hvrun) \
 		$(addprefix $(DESTDIR)$(PREFIX)/share/bash-completion/completions/,patchc hvrun)
-	rm -rf $(DESTDIR)$(DATA) $(DESTDIR)$(PREFIX)/share/doc/patchvisor
+	rm -rf $(DESTDIR)$(DATA) $(DESTDIR)$(PREFIX)/share/doc/patchvisor $(DESTDIR)$(INCLUDE)
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/,libhvrun.a libpvimage.a pkgconfig/hvrun.pc)
 	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man1/%,$(filter %.1,$(MAN)))
 	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man5/%,$(filter %.5,$(MAN)))
 

@@ -29,11 +29,15 @@
 #define PV_PORT_IN_VALUE    0
 #define PV_PORT_IN_PIT      1
 #define PV_PORT_IN_CMOS     2
+#define PV_PORT_IN_KEPT     3
+#define PV_PORT_IN_ONCE     4
 #define PV_PORT_OUT_POSTED  0
 #define PV_PORT_OUT_SAME    1
 #define PV_PORT_OUT_NOTHING 2
 #define PV_PORT_OUT_KEPT    3
-#define PV_PORT_VALUE       2 /* offset in struct pv_port */
+#define PV_PORT_OUT_WRITTEN 4
+#define PV_PORT_VALUE       2 /* offsets in struct pv_port */
+#define PV_PORT_KIND        3
 #define PV_RING_SLOTS       1024
 #define PV_CMOS_INDEX_PORT  0x70
 
@@ -376,10 +380,14 @@ struct pv_msr_table { /* 64-byte aligned */
  *         PV_PORT_IN_PIT      the counter in pv_state.pit
  *         PV_PORT_IN_CMOS     the low byte of pv_state.cmos[n], where n are the low seven bits of
  *                             port_out[PV_CMOS_INDEX_PORT].value, if the high byte is not 0
+ *         PV_PORT_IN_KEPT     what was written last: the value in port_out
+ *         PV_PORT_IN_ONCE     gives `value` and leaves that of pv_state.once_after in its place, by CMPXCHG of the entry;
+ *                             native if port_out of the port before it is PV_PORT_OUT_WRITTEN
  *   OUT   PV_PORT_OUT_POSTED  the byte goes to the ring: the device would only send it
  *         PV_PORT_OUT_SAME    writing the byte whose negative is `value` would change nothing
  *         PV_PORT_OUT_NOTHING no byte would
- *         PV_PORT_OUT_KEPT    the byte is stored in the entry's value, where the host finds it */
+ *         PV_PORT_OUT_KEPT    the byte is stored in the entry's value, where the host finds it; kind becomes
+ *         PV_PORT_OUT_WRITTEN which is the same, until the host has looked */
 struct pv_port {
     uint16_t negated;
     uint8_t value;
@@ -451,7 +459,8 @@ struct pv_state {
     uint16_t cmos[128];
     uint16_t ring_tail; /* the guest's next slot */
     uint8_t ring_lock;
-    uint8_t reserved1[5];
+    uint8_t reserved1;
+    uint32_t once_after; /* a value, where it stands in an entry: << 16 */
     uint8_t ring[PV_RING_SLOTS];
 };
 

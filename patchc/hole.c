@@ -252,6 +252,7 @@ static const struct hole_kind hole_kinds[] = {
     STATE("PV_STATE_DEADLINE_POSTED", deadline.posted),
     STATE("PV_STATE_DEADLINE_LIMIT", deadline.limit),
     STATE("PV_STATE_CMOS", cmos),
+    STATE("PV_STATE_ONCE_AFTER", once_after),
     STATE("PV_STATE_RING", ring),
     STATE("PV_STATE_RING_TAIL", ring_tail),
     STATE("PV_STATE_RING_LOCK", ring_lock),

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "ioblock/table.h"
-#include "patchc/io_guest.h"
+#include "patchc/patched_code.h"
 
 /* Instructions from one IO instruction to the next. What is farther is cold code (messages, error
  * paths), which would make hashes long and more likely to differ; a runtime's own scan, which
@@ -20,7 +20,7 @@
 #define BEHIND_MAX 64u
 
 struct search {
-    struct io_guest guest;
+    struct patched_code guest;
     struct io_code code;
     struct io_extent extent;
     struct io_scanner *scanner;
@@ -34,9 +34,9 @@ static int search_open(struct search *s, const struct plan *plan, const struct o
 {
     *s = (struct search){.extent = io_extent_default()};
     s->extent.gap = STATIC_GAP;
-    if (io_guest_open(plan, out, &s->guest, err))
+    if (patched_code_open(plan, out, &s->guest, err))
         return -1;
-    s->code = io_guest_code(&s->guest);
+    s->code = patched_code_view(&s->guest);
     s->scanner = io_scanner_new();
     return s->scanner ? 0 : fail(err, EXIT_IO, "%s: out of memory", plan->image->name);
 }
@@ -44,7 +44,7 @@ static int search_open(struct search *s, const struct plan *plan, const struct o
 static void search_close(struct search *s)
 {
     io_scanner_free(s->scanner);
-    io_guest_close(&s->guest);
+    patched_code_close(&s->guest);
 }
 
 static bool block_covers(const struct io_block *block, uint64_t address)

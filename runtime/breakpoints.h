@@ -61,6 +61,12 @@ static inline bool breakpoints_cut(const struct vm *vm, uint64_t linear)
     return b && b->cuts[(linear & PAGE_OFFSET) / 64] >> (linear & 63) & 1;
 }
 
+static inline bool breakpoints_any(const struct vm *vm)
+{
+    const struct breakpoints *b = vm->breakpoints;
+    return b && (b->count || b->watched);
+}
+
 /* True if the next instruction has a breakpoint: vcpu.stop says so. */
 bool breakpoint_reached(struct vcpu *cpu);
 

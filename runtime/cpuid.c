@@ -138,11 +138,26 @@ static bool host_has(const struct feature_row *row)
     return r[row->reg] >> row->bit & 1;
 }
 
+static bool hidden[FEATURES];
+
+void cpuid_hide(enum cpu_feature feature)
+{
+    hidden[feature] = true;
+}
+
+void cpuid_place(enum cpu_feature feature, struct cpuid_place *place)
+{
+    const struct feature_row *row = &features[feature];
+    *place = (struct cpuid_place){row->leaf, row->leaf == 0xd ? 1 : 0, row->reg, row->bit};
+}
+
 bool cpuid_offers(enum cpu_feature feature)
 {
     if (feature >= FEATURES)
         return feature == ALWAYS;
     const struct feature_row *row = &features[feature];
+    if (hidden[feature])
+        return false;
     if (row->offer != HOST)
         return row->offer != HIDDEN;
     static atomic_uchar asked[FEATURES]; /* 0 not yet, 1 no, 2 yes: asking may cost a VM exit */
@@ -319,6 +334,12 @@ static void sizes(const struct vcpu *cpu, uint32_t subleaf, uint32_t r[4])
     r[ECX] = (cpu->vm->vcpu_count - 1) | core_bits(cpu) << 12;
 }
 
+static void frequencies(const struct vcpu *cpu, uint32_t subleaf, uint32_t r[4])
+{
+    (void)subleaf;
+    r[EAX] = clock_tsc_khz(&cpu->vm->clock);
+}
+
 /* `varies`: which subleaves differ between vCPUs or change, as bits; bit 31 stands for 31 and more.
  * `subleaves`: ECX matters; else every ECX gives the same. */
 static const struct leaf_row {
@@ -337,7 +358,7 @@ static const struct leaf_row {
     {0xd, true, 3, {0}, xsave},
     {0x40000000, false, 0, {0x40000010}, name_kvm},
     {0x40000001, false, 0, {KVM_FEATURES}, NULL},
-    {0x40000010, false, 0, {CLOCK_TSC_KHZ, CLOCK_TSC_KHZ}, NULL}, /* TSC, APIC timer: kHz */
+    {0x40000010, false, 0, {0, CLOCK_TSC_KHZ}, frequencies}, /* TSC, APIC timer: kHz */
     {0x40000100, false, 0, {0x40000100}, name_hypervisor},
     {0x80000000, false, 0, {0x80000008}, name_basic},
     {0x80000001, false, 0, {VCPU_SIGNATURE}, processor_amd},

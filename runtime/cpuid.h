@@ -109,6 +109,16 @@ enum cpu_feature {
 
 /* True if the guest is offered the feature. */
 bool cpuid_offers(enum cpu_feature feature);
+/* Takes a feature from the model, for all machines of this process; before the first one is made. For an engine that
+ * cannot execute it. */
+void cpuid_hide(enum cpu_feature feature);
+/* Where CPUID shows it. */
+struct cpuid_place {
+    uint32_t leaf, subleaf;
+    unsigned reg, bit; /* reg: 0 EAX, 1 EBX, 2 ECX, 3 EDX */
+};
+void cpuid_place(enum cpu_feature feature, struct cpuid_place *place);
+
 /* True if the guest is offered all that instructions of this set need: else they are #UD. */
 bool cpuid_offers_isa(ZydisISASet isa);
 

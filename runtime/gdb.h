@@ -3,7 +3,7 @@
  * One client at a time. While the guest is stopped the server waits for packets; while it runs it looks at the
  * connection every millisecond, for a Ctrl-C or a client. A client that goes away without a word leaves a guest that
  * runs running, without its breakpoints, and one that is stopped stopped, for the next client. What else can be known of
- * it stands in hvrun(1), DEBUGGING. */
+ * it stands in hvrun(1), Debugging. */
 #ifndef RUNTIME_GDB_H
 #define RUNTIME_GDB_H
 

@@ -4,8 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/image.h"
+#include "image/terminal.h"
 #include "runtime/dump.h"
 #include "runtime/gdb_server.h"
+#include "runtime/io_entries.h"
 #include "runtime/stub.h"
 
 #define LINE_MAX_BYTES 256
@@ -47,9 +50,34 @@ static void info_patches(struct monitor *m)
     }
 }
 
+/* What an event at this address executes: "0xffffffff81234567  38 bytes, 2 IO, ports 0x3f8 0x3fd  serial_in". */
+static void print_entry(struct monitor *m, const struct io_entry *entry)
+{
+    const struct image *image = m->gdb->vm->image;
+    const struct io_block *block = entry->block;
+    const struct image_symbol *symbol = image ? image_symbol_at(image, entry->key, NULL) : NULL;
+    char name[100] = "";
+    fprintf(m->out, "0x%016" PRIx64 " ", entry->key);
+    if (!block)
+        fprintf(m->out, "single instruction");
+    else
+        fprintf(m->out, "%u bytes, %u instructions, %u of them IO; ports", block->size,
+                block->insn_count, block->io_count);
+    for (unsigned n = 0; block && n < block->port_count; n++)
+        fprintf(m->out, " 0x%x", block->ports[n]);
+    fprintf(m->out, "  %s\n", symbol ? terminal_copy(name, sizeof name, symbol->name) : "");
+}
+
 static void info_ioblocks(struct monitor *m)
 {
     const struct stats *stats = &m->gdb->vm->stats;
+    const struct io_blocks *io = m->gdb->vm->io_blocks;
+    for (unsigned n = 0; io && n < IO_ENTRY_BUCKETS; n++)
+        for (const struct io_entry *entry = io->bucket[n]; entry; entry = entry->next)
+            print_entry(m, entry);
+    if (io)
+        fprintf(m->out, "%u addresses known, %zu blocks in the image's table\n", io->count,
+                io->has_table ? (size_t)io->table.entry_count : 0);
     fprintf(m->out,
             "%" PRIu64 " IO instructions took %" PRIu64 " events; %" PRIu64 " blocks hit, %" PRIu64
             " missed, %" PRIu64 " with another hash\n",

@@ -112,6 +112,17 @@ static bool receive(struct gdb *gdb)
     return true;
 }
 
+/* Looks after the client that is there and one that waits, who may come in if the other has gone. True: another one is
+ * there now, or none any more. */
+static bool client_changed(struct gdb *gdb)
+{
+    bool gone = gdb->connection.client >= 0 && !receive(gdb);
+    bool come = gdb_accept(&gdb->connection);
+    if (gone || come)
+        gdb_forget_client(gdb);
+    return gone || come;
+}
+
 static void stand(struct gdb *gdb, unsigned index, int signal)
 {
     gdb->running = false;
@@ -133,21 +144,14 @@ static void stop(struct gdb *gdb, unsigned index, int signal)
 /* A look at the connection while the guest runs: true if it is to come to a halt, or to go on otherwise. */
 static bool poll_client(struct gdb *gdb)
 {
-    if (gdb_accept(&gdb->connection)) { /* a new client finds the guest standing */
-        gdb_forget_client(gdb);
-        gdb->stop_kind = STOP_NONE;
-        stand(gdb, gdb->stopped, GDB_SIGTRAP);
-        return true;
-    }
-    if (gdb->connection.client < 0)
-        return false;
-    if (!receive(gdb)) {
-        gdb_forget_client(gdb);
+    gdb->stop_kind = STOP_NONE;
+    if (client_changed(gdb)) { /* a new client finds the guest standing */
+        if (gdb->connection.client >= 0)
+            stand(gdb, gdb->stopped, GDB_SIGTRAP);
         return true;
     }
     if (!gdb_input_interrupt(&gdb->input))
         return false;
-    gdb->stop_kind = STOP_NONE;
     stop(gdb, gdb->stopped, GDB_SIGINT);
     return true;
 }
@@ -171,9 +175,9 @@ static void wait_for_client(struct gdb *gdb)
         return;
     if (wait[1].revents)
         vm_attend(gdb->vm);
-    if (wait[0].revents && !receive(gdb))
-        gdb_forget_client(gdb);
-    if (wait[2].revents && gdb_accept(&gdb->connection))
+    if (wait[2].revents)
+        client_changed(gdb);
+    else if (wait[0].revents && !receive(gdb))
         gdb_forget_client(gdb);
 }
 

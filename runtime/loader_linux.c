@@ -113,7 +113,10 @@ static int command_line(struct boot *boot, uint8_t *params)
 {
     const char *append = boot->vm->config.append;
     char line[COMMAND_LINE_MAX + 1];
-    int length = snprintf(line, sizeof line, "%s%s%s", loader_default_command_line,
+    char frequency[40] = ""; /* of contradicting words the kernel takes the later */
+    if (clock_tsc_khz(&boot->vm->clock) != CLOCK_TSC_KHZ)
+        snprintf(frequency, sizeof frequency, " tsc_early_khz=%u", boot->vm->clock.tsc_khz);
+    int length = snprintf(line, sizeof line, "%s%s%s%s", loader_default_command_line, frequency,
                           append && *append ? " " : "", append ? append : "");
     uint64_t at;
     if (length < 0 || (size_t)length >= sizeof line)

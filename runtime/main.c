@@ -12,11 +12,13 @@
 #include "image/image.h"
 #include "image/terminal.h"
 #include "runtime/console.h"
+#include "runtime/engine_choice.h"
 #include "runtime/dump.h"
 #include "runtime/gdb.h"
 #include "runtime/io_dispatcher.h"
 #include "runtime/loader.h"
 #include "runtime/options.h"
+#include "runtime/stepper.h"
 #include "runtime/stub.h"
 #include "runtime/vcpu.h"
 #include "runtime/vm.h"
@@ -55,8 +57,8 @@ static int check_outputs(const struct vm_config *config, struct error *err)
     const char *serial = strcmp(config->serial, "stdio") ? config->serial : NULL;
     const struct {
         const char *option, *path;
-    } outputs[] = {{"--serial", serial}, {"--stats", config->stats}};
-    for (size_t k = 0; k < 2; k++)
+    } outputs[] = {{"--serial", serial}, {"--stats", config->stats}, {"--trace", config->trace}};
+    for (size_t k = 0; k < 3; k++)
         if (same_file(outputs[k].path, config->kernel) ||
             same_file(outputs[k].path, config->initrd))
             return fail(err, HVRUN_USAGE, "%s: is an input; name another file for %s",
@@ -64,6 +66,11 @@ static int check_outputs(const struct vm_config *config, struct error *err)
     if (serial && config->stats &&
         (!strcmp(serial, config->stats) || same_file(serial, config->stats)))
         return fail(err, HVRUN_USAGE, "%s: --serial and --stats need a file each", serial);
+    for (size_t k = 0; k < 2 && config->trace; k++)
+        if (outputs[k].path &&
+            (!strcmp(outputs[k].path, config->trace) || same_file(outputs[k].path, config->trace)))
+            return fail(err, HVRUN_USAGE, "%s: %s and --trace need a file each", config->trace,
+                        outputs[k].option);
     return config->stats ? stats_check(config->stats, err) : 0;
 }
 
@@ -84,13 +91,15 @@ static int run(struct vm *vm, const struct image *image, struct error *err)
     if (vm->config.gdb && gdb_open(vm, err) < 0)
         return -1;
     if (loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0 ||
-        io_blocks_attach(vm, image, err) < 0)
+        io_blocks_attach(vm, image, err) < 0 || stepper_check(vm, err) < 0)
         return -1;
     image_release_segments(image); /* the guest has its copy */
     if (watchdog_start(vm, err) < 0)
         return -1;
     double start = now();
-    int result = vm->gdb ? gdb_run(vm, err) : vm->engine->run(vm, err);
+    int result = vm->gdb              ? gdb_run(vm, err)
+                 : stepper_wanted(vm) ? stepper_run(vm, err)
+                                      : vm->engine->run(vm, err);
     vm->wall_seconds = now() - start;
     return result;
 }
@@ -99,7 +108,8 @@ static int run(struct vm *vm, const struct image *image, struct error *err)
 static bool ended_by_itself(enum shutdown shutdown)
 {
     return shutdown == SHUTDOWN_POWER_OFF || shutdown == SHUTDOWN_HALT ||
-           shutdown == SHUTDOWN_RESET || shutdown == SHUTDOWN_DEBUG_EXIT;
+           shutdown == SHUTDOWN_RESET || shutdown == SHUTDOWN_DEBUG_EXIT ||
+           shutdown == SHUTDOWN_STEPS;
 }
 
 /* The exit code of a guest that ran, the console being closed. Its last words may have been lost, or may have found
@@ -161,19 +171,18 @@ static int run_vm(struct vm *vm, struct image *image, struct error *err)
 
 static int hvrun(const struct vm_config *config, struct error *err)
 {
+    const struct engine *engine = engine_choose(config, err);
     struct image image;
     struct vm *vm;
     int code;
-    if (!strcmp(config->engine, "kvm")) {
-        fail(err, HVRUN_NO_ENGINE, "this hvrun has no engine kvm; leave out --engine or give soft");
+    if (!engine)
         return err->code;
-    }
     if (check_outputs(config, err) < 0 || open_kernel(config, &image, err) < 0)
         return err->code;
     vm = calloc(1, sizeof *vm);
     if (vm) {
         vm->config = *config;
-        vm->engine = &soft_engine;
+        vm->engine = engine;
         vm->image = &image;
         code = run_vm(vm, &image, err);
         free(vm);

@@ -37,7 +37,7 @@ static bool canonical(uint64_t address)
 static bool read_tsc(struct vcpu *cpu, uint32_t msr, uint64_t *value)
 {
     (void)msr;
-    *value = clock_now(&cpu->vm->clock) + cpu->tsc_offset;
+    *value = clock_ticks(&cpu->vm->clock, clock_now(&cpu->vm->clock)) + cpu->tsc_offset;
     return true;
 }
 
@@ -72,7 +72,7 @@ static bool set_tsc_offset(struct vcpu *cpu, uint64_t offset)
 static bool write_tsc(struct vcpu *cpu, uint32_t msr, uint64_t value)
 {
     (void)msr;
-    return set_tsc_offset(cpu, value - clock_now(&cpu->vm->clock));
+    return set_tsc_offset(cpu, value - clock_ticks(&cpu->vm->clock, clock_now(&cpu->vm->clock)));
 }
 
 static bool write_tsc_adjust(struct vcpu *cpu, uint32_t msr, uint64_t value)

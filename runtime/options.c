@@ -14,6 +14,7 @@ enum option_kind {
     OPTION_SMP,
     OPTION_SECONDS,
     OPTION_ENGINE,
+    OPTION_COUNT,
     OPTION_IO_BLOCKS,
     OPTION_IO_EXTENT
 };
@@ -32,7 +33,7 @@ struct option_row {
 
 static const struct option_row rows[] = {
     {'e', "engine", "ENGINE", OPTION_ENGINE, CONFIG(engine),
-     "auto, soft or kvm; this hvrun has no kvm (auto)"},
+     "auto, soft or kvm (auto)"},
     {'m', "memory", "SIZE", OPTION_SIZE, CONFIG(memory), "guest memory: 512M, 2G (256M)"},
     {0, "smp", "N", OPTION_SMP, CONFIG(smp), "virtual processors, 1 to 4 (1)"},
     {'i', "initrd", "FILE", OPTION_STRING, CONFIG(initrd), "initial RAM disk; multiboot: modules"},
@@ -49,13 +50,18 @@ static const struct option_row rows[] = {
      "link every routine, even where that does not pay"},
     {0, "deterministic", NULL, OPTION_FLAG, CONFIG(deterministic),
      "same guest time in every run, no waiting"},
-    {0, "gdb", "WHERE", OPTION_STRING, CONFIG(gdb),
-     "let gdb attach at [HOST:]PORT or unix:PATH; the guest waits"},
+    {0, "gdb", "WHERE", OPTION_STRING, CONFIG(gdb), "where gdb attaches: [HOST:]PORT or unix:PATH"},
     {0, "gdb-nowait", NULL, OPTION_FLAG, CONFIG(gdb_nowait), "the guest does not wait for gdb"},
+    {0, "step", "N", OPTION_COUNT, CONFIG(step), "make N single steps, then stop and say where"},
+    {0, "trace", "FILE", OPTION_STRING, CONFIG(trace), "write a line for each instruction"},
+    {0, "trace-start", "WHERE", OPTION_STRING, CONFIG(trace_start),
+     "from an address, SYMBOL[+OFFSET] or count of instructions on"},
+    {0, "trace-stop", "WHERE", OPTION_STRING, CONFIG(trace_stop), "up to there; the guest runs on"},
+    {0, "trace-count", "N", OPTION_COUNT, CONFIG(trace_count), "N lines at most"},
     {0, "io-blocks", "MODE", OPTION_IO_BLOCKS, CONFIG(io_blocks),
-     "IO instructions that share an exit: off, table, scan, auto (auto)"},
+     "blocks of IO in one exit: off, table, scan or auto"},
     {0, "io-extent", "POLICY", OPTION_IO_EXTENT, CONFIG(io_extent),
-     "how far a scan for them looks: line, page, engine, bytes:N (engine)"},
+     "how far a scan looks: line, page, engine, bytes:N"},
     {'h', "help", NULL, OPTION_FLAG, FIELD(help), "print this help"},
     {'V', "version", NULL, OPTION_FLAG, FIELD(version), "print the version"},
 };
@@ -127,6 +133,15 @@ static int take_io_extent(const char *text, const char **policy, struct error *e
     return 0;
 }
 
+static int take_count(const char *name, const char *text, uint64_t *count, struct error *err)
+{
+    char *end;
+    *count = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end || *count == 0 || *count > INT64_MAX)
+        return fail(err, HVRUN_USAGE, "--%s '%s': a number of 1 or more is needed", name, text);
+    return 0;
+}
+
 static int take(const struct option_row *row, const char *value, struct options *options,
                 struct error *err)
 {
@@ -147,6 +162,8 @@ static int take(const struct option_row *row, const char *value, struct options 
             return fail(err, HVRUN_USAGE, "--engine '%s': auto, soft or kvm is needed", value);
         *(const char **)field = value;
         return 0;
+    case OPTION_COUNT:
+        return take_count(row->name, value, field, err);
     case OPTION_IO_BLOCKS:
         return take_io_blocks(value, field, err);
     case OPTION_IO_EXTENT:
@@ -234,6 +251,12 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
                                    : "one KERNEL only; see 'hvrun --help'");
     if (options->config.gdb_nowait && !options->config.gdb)
         return fail(err, HVRUN_USAGE, "--gdb-nowait: only together with --gdb");
+    if (options->config.gdb && (options->config.step || options->config.trace))
+        return fail(err, HVRUN_USAGE, "--gdb: not together with --step or --trace");
+    if (!options->config.trace &&
+        (options->config.trace_start || options->config.trace_stop || options->config.trace_count))
+        return fail(err, HVRUN_USAGE,
+                    "--trace-start, -stop and -count: only together with --trace");
     options->config.kernel = argv[optind];
     return 0;
 }

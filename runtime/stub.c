@@ -120,7 +120,9 @@ static bool wanted(const struct vm *vm, const struct stub_routine *r, bool table
         return false;
     if (r->flags & PV_ROUTINE_TABLE && !table)
         return false;
-    if (r->flags & PV_ROUTINE_STATE && !state)
+    if (r->flags & PV_ROUTINE_STATE && !(state && vm->engine->takes_turns))
+        return false;
+    if (r->flags & PV_ROUTINE_BARE && !vm->engine->takes_turns) /* UD1 is the guest's */
         return false;
     if (r->flags & (PV_ROUTINE_TABLE | PV_ROUTINE_STATE))
         return true;
@@ -204,7 +206,8 @@ static int find_state(struct attach *a)
                    stub->header_linear);
     }
     stub->state_size = h->state_size;
-    stub_devices_start(a->vm);
+    if (a->vm->engine->takes_turns)
+        stub_devices_start(a->vm);
     return 0;
 }
 
@@ -240,6 +243,11 @@ int stub_attach(struct vm *vm, const struct image *image, struct error *err)
                 image->name);
         return 0;
     }
+    if (note.flags & PV_IMAGE_NEEDS_RUNTIME && !vm->engine->takes_turns)
+        return fail(
+            err, HVRUN_IMAGE,
+            "%s: has break patches, which only the software processor runs; use --engine soft",
+            image->name);
     vm->stub = calloc(1, sizeof *vm->stub);
     if (!vm->stub)
         return fail(err, HVRUN_HOST, "stub: out of memory");

@@ -61,21 +61,52 @@ static void put_out(struct stub_devices *d, bool offered, unsigned port, unsigne
 }
 
 /* ---- devices ---- */
+#define COM1(register) (UART16550_PORT + (register))
+#define PLACE(port)    ((port)&0xff)
+
 static void show_uart(struct vm *vm, struct stub_devices *d)
 {
     struct uart16550_fast fast;
     uart16550_fast(vm->uart, &fast);
-    if (fast.input_waits && d->quiet) { /* perhaps it listens: the device must see that */
+    if (fast.input_waits && d->quiet) /* perhaps it listens: the device must see that */
         fast.read &= (uint8_t) ~(1u << UART16550_LSR);
-        fast.same &= (uint8_t) ~(1u << UART16550_IER);
-    }
     for (unsigned n = 0; n < UART16550_PORTS; n++) {
-        put_in(d, fast.read >> n & 1, UART16550_PORT + n, fast.value[n], PV_PORT_IN_VALUE);
+        bool later = fast.later && n == UART16550_IER;
+        if (n != UART16550_IIR)
+            put_in(d, fast.read >> n & 1, COM1(n), later ? 0 : fast.value[n],
+                   later ? PV_PORT_IN_KEPT : PV_PORT_IN_VALUE);
         if (n)
-            put_out(d, fast.same >> n & 1, UART16550_PORT + n, -(unsigned)fast.value[n],
-                    PV_PORT_OUT_SAME);
+            put_out(d, later || fast.same >> n & 1, COM1(n),
+                    later ? fast.value[n] : -(unsigned)fast.value[n],
+                    later ? PV_PORT_OUT_KEPT : PV_PORT_OUT_SAME);
     }
-    put_out(d, fast.send, UART16550_PORT, 0, PV_PORT_OUT_POSTED);
+    put_in(d, fast.later, COM1(UART16550_IIR), fast.value[UART16550_IIR], PV_PORT_IN_ONCE);
+    put_out(d, fast.send, COM1(0), 0, PV_PORT_OUT_POSTED);
+    uint32_t after = (uint32_t)fast.identified << 16;
+    if (after != d->once_after) {
+        d->once_after = d->state->once_after = after;
+        d->changed = true;
+    }
+}
+
+/* An identification that was read comes first, then what was enabled: so an interrupt of bytes behind both is not lost, and
+ * one that the guest has turned off does not come. */
+static void take_uart(struct vm *vm, struct stub_devices *d)
+{
+    struct pv_port *read = &d->in[PLACE(COM1(UART16550_IIR))];
+    struct pv_port *written = &d->out[PLACE(COM1(UART16550_IER))];
+    uint8_t now = d->state->port_in[PLACE(COM1(UART16550_IIR))].value;
+    if (read->kind == PV_PORT_IN_ONCE && now != read->value && now == d->once_after >> 16) {
+        read->value = now;
+        uart16550_acknowledge(vm->uart);
+    }
+    struct pv_port *shown = &d->state->port_out[PLACE(COM1(UART16550_IER))];
+    if (written->kind == PV_PORT_OUT_KEPT && shown->kind == PV_PORT_OUT_WRITTEN) {
+        written->value = shown->value;
+        *shown = *written;
+        d->changed = true;
+        uart16550_enable(vm->uart, written->value);
+    }
 }
 
 static void show_pic(struct vm *vm, struct stub_devices *d)
@@ -253,6 +284,7 @@ static void tell_memory(struct vm *vm, struct stub_devices *d)
 
 static void take(struct vm *vm, struct stub_devices *d)
 {
+    take_uart(vm, d);
     drain(vm, d);
     take_pit(vm, d);
     take_rtc(vm, d);
@@ -313,6 +345,7 @@ void stub_devices_start(struct vm *vm)
     d->limit = d->state->deadline.limit = UINT64_MAX;
     d->state->deadline.posted = 0;
     memset(d->state->cmos, 0, sizeof d->state->cmos);
+    d->state->once_after = 0;
     for (unsigned place = 0; place < 256; place++) {
         d->in[place] = d->state->port_in[place] = no_port(place);
         d->out[place] = d->state->port_out[place] = no_port(place);

@@ -16,6 +16,7 @@ struct stub_devices {
     struct pv_port in[256], out[256];
     struct pv_counter pit, pm;
     uint16_t cmos[128];
+    uint32_t once_after;
     uint64_t limit;             /* of deadlines */
     struct vcpu *owner;         /* whose deadline it is: the vCPU that runs, or ran last */
     uint64_t until;             /* guest time in ns when its slice ends */

@@ -69,9 +69,15 @@ struct vm_config {
     bool link_all; /* link every routine that works, profitable or not */
     /* a halted guest does not wait: guest time jumps to the next timer; the RTC starts at a fixed date */
     bool deterministic;
-    const char *gdb; /* where to listen for gdb (gdb.h), or NULL */
-    bool gdb_nowait; /* the guest does not wait for it */
-    uint64_t code_cache; /* bytes for decoded code, for tests; 0 = as many as are useful */
+    const char *gdb;   /* where to listen for gdb (gdb.h), or NULL */
+    bool gdb_nowait;   /* the guest does not wait for it */
+    uint64_t step;     /* single steps to make from the start (stepper.h); 0 = it runs */
+    const char *trace; /* file for a line for each instruction (trace.h), or NULL */
+    const char *
+        trace_start; /* where the trace begins and ends (stepper_check); NULL = start and end of the run */
+    const char *trace_stop;
+    uint64_t trace_count; /* lines of it; 0 = no limit */
+    uint64_t code_cache;  /* bytes for decoded code, for tests; 0 = as many as are useful */
     enum io_blocks_mode io_blocks;
     const char *io_extent; /* how far a scan looks (io_extent_parse); NULL = the default */
 };
@@ -82,6 +88,7 @@ struct console;
 struct gdb;
 struct stub;
 struct soft;
+struct kvm;
 struct io_blocks;
 
 struct engine {
@@ -91,8 +98,11 @@ struct engine {
     /* Runs all vCPUs until vm->shutdown is set. 0, or -1 with *err for a host failure. */
     int (*run)(struct vm *vm, struct error *err);
     void (*destroy)(struct vm *vm);
+    /* Guest and devices take turns on one thread: what a patched guest's state page shows of devices is exact. */
+    bool takes_turns;
 };
 extern const struct engine soft_engine; /* soft/engine.c */
+extern const struct engine kvm_engine;  /* kvm/engine.c */
 
 struct vm {
     struct vm_config config;
@@ -113,10 +123,11 @@ struct vm {
     void *uart, *i8254, *i8259, *ioapic, *i8042, *mc146818;
 
     const struct engine *engine;
-    struct soft *soft;           /* the soft engine's own: block cache (soft/engine.h) */
-    struct stub *stub;           /* a patched image's stub, or NULL (stub.h) */
-    struct io_blocks *io_blocks; /* what is known of them (io_entries.h); NULL = off */
-    const struct image *image; /* the kernel, for symbol names; may be NULL */
+    struct kvm *kvm;                 /* the KVM engine's own (kvm/kvm.h) */
+    struct soft *soft;               /* the soft engine's own: block cache (soft/engine.h) */
+    struct stub *stub;               /* a patched image's stub, or NULL (stub.h) */
+    struct io_blocks *io_blocks;     /* what is known of them (io_entries.h); NULL = off */
+    const struct image *image;       /* the kernel, for symbol names; may be NULL */
     struct breakpoints *breakpoints; /* a debugger's, or NULL (breakpoints.h) */
     struct gdb *gdb;                 /* the server for gdb, or NULL (gdb.h) */
     struct console *console;

@@ -33,6 +33,49 @@
     jmp   \native
 .endm
 
+/* PV_PORT_IN_CMOS into AL. */
+.macro READ_CMOS done, native
+    movzbl PV_STATE_PORT_OUT + 4 * PV_CMOS_INDEX_PORT + PV_PORT_VALUE(%rip), %ecx
+    lea   (%rcx,%rcx), %ecx
+    movzbl %cl, %ecx                /* without the bit that masks NMIs */
+    lea   PV_STATE_CMOS(%rip), %rax
+    movzwl (%rax,%rcx), %eax
+    movzbl %ah, %ecx
+    jrcxz 1f
+    mov   %al, 8(%rsp)
+    jmp   \done
+1:  jmp   \native                   /* not this register, or not now */
+.endm
+
+/* PV_PORT_IN_ONCE. The port's low byte is in ECX. */
+.macro READ_ONCE done, native
+    push  %rdx
+    pushfq
+    lea   PV_STATE_PORT_OUT(%rip), %rdx
+    cmpb  $PV_PORT_OUT_WRITTEN, PV_PORT_KIND - 4(%rdx,%rcx,4)
+    je    1f
+    lea   PV_STATE_PORT_IN(%rip), %rdx
+    lea   (%rdx,%rcx,4), %rdx
+    mov   (%rdx), %eax
+    mov   %eax, %ecx
+    shr   $24, %ecx
+    cmp   $PV_PORT_IN_ONCE, %ecx
+    jne   1f                        /* the host has changed it since the look-up */
+    mov   %eax, %ecx
+    and   $0xff00ffff, %ecx
+    or    PV_STATE_ONCE_AFTER(%rip), %ecx
+    lock cmpxchg %ecx, (%rdx)
+    jne   1f
+    shr   $16, %eax
+    mov   %al, 24(%rsp)
+    popfq
+    pop   %rdx
+    jmp   \done
+1:  popfq
+    pop   %rdx
+    jmp   \native
+.endm
+
 /* As LOOK_UP_OUT in out.S. */
 .macro LOOK_UP_IN place, match
     \place
@@ -48,20 +91,26 @@
 4:  bswap %eax                      /* AL: kind, AH: value */
     movzbl %al, %ecx
     jrcxz 5f
-    lea   -PV_PORT_IN_CMOS(%rcx), %ecx
-    jrcxz 7f
-    READ_PIT 6f, 3b
-7:  movzbl PV_STATE_PORT_OUT + 4 * PV_CMOS_INDEX_PORT + PV_PORT_VALUE(%rip), %ecx
-    lea   (%rcx,%rcx), %ecx
-    movzbl %cl, %ecx                /* without the bit that masks NMIs */
-    lea   PV_STATE_CMOS(%rip), %rax
-    movzwl (%rax,%rcx), %eax
-    movzbl %ah, %ecx
-    jrcxz 3b                        /* not this register, or not now */
-    mov   %al, 8(%rsp)
     jmp   6f
 5:  mov   %ah, 8(%rsp)
-6:  pop   %rcx
+    jmp   9f
+6:  lea   -PV_PORT_IN_CMOS(%rcx), %ecx
+    jrcxz 7f
+    lea   PV_PORT_IN_CMOS - PV_PORT_IN_KEPT(%rcx), %ecx
+    jrcxz 8f
+    lea   PV_PORT_IN_KEPT - PV_PORT_IN_ONCE(%rcx), %ecx
+    jrcxz 10f
+    jmp   11f
+7:  READ_CMOS 9f, 3b
+8:  \place
+    lea   PV_STATE_PORT_OUT + PV_PORT_VALUE(%rip), %rax
+    movzbl (%rax,%rcx,4), %eax
+    mov   %al, 8(%rsp)
+    jmp   9f
+10: \place
+    READ_ONCE 9f, 3b
+11: READ_PIT 9f, 3b
+9:  pop   %rcx
     pop   %rax
 .endm
 

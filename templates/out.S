@@ -49,11 +49,12 @@
     jrcxz 4f
     lea   PV_PORT_OUT_SAME - PV_PORT_OUT_NOTHING(%rcx), %ecx
     jrcxz 5f
-    \place                          /* PV_PORT_OUT_KEPT */
+    \place                          /* PV_PORT_OUT_KEPT, PV_PORT_OUT_WRITTEN */
     lea   PV_STATE_PORT_OUT + PV_PORT_VALUE(%rip), %rax
     lea   (%rax,%rcx,4), %rax
-    mov   8(%rsp), %cl
-    mov   %cl, (%rax)
+    movzbl 8(%rsp), %ecx
+    lea   (PV_PORT_OUT_WRITTEN << 8)(%rcx), %ecx
+    mov   %cx, (%rax)               /* value and kind */
 5:  pop   %rcx
     pop   %rax
     jmp   PV_TAIL

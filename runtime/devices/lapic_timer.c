@@ -18,7 +18,7 @@ static uint64_t now_of(const struct lapic *l)
 
 static uint64_t tsc_at(const struct lapic *l, uint64_t now)
 {
-    return now + l->cpu->tsc_offset;
+    return clock_ticks(&l->vm->clock, now) + l->cpu->tsc_offset;
 }
 
 /* ns a count takes: 2, 4, 8, 16, 32, 64, 128, 1 by bits 3, 1 and 0. */
@@ -41,7 +41,8 @@ static void arm(struct lapic *l, uint64_t now)
     bool masked = l->lvt[LVT_TIMER] & LVT_MASKED;
 
     if (mode(l) == TIMER_TSC_DEADLINE && l->tsc_deadline) {
-        uint64_t left = l->tsc_deadline - tsc_at(l, now); /* positive: run() came first */
+        /* positive: run() came first */
+        uint64_t left = clock_ticks_last(&l->vm->clock, l->tsc_deadline - tsc_at(l, now));
         if (left <= UINT64_MAX - 1 - now) {
             clock_arm(&l->vm->clock, &l->timer, now + left);
             return;

@@ -16,7 +16,8 @@
 #define FIFO 16
 
 enum { RBR_THR_DLL, IER_DLM, IIR_FCR, LCR, MCR, LSR, MSR, SCR };
-_Static_assert(IER_DLM == UART16550_IER && LSR == UART16550_LSR, "uart16550.h");
+_Static_assert(IER_DLM == UART16550_IER && IIR_FCR == UART16550_IIR && LSR == UART16550_LSR,
+               "uart16550.h");
 
 #define IER_RX       0x01
 #define IER_THRE     0x02
@@ -300,6 +301,22 @@ static uint64_t uart_read(void *device, uint64_t offset, unsigned width)
     return value;
 }
 
+void uart16550_acknowledge(void *uart)
+{
+    struct uart16550 *u = uart;
+    if (source(u) == IIR_THRE)
+        u->thre_waiting = false;
+    update_line(u);
+}
+
+void uart16550_enable(void *uart, uint8_t value)
+{
+    struct uart16550 *u = uart;
+    u->ier &= ~IER_THRE; /* it may have been off between */
+    write_ier(u, value);
+    update_line(u);
+}
+
 static void uart_write(void *device, uint64_t offset, unsigned width, uint64_t wide)
 {
     struct uart16550 *u = device;
@@ -337,13 +354,18 @@ static void uart_write(void *device, uint64_t offset, unsigned width, uint64_t w
     update_line(u);
 }
 
+static uint8_t identification(const struct uart16550 *u)
+{
+    return source(u) | (u->fcr & FCR_ENABLE ? IIR_FIFOS : 0);
+}
+
 void uart16550_fast(void *uart, struct uart16550_fast *fast)
 {
     const struct uart16550 *u = uart;
     bool divisor = u->lcr & LCR_DLAB;
     *fast = (struct uart16550_fast){
         .value = {[IER_DLM] = divisor ? u->divisor >> 8 : u->ier,
-                  [IIR_FCR] = source(u) | (u->fcr & FCR_ENABLE ? IIR_FIFOS : 0),
+                  [IIR_FCR] = identification(u),
                   [LCR] = u->lcr,
                   [MCR] = u->mcr,
                   [LSR] = LSR_EMPTY | (u->count ? LSR_DR : 0),
@@ -353,16 +375,16 @@ void uart16550_fast(void *uart, struct uart16550_fast *fast)
         .same = 1u << LCR | 1u << MCR | 1u << SCR,
         /* The transmitter's interrupt comes when they are sent, as on a device that takes its time. */
         .send = !divisor && !(u->mcr & MCR_LOOP),
+        .later = !divisor,
         .input_waits = console_readable(u->vm),
     };
-    if (source(u) != IIR_THRE)
-        fast->read |= 1u << IIR_FCR;
+    struct uart16550 then = *u;
+    then.thre_waiting &= source(u) != IIR_THRE;
+    fast->identified = identification(&then);
     if (!u->line_errors)
         fast->read |= 1u << LSR;
     if (!(u->modem & 0x0f))
         fast->read |= 1u << MSR;
-    if (!divisor)
-        fast->same |= 1u << IER_DLM;
 }
 
 static void uart_reset(void *device)

@@ -161,6 +161,26 @@ void soft_step(struct vcpu *cpu)
     end_slice(cpu);
 }
 
+void soft_take_event(struct vcpu *cpu)
+{
+    soft_begin(cpu, 1);
+    if (setjmp(cpu->unwind))
+        soft_unwound(cpu);
+    else
+        take_event(cpu);
+    end_slice(cpu);
+}
+
+void soft_deliver_fault(struct vcpu *cpu)
+{
+    soft_begin(cpu, 1);
+    if (setjmp(cpu->unwind))
+        soft_unwound(cpu);
+    else
+        event_deliver_fault(cpu);
+    end_slice(cpu);
+}
+
 /* ---- the VM ---- */
 static uint64_t host_ns(void)
 {
@@ -313,4 +333,5 @@ static void soft_engine_destroy(struct vm *vm)
 const struct engine soft_engine = {.name = "soft",
                                    .create = soft_engine_create,
                                    .run = soft_engine_run,
-                                   .destroy = soft_engine_destroy};
+                                   .destroy = soft_engine_destroy,
+                                   .takes_turns = true};

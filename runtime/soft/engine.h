@@ -29,6 +29,10 @@ struct soft {
 void soft_run(struct vcpu *cpu, int64_t instructions);
 /* Executes exactly one instruction (or one iteration of a REP string instruction), or delivers one event. */
 void soft_step(struct vcpu *cpu);
+/* Takes the event of highest priority that waits, if it may come in; executes nothing. */
+void soft_take_event(struct vcpu *cpu);
+/* Delivers vcpu.fault through the IDT, when no vCPU is running here. */
+void soft_deliver_fault(struct vcpu *cpu);
 /* Gives up the rest of the slice (PAUSE, a timer that is due earlier): guest time does not jump. */
 void soft_yield(struct vcpu *cpu);
 /* Instructions executed so far by all vCPUs, the running one's block position included. */

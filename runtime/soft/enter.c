@@ -8,9 +8,29 @@
 #include "runtime/breakpoints.h"
 #include "runtime/stub_devices.h"
 
+/* A breakpoint or watchpoint was met. True: exit. */
+static bool stopped(struct vcpu *cpu, struct vmcs *vmcs)
+{
+    bool data = cpu->stop.kind >= STOP_WRITE;
+    if (cpu->stop.kind == STOP_NONE)
+        return false;
+    if (data) {
+        vmcs->watch_linear = cpu->stop.address;
+        vmcs->watch_kind = cpu->stop.kind == STOP_WRITE  ? VMCS_WATCH_WRITE
+                           : cpu->stop.kind == STOP_READ ? VMCS_WATCH_READ
+                                                         : VMCS_WATCH_ACCESS;
+    } else {
+        vmcs->qualification = cpu->stop.address;
+    }
+    cpu->stop.kind = STOP_NONE;
+    vmcs->exit_reason = data ? VMCS_EXIT_WATCHPOINT : VMCS_EXIT_BREAKPOINT;
+    return true;
+}
+
 /* ---- the step exit ---- */
 static bool exit_step(struct vmcs *vmcs)
 {
+    stopped(vmcs->cpu, vmcs); /* a watchpoint is told all the same */
     vmcs->exit_reason = VMCS_EXIT_STEP;
     vmcs->steps++;
     vmcs->cpu->vm->stats.steps++;
@@ -57,25 +77,6 @@ static bool at_entry(struct vcpu *cpu, struct vmcs *vmcs)
     return vmcs->pending_step_exit && exit_step(vmcs);
 }
 
-/* A breakpoint or watchpoint was met. True: exit. */
-static bool stopped(struct vcpu *cpu, struct vmcs *vmcs)
-{
-    bool data = cpu->stop.kind >= STOP_WRITE;
-    if (cpu->stop.kind == STOP_NONE)
-        return false;
-    if (data) {
-        vmcs->watch_linear = cpu->stop.address;
-        vmcs->watch_kind = cpu->stop.kind == STOP_WRITE  ? VMCS_WATCH_WRITE
-                           : cpu->stop.kind == STOP_READ ? VMCS_WATCH_READ
-                                                         : VMCS_WATCH_ACCESS;
-    } else {
-        vmcs->qualification = cpu->stop.address;
-    }
-    cpu->stop.kind = STOP_NONE;
-    vmcs->exit_reason = data ? VMCS_EXIT_WATCHPOINT : VMCS_EXIT_BREAKPOINT;
-    return true;
-}
-
 /* One instruction, or a block of them. True: exit. */
 static bool execute(struct vcpu *cpu, struct vmcs *vmcs)
 {
@@ -112,6 +113,8 @@ static bool run_entered(struct vcpu *cpu, struct vmcs *vmcs)
     }
     while (!cpu->vm->shutdown) {
         reclaim(cpu);
+        if (unlikely(stopped(cpu, vmcs))) /* by what an event has pushed */
+            return true;
         if (cpu->budget <= 0 || !cpu_wakes(cpu))
             return false;
         if ((cpu->events || cpu->pending_db) && take_event(cpu)) {
@@ -186,7 +189,7 @@ static void begin(struct vmcs *vmcs)
     cpu->pending_db = vmcs->pending_debug;
     cpu->exiting = vmcs->exiting;
     cpu->one_iteration = vmcs->single_step;
-    cpu->unbatched = vmcs->single_step || vmcs->exiting || cpu->vm->breakpoints || vmcs->limit;
+    cpu->unbatched = vmcs->single_step || vmcs->exiting || breakpoints_any(cpu->vm) || vmcs->limit;
     cpu->repeating = false;
     cpu->stop.kind = STOP_NONE;
     vmcs->limit_left = (int64_t)vmcs->limit;

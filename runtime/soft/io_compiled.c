@@ -398,6 +398,8 @@ struct io_trip io_compiled_run(struct vcpu *cpu, struct io_compiled *code, uint6
         if (!place)
             return (struct io_trip){.end = IO_END_OUTSIDE};
         run = &code->runs[place->run];
+        if (run->block->count - place->position > cpu->budget) /* slices end exactly */
+            return (struct io_trip){.end = IO_END_BUDGET};
         if ((run->page != checked || run->page2 != NO_PAGE) && !run_holds(cpu, code, run))
             return (struct io_trip){.end = IO_END_CHANGED};
         checked = run->page;
@@ -406,7 +408,7 @@ struct io_trip io_compiled_run(struct vcpu *cpu, struct io_compiled *code, uint6
             return (struct io_trip){.end = IO_END_EVENT};
         if (unlikely(code->watched && !io_compiled_unchanged(code)))
             return (struct io_trip){.end = IO_END_CHANGED};
-        if (cpu->budget <= 0 || *done - first >= io_limit)
+        if (*done - first >= io_limit)
             return (struct io_trip){.end = IO_END_BUDGET};
     }
 }

@@ -57,7 +57,7 @@ static uint64_t read_tsc(struct vcpu *cpu, const struct insn *i)
     if (unlikely(cpu->cpl != 0 && cpu->cr4 & CR4_TSD))
         RAISE_GP();
     cpu->current = i;
-    return clock_now(&cpu->vm->clock) + cpu->tsc_offset;
+    return clock_ticks(&cpu->vm->clock, clock_now(&cpu->vm->clock)) + cpu->tsc_offset;
 }
 
 OP(rdtsc)

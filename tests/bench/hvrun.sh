@@ -1,29 +1,35 @@
 # The part of the bench that boots kernels under hvrun; sourced by tests/bench/run, after qemu.sh.
 #
 # The same unpacked kernel and initrd go to userspace and off again: under QEMU's translator (TCG, machine pc),
-# under hvrun, and under hvrun with the kernel patched. One round runs them right after one another.
+# and under hvrun as it is and patched, each with and without IO blocks. One round runs them right after one another.
 # shellcheck shell=bash disable=SC2154
 
 GUEST_MEMORY=512 # MB
+WAYS='unpatched patched unpatched-blocks patched-blocks'
 
-# hvrun_boot NAME IMAGE: counters to $work/NAME.stats
+# hvrun_boot KERNEL WAY IMAGE [OPTION...]: counters to $work/KERNEL-boot-WAY.stats
 hvrun_boot() {
-    timed "$1" "$BUILD/hvrun" --memory ${GUEST_MEMORY}M --initrd "$work/initrd.cpio" --append patchvisor.quick \
-        --serial "$work/$1.log" --stats "$work/$1.stats" --timeout 600 "$2" </dev/null
+    local name=$1-boot-$2 image=$3
+    shift 3
+    timed "$name" "$BUILD/hvrun" --memory ${GUEST_MEMORY}M --initrd "$work/initrd.cpio" --append patchvisor.quick \
+        --serial "$work/$name.log" --stats "$work/$name.stats" --timeout 600 "$@" "$image" </dev/null
 }
 
 qemu_boot() { # NAME IMAGE
     timed "$1" "$QEMU" -accel tcg -machine pc -m $GUEST_MEMORY -no-reboot -nodefaults -display none \
         -serial file:"$work/$1.log" -kernel "$2" -initrd "$work/initrd.cpio" \
         -append "console=ttyS0 panic=-1 tsc_early_khz=$TSC_KHZ patchvisor.quick" </dev/null
+    echo null >"$work/$1.stats" # nobody counts there
 }
 
 hvrun_round() { # KERNEL
     local name
     qemu_boot "$1-boot-qemu" "$work/$1.elf"
-    hvrun_boot "$1-boot-hvrun" "$work/$1.elf"
-    hvrun_boot "$1-boot-hvrun-patched" "$work/$1.patched"
-    for name in qemu hvrun hvrun-patched; do
+    hvrun_boot "$1" unpatched "$work/$1.elf" --io-blocks off
+    hvrun_boot "$1" patched "$work/$1.patched" --io-blocks off
+    hvrun_boot "$1" unpatched-blocks "$work/$1.elf"
+    hvrun_boot "$1" patched-blocks "$work/$1.patched"
+    for name in qemu $WAYS; do
         grep -aq '^patchvisor: userspace reached' "$work/$1-boot-$name.log" || {
             echo "bench: $1 did not reach userspace under $name: $work/$1-boot-$name.log" >&2
             exit 1
@@ -51,28 +57,30 @@ hvrun_memory() { # IMAGE
 
 hvrun_json() { # KERNEL MEMORY
     local way
-    for way in qemu hvrun hvrun-patched; do
-        printf '%s %s\n' "$(median "$work/$1-boot-$way.times" 1)" "$(median "$work/$1-boot-$way.times" 2)"
-    done | jq -Rn --arg memory "$2" --slurpfile before "$work/$1-boot-hvrun.stats" \
-        --slurpfile after "$work/$1-boot-hvrun-patched.stats" '
-        [inputs / " " | map(tonumber)] as [$qemu, $plain, $patched]
-        | def way($times; $stats): {seconds: $times[0], to_qemu: ($times[0] / $qemu[0]), peak_kilobytes: $times[1],
-              exits: $stats.exits.total, guest_instructions: $stats.guest_instructions,
-              mips: ($stats.guest_instructions / $stats.wall_seconds / 1e6)};
-        {qemu: {seconds: $qemu[0], peak_kilobytes: $qemu[1]},
-         unpatched: way($plain; $before[0]), patched: way($patched; $after[0]),
-         exits_left: ($after[0].exits.total / $before[0].exits.total),
-         memory: ($memory / " " | map(tonumber) | {guest_kilobytes: .[0], beside_kilobytes: .[1]})}'
+    for way in qemu $WAYS; do
+        jq -n --arg way "$way" --argjson seconds "$(median "$work/$1-boot-$way.times" 1)" \
+            --argjson peak "$(median "$work/$1-boot-$way.times" 2)" '
+            {way: $way, seconds: $seconds, peak_kilobytes: $peak} + (input // {}
+                | {exits: .exits.total, guest_instructions,
+                   mips: (if .wall_seconds then .guest_instructions / .wall_seconds / 1e6 else null end)})' \
+            "$work/$1-boot-$way.stats"
+    done | jq -s --arg memory "$2" '
+        (map({key: .way, value: .}) | from_entries) as $w
+        | {rows: map(. + {to_qemu: (.seconds / $w.qemu.seconds)}),
+           exits_left: ($w.patched.exits / $w.unpatched.exits),
+           memory: ($memory / " " | map(tonumber) | {guest_kilobytes: .[0], beside_kilobytes: .[1]})}'
 }
 
 print_hvrun() { # JSON
     jq -r "$jq_formats"'
-        def row(title; w): "  " + (title | pad(36)) + (w.seconds | fixed(2) | lpad(9))
-            + ((w.to_qemu // 1) | fixed(2) | lpad(11)) + (w.exits // "" | lpad(12));
-        "  " + ("power-on to userspace and off" | pad(36)) + ("seconds" | lpad(9)) + ("of QEMU" | lpad(11)) + ("exits" | lpad(12)),
-        row("QEMU TCG"; .qemu), row("hvrun"; .unpatched), row("hvrun, patched"; .patched),
-        "  of the exits \(.exits_left * 100 | fixed(2)) % are left by patching; \(.unpatched.mips | round) and \(.patched.mips | round) MIPS",
-        "  memory: hvrun has \(.memory.beside_kilobytes / 1024 | fixed(1)) MB beside the guest'"'"'s \(.memory.guest_kilobytes / 1024 | fixed(1)) MB",
+        def title: {"qemu": "QEMU TCG", "unpatched": "hvrun", "patched": "hvrun, patched",
+            "unpatched-blocks": "hvrun, IO blocks", "patched-blocks": "hvrun, patched, IO blocks"}[.];
+        "  " + ("power-on to userspace and off" | pad(36)) + ("seconds" | lpad(9)) + ("of QEMU" | lpad(11)) + ("exits" | lpad(12))
+            + ("MIPS" | lpad(7)),
+        (.rows[] | "  " + (.way | title | pad(36)) + (.seconds | fixed(2) | lpad(9)) + (.to_qemu | fixed(2) | lpad(11))
+            + (.exits // "" | lpad(12)) + (if .mips then .mips | round else "" end | lpad(7))),
+        "  patching leaves \(.exits_left * 100 | fixed(2)) % of the exits",
+        "  memory: \(.memory.beside_kilobytes / 1024 | fixed(1)) MB beside the guest'"'"'s own \(.memory.guest_kilobytes / 1024 | fixed(1)) MB",
         ""' <<<"$1"
 }
 

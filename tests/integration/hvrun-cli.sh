@@ -189,6 +189,11 @@ done
 for value in 0 -1 1s nan inf 0x10 1e3 ''; do
     refused 2 "--timeout '$value' is a usage error" --timeout "$value" "$tmp/halt"
 done
+refused 2 'an unknown mode of IO blocks is a usage error' --io-blocks some "$tmp/halt"
+for value in bytes bytes:0 lines -1 ''; do
+    refused 2 "--io-extent '$value' is a usage error" --io-extent "$value" "$tmp/halt"
+done
+refused 2 '--gdb-nowait alone is a usage error' --gdb-nowait "$tmp/halt"
 refused 2 'the counters must not overwrite the kernel' --stats "$tmp/halt" "$tmp/halt"
 refused 2 'the console must not overwrite the kernel' --serial "$tmp/halt" "$tmp/halt"
 cp "$tmp/halt" "$tmp/module"
@@ -263,7 +268,7 @@ timeout 60 "$program" "$tmp/chatty" < /dev/null 2> "$tmp/errors" | head -n 3 > "
 is "${PIPESTATUS[0]}:$(wc -l < "$tmp/errors")" 74:1 'a reader that goes away ends the run'
 
 # ---- 78: the engine ----
-refused 78 'an engine that is not there' --engine kvm "$tmp/halt"
+refused 78 'an engine that cannot do what is asked' --engine kvm --deterministic "$tmp/halt"
 ends 0 'the software processor can be named' --engine soft "$tmp/halt"
 ends 0 'or left to hvrun' --engine auto "$tmp/halt"
 
@@ -310,7 +315,7 @@ for pair in INT:130 TERM:143 HUP:129; do
 done
 
 # ---- data on stdout, messages on stderr ----
-ends 0 '--summary tells the run' --summary "$tmp/hello"
+ends 0 '--summary tells the run' --summary --io-blocks off "$tmp/hello"
 is "$out" hello 'standard output is the guest'\''s alone'
 check 'the summary is on stderr: how and how long' grep -Eq '^hvrun: halt after [0-9.]+ s, [0-9]+ guest' "$tmp/errors"
 check 'and exits by reason' grep -q '^hvrun: exits 6: io 6; beside these: hlt 1$' "$tmp/errors"
@@ -320,7 +325,7 @@ ends 0 '--serial writes a file' --serial "$tmp/console" "$tmp/hello"
 is "$out:$(cat "$tmp/console")" ':hello' 'whose old contents are gone'
 
 # ---- counters ----
-ends 0 '--stats writes a file' --stats "$tmp/work/stats" "$tmp/hello"
+ends 0 '--stats writes a file' --io-blocks off --stats "$tmp/work/stats" "$tmp/hello"
 is "$(ls "$tmp/work")" stats 'and nothing beside it'
 is "$(jq -c '[.engine, .exits.total, .exits.io, .io.instructions, .io.events, .steps]' "$tmp/work/stats")" \
     '["soft",6,6,6,6,0]' 'the counters are those of the run'

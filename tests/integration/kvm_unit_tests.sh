@@ -65,7 +65,7 @@ END
 check "The table tells verdicts and what is left out" diff "$tmp/want" "$tmp/table"
 check "A test that fails makes the exit status 1" [ "$status" = 1 ]
 check "A test gets its processors, arguments and limit" \
-    grep -qE -- '--timeout 90 .*--smp 2 --append 10 [0-9]{10} .*/good.flat' "$tmp/hvrun.calls"
+    grep -qE -- '--timeout 180 .*--smp 2 --append 10 [0-9]{10} .*/good.flat' "$tmp/hvrun.calls"
 under_stand_in --i386 "$tmp/checkout" --limit 7 "$tmp/checkout" 'g*' absent short
 check "Passes and skips make the exit status 0" [ "$status" = 0 ]
 check "Patterns choose, and 32-bit tests have their own folder" \

@@ -95,6 +95,16 @@ boot_report() { # LOG
         sed 's/0x[0-9a-f]*/0xN/g; s/\<[0-9a-f]\{16\}\>/N/g; s/\(CPU\|PID\): [0-9]*/\1: N/g'
 }
 
+# The console without time stamps, and without the numbers that the kernel prints because they depend on the time, the
+# memory that the image takes, or the day.
+console() { # LOG
+    sed -E 's/^\[ *[0-9]+\.[0-9]+\] //
+        s/[0-9]+K\/[0-9]+K available.*/K available/
+        s/Marking stable \(.*/Marking stable/
+        s/(setting system clock to|using sched offset of|audit: type=2000).*/\1/
+        s/Freeing (.*) memory: .*/Freeing \1 memory/' "$1" | grep -av '^patchvisor: uptime'
+}
+
 # boot LOG VARIANT KERNEL INITRD: boots one way; the console goes to LOG, the time in seconds to
 # $boot_seconds. Returns QEMU's exit status, 124 after the timeout.
 boot() {

@@ -247,6 +247,7 @@ static void test_stub(struct mutation *m)
     test_file(m, "record of the original", n->original_file, sizeof(struct pv_original));
     test_file(m, "list of runs", record, list);
     test_file(m, "original bytes", record + list, m->record.run_bytes_size);
+    test_file(m, "IO-block table", n->io_table_file, n->io_table_size);
     test_memory(m, "header", n->header_address, sizeof *h);
     test_memory(m, "patch table", address_of(m, h->patch_info_offset),
                 h->patch_count * sizeof(struct pv_patch));

@@ -286,6 +286,16 @@ static void model_cmos(struct trial *t)
         t->native = true;
 }
 
+static void model_once(struct trial *t, unsigned place)
+{
+    struct pv_state *s = state_of(t);
+    t->native = s->port_out[place - 1].kind == PV_PORT_OUT_WRITTEN;
+    if (t->native)
+        return;
+    set_al(t, s->port_in[place].value);
+    s->port_in[place].value = (uint8_t)(s->once_after >> 16);
+}
+
 void model_in(struct trial *t)
 {
     uint16_t port = port_of(t);
@@ -296,6 +306,10 @@ void model_in(struct trial *t)
         set_al(t, entry.value);
     else if (entry.kind == PV_PORT_IN_CMOS)
         model_cmos(t);
+    else if (entry.kind == PV_PORT_IN_KEPT)
+        set_al(t, state_of(t)->port_out[port & 0xff].value);
+    else if (entry.kind == PV_PORT_IN_ONCE)
+        model_once(t, port & 0xff);
     else
         model_pit(t);
 }
@@ -341,8 +355,10 @@ void model_out(struct trial *t)
         post(t, byte);
     else if (entry->kind == PV_PORT_OUT_SAME)
         t->native = (uint8_t)(entry->value + byte) != 0;
-    else if (entry->kind == PV_PORT_OUT_KEPT)
+    else if (entry->kind >= PV_PORT_OUT_KEPT) {
         entry->value = byte;
+        entry->kind = PV_PORT_OUT_WRITTEN;
+    }
 }
 
 void model_wrmsr(struct trial *t)
@@ -380,8 +396,12 @@ static void know_port(struct pv_state *s, uint16_t port, uint8_t al)
     struct pv_port *in = &s->port_in[port & 0xff], *out = &s->port_out[port & 0xff];
     if (code_random() & 7)
         in->negated = out->negated = (uint16_t)-port;
-    in->kind %= 3;
-    out->kind &= 3;
+    in->kind %= PV_PORT_IN_ONCE + 1;
+    if (!(port & 0xff) && in->kind == PV_PORT_IN_ONCE) /* there is none before it */
+        in->kind = PV_PORT_IN_VALUE;
+    out->kind %= PV_PORT_OUT_WRITTEN + 1;
+    if (code_random() & 1)
+        s->port_out[(port - 1) & 0xff].kind = (uint8_t)(code_random() % (PV_PORT_OUT_WRITTEN + 1));
     if (out->kind == PV_PORT_OUT_SAME && code_random() & 1)
         out->value = (uint8_t)-al;
 }
@@ -410,6 +430,7 @@ void random_device_state(struct guest *guest, uint16_t port)
         s->deadline.limit >>= code_random() & 63;
     if (!(code_random() & 7))
         s->deadline.limit = (r[RDX] << 32 | (uint32_t)r[RAX]) - (code_random() & 1);
+    s->once_after &= 0xff0000;
     s->ring_lock = !(code_random() & 7);
     s->ring_tail %= PV_RING_SLOTS;
     if (!(code_random() & 3))

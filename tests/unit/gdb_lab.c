@@ -193,8 +193,8 @@ const char *gdb_lab_hear(struct gdb_lab *lab)
         return NULL;
     if (strtoul(digits, NULL, 16) != sum)
         give_up("checksum");
-    if (lab->acknowledge)
-        gdb_lab_send(lab, "+", 1);
+    if (lab->acknowledge) /* after D the server may have hung up */
+        (void)!gdb_client_send(lab->fd, "+", 1);
     return lab->reply;
 }
 

@@ -171,7 +171,7 @@ bool io_lab_run(struct io_lab *lab, int64_t slice, unsigned slices)
 {
     for (unsigned n = 0; n < slices && !lab->vm->shutdown; n++) {
         soft_run(lab->cpu, slice);
-        if (lab->cpu->activity == ACTIVITY_HLT)
+        if (lab->cpu->activity == ACTIVITY_HLT && !io_event_waits(lab->cpu))
             return true;
     }
     return false;

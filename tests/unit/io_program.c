@@ -198,7 +198,8 @@ static void other(struct writer *w)
         EMIT(w, 0xfa); /* cli */
         return;
     case 3:
-        EMIT(w, 0x52, 0x0f, 0x31, 0x5a); /* rdtsc */
+        if (!w->p->modifies)
+            EMIT(w, 0x52, 0x0f, 0x31, 0x5a); /* rdtsc */
         return;
     case 4:
         EMIT(w, 0x9c, 0x9d); /* pushf; popf */
@@ -214,6 +215,8 @@ static void other(struct writer *w)
 /* A byte of code that comes soon is written: an immediate, or a no-operation that becomes another. */
 static void modify(struct writer *w)
 {
+    if (!w->p->modifies)
+        return;
     EMIT(w, 0xc6, 0x05); /* mov byte [rip + disp32], imm8 */
     if (below(w, 2)) {
         emit32(w, 2); /* behind its own immediate: mov al, imm8's */
@@ -318,6 +321,7 @@ void io_program_make(struct io_program *p, uint64_t seed, uint64_t base, uint64_
     struct writer w = {.p = p, .data = data};
     p->seed = seed * 0x9e3779b97f4a7c15ull | 1;
     p->base = base;
+    p->modifies = io_program_below(p, 3) == 0;
     p->size = p->io_count = 0;
     EMIT(&w, 0xe9); /* jmp over the functions */
     emit32(&w, 0);

@@ -3,6 +3,7 @@
 #ifndef TESTS_IO_PROGRAM_H
 #define TESTS_IO_PROGRAM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,8 @@ struct io_program {
     /* where its IO instructions stand, ascending */
     uint64_t io[PROGRAM_IO];
     unsigned io_count;
+    /* It modifies its own code. The time that takes depends on what is decoded: such a program does not ask for it. */
+    bool modifies;
     uint64_t seed;
 };
 

@@ -29,7 +29,7 @@
 #define GS_BASE     0x28u
 #define TRIALS      24
 #define HOST_TRIALS 2    /* of doorbells, which are all alike */
-#define PORT_TRIALS 200  /* of device fast paths, which have many outcomes */
+#define PORT_TRIALS 400  /* of device fast paths, which have many outcomes */
 #define PORT        0x60 /* of the rows with an immediate */
 
 /* Tested with the tables that they need: test_template_run.c. */

@@ -207,6 +207,70 @@ static void test_the_transmit_interrupt_comes_when_bytes_are_taken(void **state)
     assert_sent("abc");
 }
 
+static void test_interrupt_enables_are_written_and_read_in_the_guest(void **state)
+{
+    (void)state;
+    out(MCR, 0x08);
+    uint64_t before = io_exits();
+    out(IER, 0x05);
+    assert_int_equal(in(IER), 0x05);
+    out(IER, 0x15); /* four bits are there */
+    assert_int_equal(in(IER), 0x05);
+    assert_int_equal(io_exits(), before);
+    assert_int_equal(bus_in(&g->vm.bus, IER, 1), 0x05);
+}
+
+static void test_terminal_output_costs_no_exit(void **state)
+{
+    (void)state;
+    out(MCR, 0x08);
+    uint64_t before = io_exits();
+    out(IER,
+        0x07); /* as a driver does: on, then in its interrupt what it has, 16 bytes at a time */
+    for (unsigned burst = 0; burst < 4; burst++) {
+        assert_int_equal(in(IIR), 0x02);
+        assert_int_equal(in(IIR), 0x01);
+        for (unsigned n = 0; n < 16; n++)
+            out(THR, (uint8_t)('a' + n));
+    }
+    out(IER, 0x05);
+    assert_int_equal(in(IIR), 0x01);
+    assert_int_equal(io_exits(), before);
+    assert_int_equal(console.count, 64);
+}
+
+static void test_the_identification_of_enables_just_written_is_the_devices(void **state)
+{
+    (void)state;
+    begin();
+    struct pv_port *ier = &g->state->port_out[IER & 0xff];
+    assert_int_equal(ier->kind, PV_PORT_OUT_KEPT);
+    ier->value = 0x02;
+    ier->kind = PV_PORT_OUT_WRITTEN; /* in the same slice: */
+    assert_int_equal(bus_in(&g->vm.bus, IIR, 1), 0x02);
+    assert_int_equal(ier->kind, PV_PORT_OUT_KEPT);
+    assert_int_equal(bus_in(&g->vm.bus, IIR, 1), 0x01);
+    begin();
+    ier->kind = PV_PORT_OUT_WRITTEN; /* off and on again */
+    stub_devices_take(&g->vm);
+    assert_int_equal(bus_in(&g->vm.bus, IIR, 1), 0x02);
+}
+
+static void test_an_interrupt_turned_off_behind_the_bytes_does_not_come(void **state)
+{
+    (void)state;
+    out(MCR, 0x08);
+    out(IER, 0x02);
+    assert_int_equal(in(IIR), 0x02);
+    begin();
+    assert_true(post('x'));
+    g->state->port_out[IER & 0xff].value = 0;
+    g->state->port_out[IER & 0xff].kind = PV_PORT_OUT_WRITTEN;
+    stub_devices_take(&g->vm);
+    assert_int_equal(in(IIR), 0x01);
+    assert_sent("x");
+}
+
 static void test_input_is_seen_by_the_guest(void **state)
 {
     (void)state;
@@ -477,6 +541,10 @@ int main(void)
         TEST(test_with_the_divisor_latch_on_nothing_is_posted),
         TEST(test_in_loopback_nothing_is_posted),
         TEST(test_the_transmit_interrupt_comes_when_bytes_are_taken),
+        TEST(test_interrupt_enables_are_written_and_read_in_the_guest),
+        TEST(test_terminal_output_costs_no_exit),
+        TEST(test_the_identification_of_enables_just_written_is_the_devices),
+        TEST(test_an_interrupt_turned_off_behind_the_bytes_does_not_come),
         TEST(test_input_is_seen_by_the_guest),
         TEST(test_a_guest_that_polls_for_input_gets_it),
         TEST(test_writing_the_same_again_costs_nothing),

@@ -137,7 +137,8 @@ static void broken_destroy(struct vm *machine)
 static void test_what_was_made_goes_when_the_engine_fails(void **state)
 {
     (void)state;
-    static const struct engine broken = {"broken", broken_create, NULL, broken_destroy};
+    static const struct engine broken = {
+        .name = "broken", .create = broken_create, .destroy = broken_destroy};
     vm_destroy(&vm);
     vm.engine = &broken;
     assert_int_equal(vm_create(&vm, &err), -1);

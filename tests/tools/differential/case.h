@@ -97,6 +97,11 @@ struct soft_side *soft_side_create(void); /* NULL with a message on stderr */
 void soft_side_destroy(struct soft_side *soft);
 void soft_side_run(struct soft_side *soft, const struct test_case *c, struct machine *after);
 
+/* The same in pieces: the state that the case begins in, and what the processor is like at any time. */
+struct vcpu;
+struct vcpu *soft_side_begin(struct soft_side *soft, const struct test_case *c);
+void soft_side_show(struct soft_side *soft, struct machine *now);
+
 /* ---- compare.c ---- */
 /* True if both led to the same; otherwise, if `out` is not NULL, every difference is printed. */
 bool same_outcome(const struct test_case *c, const struct machine *host, const struct machine *soft,

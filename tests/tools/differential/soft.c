@@ -174,7 +174,7 @@ static void read_frame(struct soft_side *soft, struct machine *after)
     after->r[RSP] = frame[4];
 }
 
-void soft_side_run(struct soft_side *soft, const struct test_case *c, struct machine *after)
+struct vcpu *soft_side_begin(struct soft_side *soft, const struct test_case *c)
 {
     struct vcpu *cpu = soft->cpu;
     struct memory *memory = &soft->vm.memory;
@@ -190,15 +190,27 @@ void soft_side_run(struct soft_side *soft, const struct test_case *c, struct mac
     cpu->rip = before->rip;
     enter_user(cpu);
     vcpu_set_rflags(cpu, before->rflags | RFLAGS_IF);
+    return cpu;
+}
+
+void soft_side_show(struct soft_side *soft, struct machine *now)
+{
+    const struct vcpu *cpu = soft->cpu;
+    memcpy(now->r, cpu->r, sizeof now->r);
+    now->rip = cpu->rip;
+    now->rflags = vcpu_rflags(cpu);
+    memcpy(now->fx, cpu->fpu.legacy, sizeof now->fx);
+    memcpy(now->ymm_high, cpu->fpu.ymm_high, sizeof now->ymm_high);
+    memcpy(now->data, memory_at(&soft->vm.memory, DATA, DATA_BYTES), DATA_BYTES);
+}
+
+void soft_side_run(struct soft_side *soft, const struct test_case *c, struct machine *after)
+{
+    struct vcpu *cpu = soft_side_begin(soft, c);
     /* a slice ends early at times; a case is short */
     for (unsigned slices = 0; slices < 100 && cpu->activity == ACTIVITY_ACTIVE; slices++)
         soft_run(cpu, 1000);
 
-    memcpy(after->r, cpu->r, sizeof after->r);
-    after->rip = cpu->rip;
-    after->rflags = vcpu_rflags(cpu);
-    memcpy(after->fx, cpu->fpu.legacy, sizeof after->fx);
-    memcpy(after->ymm_high, cpu->fpu.ymm_high, sizeof after->ymm_high);
-    memcpy(after->data, memory_at(memory, DATA, DATA_BYTES), DATA_BYTES);
+    soft_side_show(soft, after);
     read_frame(soft, after);
 }

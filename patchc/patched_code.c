@@ -9,7 +9,7 @@
  * what the table says.
  *
  * Code that a patch displaced is looked up where it came from. */
-#include "patchc/io_guest.h"
+#include "patchc/patched_code.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +19,7 @@
 /* ---- bytes ---- */
 static size_t read_code(void *context, uint64_t address, uint8_t *bytes, size_t size)
 {
-    const struct io_guest *g = context;
+    const struct patched_code *g = context;
     const struct image *image = g->plan->image;
     const uint8_t *file = g->out ? g->out->edited : image->bytes;
     if (g->out && g->out->appended && address - g->out->appended_address < g->out->appended_size) {
@@ -42,7 +42,7 @@ static size_t read_code(void *context, uint64_t address, uint8_t *bytes, size_t 
 
 /* ---- bits ---- */
 /* The `length` bits from `address` on (at most 32), and none beyond its section. */
-static uint32_t bits_at(const struct io_guest *g, uint64_t *const *map, uint64_t address,
+static uint32_t bits_at(const struct patched_code *g, uint64_t *const *map, uint64_t address,
                         unsigned length)
 {
     const struct code_section *section = code_section_at(g->plan->code, address);
@@ -69,7 +69,7 @@ static const enum linux_table_kind rewriting[] = {
     LINUX_RETPOLINE_SITES, LINUX_RETURN_SITES, LINUX_MCOUNT,     LINUX_PINNED,
 };
 
-static void mark_table(struct io_guest *g, const struct linux_table *table, uint64_t **map)
+static void mark_table(struct patched_code *g, const struct linux_table *table, uint64_t **map)
 {
     const struct code_section *section = NULL;
     for (size_t i = 0; i < table->count; i++) {
@@ -94,7 +94,7 @@ static size_t first_word(const uint32_t *words, size_t count, uint64_t address)
     return low;
 }
 
-static void mark_relocations(struct io_guest *g, size_t index, enum reloc_kind kind)
+static void mark_relocations(struct patched_code *g, size_t index, enum reloc_kind kind)
 {
     const struct code_section *section = &g->plan->code->sections[index];
     const uint32_t *words = g->plan->relocs_sorted[kind];
@@ -107,7 +107,7 @@ static void mark_relocations(struct io_guest *g, size_t index, enum reloc_kind k
     }
 }
 
-static int allocate_bits(struct io_guest *g)
+static int allocate_bits(struct patched_code *g)
 {
     const struct code *code = g->plan->code;
     g->rewritten = calloc(code->section_count + 1, sizeof *g->rewritten);
@@ -123,7 +123,7 @@ static int allocate_bits(struct io_guest *g)
 
 /* ---- places that are rewritten ---- */
 /* The target of the direct branch at `address` of the original, if there is one. */
-static bool direct_target(const struct io_guest *g, uint64_t address, unsigned length,
+static bool direct_target(const struct patched_code *g, uint64_t address, unsigned length,
                           struct io_site *site)
 {
     struct length_info info;
@@ -143,8 +143,34 @@ static bool direct_target(const struct io_guest *g, uint64_t address, unsigned l
     return true;
 }
 
+/* A call through pv_ops: the kernel makes it a direct call of what stands there by then, or puts the
+ * callee's instructions in its place. Control comes back as it does from the callee. */
+static void pointer_target(const struct patched_code *g, const struct linux_entry *e,
+                           struct io_site *site)
+{
+    const uint8_t *bytes = image_at(g->plan->image, e->address, e->length), *pointer = NULL;
+    int32_t displacement;
+    uint64_t target;
+    if (bytes && e->length >= 7 && bytes[0] == 0xff && bytes[1] == 0x14 && bytes[2] == 0x25) {
+        memcpy(&displacement, bytes + 3, sizeof displacement);
+        pointer = image_at(g->plan->image, (uint64_t)(int64_t)displacement, sizeof target);
+    } else if (bytes && e->length >= 6 && bytes[0] == 0xff && bytes[1] == 0x15) {
+        memcpy(&displacement, bytes + 2, sizeof displacement);
+        pointer = image_at(g->plan->image, e->address + 6 + (uint64_t)(int64_t)displacement,
+                           sizeof target);
+    }
+    if (!pointer)
+        return;
+    memcpy(&target, pointer, sizeof target);
+    if (!code_is_start(g->plan->code, target))
+        return;
+    site->falls = false;
+    site->branches = site->calls = true;
+    site->target = target;
+}
+
 /* A call or a tail call through a thunk: does control come back behind it? */
-static bool falls_behind(const struct io_guest *g, const struct linux_entry *e)
+static bool falls_behind(const struct patched_code *g, const struct linux_entry *e)
 {
     const uint8_t *bytes = image_at(g->plan->image, e->address, e->length);
     unsigned k = 0;
@@ -154,13 +180,17 @@ static bool falls_behind(const struct io_guest *g, const struct linux_entry *e)
 }
 
 /* What control may do at the place that the entry names. */
-static void describe_entry(const struct io_guest *g, enum linux_table_kind kind,
+static void describe_entry(const struct patched_code *g, enum linux_table_kind kind,
                            const struct linux_entry *e, struct io_site *site)
 {
     *site = (struct io_site){.start = e->address, .length = e->length, .falls = true};
     switch (kind) {
     case LINUX_ALTERNATIVES:
-        direct_target(g, e->address, e->length, site);
+        if (!direct_target(g, e->address, e->length, site))
+            pointer_target(g, e, site);
+        break;
+    case LINUX_PARAVIRT:
+        pointer_target(g, e, site);
         break;
     case LINUX_JUMP_TABLE:
         site->branches = true;
@@ -177,13 +207,13 @@ static void describe_entry(const struct io_guest *g, enum linux_table_kind kind,
     case LINUX_PINNED: /* nobody knows what becomes of it */
         site->falls = false;
         break;
-    default: /* paravirt, ftrace: a call that comes back, or nothing */
+    default: /* ftrace: a call that comes back, or nothing */
         break;
     }
 }
 
 /* The place of the original that contains `address`; where several tables name it, the largest. */
-static bool look_up(const struct io_guest *g, uint64_t address, struct io_site *site)
+static bool look_up(const struct patched_code *g, uint64_t address, struct io_site *site)
 {
     bool found = false;
     for (size_t k = 0; k < sizeof rewriting / sizeof rewriting[0]; k++) {
@@ -201,9 +231,9 @@ static bool look_up(const struct io_guest *g, uint64_t address, struct io_site *
     return found;
 }
 
-static bool describe(const struct io_guest *g, uint64_t address, struct io_site *site)
+static bool describe(const struct patched_code *g, uint64_t address, struct io_site *site)
 {
-    struct io_known *known = &g->known[address % IO_GUEST_KNOWN];
+    struct known_place *known = &g->known[address % PATCHED_CODE_KNOWN];
     if (known->address != address) {
         known->address = address;
         known->found = look_up(g, address, &known->site);
@@ -213,7 +243,7 @@ static bool describe(const struct io_guest *g, uint64_t address, struct io_site 
 }
 
 /* ---- displaced code ---- */
-static const struct io_trampoline *trampoline_at(const struct io_guest *g, uint64_t address)
+static const struct trampoline_span *trampoline_at(const struct patched_code *g, uint64_t address)
 {
     size_t low = 0, high = g->trampoline_count;
     while (low < high) {
@@ -223,13 +253,13 @@ static const struct io_trampoline *trampoline_at(const struct io_guest *g, uint6
         else
             high = middle;
     }
-    const struct io_trampoline *t = &g->trampolines[low];
+    const struct trampoline_span *t = &g->trampolines[low];
     return low < g->trampoline_count && address >= t->start ? t : NULL;
 }
 
 /* The atom whose copy (link included) holds `address`; NULL behind the last one. *copy: where the
  * copy begins, behind its link. */
-static const struct atom *atom_at(const struct io_guest *g, const struct io_trampoline *t,
+static const struct atom *atom_at(const struct patched_code *g, const struct trampoline_span *t,
                                   uint64_t address, uint64_t *copy, uint32_t *size)
 {
     const struct patch *patch = t->patch;
@@ -250,12 +280,13 @@ static const struct atom *atom_at(const struct io_guest *g, const struct io_tram
     return atom && address < *copy + *size ? atom : NULL;
 }
 
-static uint32_t atom_bits(const struct io_guest *g, uint64_t *const *map, const struct atom *atom)
+static uint32_t atom_bits(const struct patched_code *g, uint64_t *const *map,
+                          const struct atom *atom)
 {
     return bits_at(g, map, atom->address, atom->length < 32 ? atom->length : 32);
 }
 
-static bool site_in_trampoline(const struct io_guest *g, const struct io_trampoline *t,
+static bool site_in_trampoline(const struct patched_code *g, const struct trampoline_span *t,
                                uint64_t address, struct io_site *site)
 {
     uint64_t copy;
@@ -279,8 +310,8 @@ static bool site_in_trampoline(const struct io_guest *g, const struct io_trampol
 
 static bool find_site(void *context, uint64_t address, struct io_site *site)
 {
-    const struct io_guest *g = context;
-    const struct io_trampoline *t = trampoline_at(g, address);
+    const struct patched_code *g = context;
+    const struct trampoline_span *t = trampoline_at(g, address);
     const struct atom *atom;
     if (t)
         return site_in_trampoline(g, t, address, site);
@@ -294,8 +325,8 @@ static bool find_site(void *context, uint64_t address, struct io_site *site)
 
 static uint32_t relocated(void *context, uint64_t address, unsigned length)
 {
-    const struct io_guest *g = context;
-    const struct io_trampoline *t = trampoline_at(g, address);
+    const struct patched_code *g = context;
+    const struct trampoline_span *t = trampoline_at(g, address);
     uint64_t copy;
     uint32_t size;
     if (!t)
@@ -307,18 +338,18 @@ static uint32_t relocated(void *context, uint64_t address, unsigned length)
 /* Other modes' code, and instructions that overlap on purpose. */
 static bool forbidden(void *context, uint64_t address)
 {
-    const struct io_guest *g = context;
+    const struct patched_code *g = context;
     return code_is_other_mode(g->plan->code, address) || code_is_overlap(g->plan->code, address);
 }
 
 /* ---- opening ---- */
 static int compare_trampolines(const void *a, const void *b)
 {
-    const struct io_trampoline *x = a, *y = b;
+    const struct trampoline_span *x = a, *y = b;
     return x->start < y->start ? -1 : x->start > y->start;
 }
 
-static int list_trampolines(struct io_guest *g)
+static int list_trampolines(struct patched_code *g)
 {
     const struct plan *plan = g->plan;
     g->trampolines = calloc(plan->patch_count + 1, sizeof *g->trampolines);
@@ -327,18 +358,18 @@ static int list_trampolines(struct io_guest *g)
     for (size_t i = 0; g->out && i < plan->patch_count; i++) {
         const struct patch *patch = &plan->patches[i];
         if (patch->trampoline && patch->shares < 0)
-            g->trampolines[g->trampoline_count++] = (struct io_trampoline){
+            g->trampolines[g->trampoline_count++] = (struct trampoline_span){
                 patch->trampoline, patch->trampoline + patch->trampoline_size, patch};
     }
     qsort(g->trampolines, g->trampoline_count, sizeof *g->trampolines, compare_trampolines);
     return 0;
 }
 
-int io_guest_open(const struct plan *plan, const struct output_bytes *out, struct io_guest *g,
-                  struct error *err)
+int patched_code_open(const struct plan *plan, const struct output_bytes *out,
+                      struct patched_code *g, struct error *err)
 {
-    *g = (struct io_guest){.plan = plan, .out = out};
-    g->known = calloc(IO_GUEST_KNOWN, sizeof *g->known);
+    *g = (struct patched_code){.plan = plan, .out = out};
+    g->known = calloc(PATCHED_CODE_KNOWN, sizeof *g->known);
     if (!g->known || allocate_bits(g) || list_trampolines(g))
         return fail(err, EXIT_IO, "%s: out of memory", plan->image->name);
     for (size_t k = 0; k < sizeof rewriting / sizeof rewriting[0]; k++)
@@ -350,7 +381,7 @@ int io_guest_open(const struct plan *plan, const struct output_bytes *out, struc
     return 0;
 }
 
-void io_guest_close(struct io_guest *g)
+void patched_code_close(struct patched_code *g)
 {
     for (size_t i = 0; g->plan && i < g->plan->code->section_count; i++) {
         if (g->rewritten)
@@ -362,10 +393,10 @@ void io_guest_close(struct io_guest *g)
     free(g->masked);
     free(g->trampolines);
     free(g->known);
-    *g = (struct io_guest){0};
+    *g = (struct patched_code){0};
 }
 
-struct io_code io_guest_code(struct io_guest *g)
+struct io_code patched_code_view(struct patched_code *g)
 {
     return (struct io_code){.bits = 64,
                             .context = g,

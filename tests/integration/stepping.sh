@@ -1,0 +1,97 @@
+#!/bin/bash
+# Single-stepping as people use it: --step, --trace, the library; and its proofs: a boot that is stepped is the boot that
+# runs, a step is the host processor's step. PV_STEPS and PV_BOOT_STEPS say how many.
+# shellcheck source=tests/integration/tap.sh
+. tests/integration/tap.sh
+
+hvrun=$BUILD/hvrun
+interrupts=$BUILD/samples/interrupts.elf
+user=$BUILD/samples/user_mode.elf
+
+# ---- --step ----
+"$hvrun" --deterministic --step 1000 "$interrupts" >"$tmp/out" 2>"$tmp/step" </dev/null
+check "--step ends with exit code 0" test $? -eq 0
+check "--step says how many steps and where it stopped" \
+    grep -Eq '^hvrun: vCPU 0 stopped at RIP 0x[0-9a-f]+ \([a-z_0-9+]+\)$' "$tmp/step"
+check "--step counts" grep -q '^hvrun: 1000 steps, ' "$tmp/step"
+"$hvrun" --deterministic --step 1000 "$interrupts" >"$tmp/out" 2>"$tmp/again" </dev/null
+check "--step is repeatable" cmp -s "$tmp/step" "$tmp/again"
+"$hvrun" --deterministic "$interrupts" >"$tmp/ran" 2>/dev/null </dev/null
+"$hvrun" --deterministic --step 100000000 --stats "$tmp/stats" "$interrupts" >"$tmp/stepped" 2>/dev/null </dev/null
+check "a guest that is stepped to its end prints what it prints when it runs" cmp -s "$tmp/ran" "$tmp/stepped"
+check "the stats count the steps" test "$(jq .steps "$tmp/stats")" -gt 1000
+for bad in 0 -1 x 1e3 ''; do
+    "$hvrun" --step "$bad" "$interrupts" >/dev/null 2>"$tmp/err" </dev/null
+    check "--step '$bad' is refused" test $? -eq 2
+done
+
+# ---- --trace ----
+"$hvrun" --deterministic --trace "$tmp/trace" --trace-count 500 "$user" >"$tmp/out" 2>&1 </dev/null
+check "--trace-count: the guest runs on to its end" test $? -eq 1
+check "--trace writes a line for each instruction" test "$(wc -l <"$tmp/trace")" -eq 500
+check "a line has six columns" test "$(awk -F'\t' 'NF != 6' "$tmp/trace" | wc -l)" -eq 0
+check "the first line is the guest's first instruction" grep -Eqm1 $'^0x[0-9a-f]+\t_start\t' "$tmp/trace"
+"$hvrun" --deterministic --trace "$tmp/trace" "$interrupts" >"$tmp/traced" 2>/dev/null </dev/null
+check "a traced guest prints what it prints untraced" cmp -s "$tmp/ran" "$tmp/traced"
+check "events are in the trace" grep -Eq $'\tinterrupt=[0-9a-f]+$' "$tmp/trace"
+gzip -kf "$tmp/trace"
+check "a trace compresses ten times at least" \
+    test "$(($(stat -c %s "$tmp/trace.gz") * 10))" -lt "$(stat -c %s "$tmp/trace")"
+"$hvrun" --deterministic --trace "$tmp/part" --trace-start main --trace-count 3 "$interrupts" \
+    >/dev/null 2>&1 </dev/null
+check "--trace-start SYMBOL" grep -Eqm1 $'^0x[0-9a-f]+\tmain\t' "$tmp/part"
+at=$(head -n 1 "$tmp/part" | cut -f1)
+"$hvrun" --deterministic --trace "$tmp/before" --trace-stop "$at" "$interrupts" >/dev/null 2>&1 </dev/null
+check "--trace-stop ADDRESS: what comes before is what was traced of the whole" \
+    cmp -s "$tmp/before" <(head -n "$(wc -l <"$tmp/before")" "$tmp/trace")
+check "--trace-stop ends before its address" test -z "$(cut -f1 "$tmp/before" | grep -x "$at")"
+"$hvrun" --deterministic --trace "$tmp/counted" --trace-start 100 --trace-count 1 "$interrupts" \
+    >/dev/null 2>&1 </dev/null
+check "--trace-start COUNT" cmp -s "$tmp/counted" <(sed -n 101p "$tmp/trace")
+"$hvrun" --trace "$tmp/none" --trace-start no_such_symbol "$interrupts" >/dev/null 2>"$tmp/err" </dev/null
+check "a symbol that is not there is refused" test $? -eq 2
+check "and no trace is left" test ! -e "$tmp/none"
+"$hvrun" --trace /dev/full "$interrupts" >/dev/null 2>"$tmp/err" </dev/null
+check "a trace that cannot be written ends the run" test $? -eq 74
+check "with one line that names it" grep -q '^hvrun: /dev/full: cannot write it: No space left' "$tmp/err"
+"$hvrun" --trace "$tmp/nowhere/x" "$interrupts" >/dev/null 2>"$tmp/err" </dev/null
+check "a trace in a folder that is not there" test $? -eq 74
+check "nothing is left behind" test -z "$(find "$tmp" -name 'trace.*' ! -name '*.gz' -o -name 'none*')"
+
+# ---- the library ----
+# shellcheck disable=SC2046
+if command -v pkg-config >/dev/null; then
+    make -s BUILD="$BUILD" PREFIX="$tmp/prefix" install >"$tmp/install" 2>&1
+    check "make install puts library, headers and hvrun.pc in place" test $? -eq 0
+    export PKG_CONFIG_PATH=$tmp/prefix/lib/pkgconfig
+    cp "$tmp/prefix/share/doc/patchvisor/examples/step_guest.c" "$tmp/"
+    (cd "$tmp" && gcc ${SAN:+-fsanitize=address,undefined} -Wall -Wextra step_guest.c \
+        $(pkg-config --cflags --libs hvrun) -o step_guest) >"$tmp/cc" 2>&1
+    check "the example compiles against what is installed" test $? -eq 0
+    "$tmp/step_guest" >"$tmp/example"
+    check "and steps its guest" grep -qx '7c0a: the guest says 120' "$tmp/example"
+    check "through its exception" grep -q '^7c0c: .*exception 0$' "$tmp/example"
+else
+    skip "the library, installed" "no pkg-config"
+fi
+
+# ---- the proofs ----
+steps=${PV_STEPS:-100000}
+"$BUILD"/tests/tools/step_host "$steps" >"$tmp/host" 2>&1
+case $? in
+0) ok "$steps steps of random user-mode code are the host processor's (S1, S2, S17)" ;;
+2) skip "steps compared with the host processor's" "$(tail -n 1 "$tmp/host")" ;;
+*) not_ok "$steps steps of random user-mode code are the host processor's (S1, S2, S17)" ;;
+esac
+note "$(head -n 3 "$tmp/host")"
+count=${PV_BOOT_STEPS:-50000000}
+[ -z "${SAN:-}" ] || count=${PV_BOOT_STEPS:-1000000}
+if [ -n "${PV_KERNEL_CLOUD:-}" ]; then
+    "$BUILD"/tests/tools/step_boot "$count" 1 "$PV_KERNEL_CLOUD" 5 >"$tmp/boot" 2>&1
+    check "stepping Debian's boot for $count instructions ends where running it does, five times compared" \
+        test $? -eq 0
+    note "$(tail -n 1 "$tmp/boot")"
+else
+    skip "stepping Debian's boot is running it" "PV_KERNEL_CLOUD is not set"
+fi
+plan_done
