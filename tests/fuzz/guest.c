@@ -44,7 +44,8 @@ UNTRACED static void put(struct vm *vm, uint64_t at, uint64_t value)
     memcpy(vm->memory.host + at, &value, 8);
 }
 
-/* ---- code ------------------------------------------------------------------------------------- */
+/* ---- code -------------------------------------------------------------------------------------
+ * */
 
 #define SEQUENCE_MAX 24u
 
@@ -247,7 +248,8 @@ UNTRACED void guest_fill_code(struct vm *vm, uint64_t *state)
         memcpy(vm->memory.host + at, pool, 0x2000);
 }
 
-/* ---- tables ----------------------------------------------------------------------------------- */
+/* ---- tables -----------------------------------------------------------------------------------
+ * */
 
 UNTRACED static void fill_pages(struct vm *vm)
 {
@@ -376,7 +378,8 @@ void guest_fill_tables(struct vm *vm, enum guest_mode mode, unsigned anywhere, u
     fill_descriptors(vm, guest_long(mode));
 }
 
-/* ---- the vCPU --------------------------------------------------------------------------------- */
+/* ---- the vCPU ---------------------------------------------------------------------------------
+ * */
 
 static void enter_segments(struct vcpu *cpu, uint16_t code, uint32_t code_rights, uint16_t data,
                            uint32_t data_rights)
