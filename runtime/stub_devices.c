@@ -341,6 +341,8 @@ void stub_devices_start(struct vm *vm)
     if (!stub->state_physical)
         return;
     d->state = (void *)memory_at(&vm->memory, stub->state_physical, sizeof *d->state);
+    if (!d->state) /* stub_attach has looked: it is there */
+        return;
     memset(d->state->ring, 0, sizeof d->state->ring);
     d->state->ring_tail = d->state->ring_lock = 0;
     d->limit = d->state->deadline.limit = UINT64_MAX;
