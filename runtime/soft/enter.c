@@ -177,6 +177,7 @@ static void clear_exit_information(struct vmcs *vmcs)
     vmcs->own_delivery.valid = false;
     vmcs->instruction_length = 0;
     vmcs->watch_kind = 0;
+    vmcs->invalid = NULL;
 }
 
 static void begin(struct vmcs *vmcs)
