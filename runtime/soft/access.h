@@ -153,47 +153,51 @@ void check_watchpoints(struct vcpu *cpu, uint64_t linear, unsigned size, bool wr
 uint64_t system_load(struct vcpu *cpu, uint64_t linear, unsigned size);
 void system_store(struct vcpu *cpu, uint64_t linear, unsigned size, uint64_t value);
 
+/* A value of 1, 2, 4 or 8 bytes in host memory, at any alignment. */
+static inline uint64_t host_get(const void *from, unsigned size)
+{
+    switch (size) {
+    case 1:
+        return *(const memory8 *)from;
+    case 2:
+        return *(const memory16 *)from;
+    case 4:
+        return *(const memory32 *)from;
+    default:
+        return *(const memory64 *)from;
+    }
+}
+static inline void host_put(void *to, unsigned size, uint64_t value)
+{
+    switch (size) {
+    case 1:
+        *(memory8 *)to = (uint8_t)value;
+        break;
+    case 2:
+        *(memory16 *)to = (uint16_t)value;
+        break;
+    case 4:
+        *(memory32 *)to = (uint32_t)value;
+        break;
+    default:
+        *(memory64 *)to = value;
+    }
+}
+
 /* Fast or slow, for code that need not be the fastest. */
 static inline uint64_t load(struct vcpu *cpu, const struct insn *i, uint64_t address, unsigned size)
 {
     const void *host = host_read(cpu, address, size);
-    uint64_t value = 0;
-    if (unlikely(!host))
-        return load_slow(cpu, i, address, size);
-    switch (size) {
-    case 1:
-        return *(const memory8 *)host;
-    case 2:
-        return *(const memory16 *)host;
-    case 4:
-        return *(const memory32 *)host;
-    case 8:
-        return *(const memory64 *)host;
-    }
-    return value;
+    return likely(host) ? host_get(host, size) : load_slow(cpu, i, address, size);
 }
 static inline void store(struct vcpu *cpu, const struct insn *i, uint64_t address, unsigned size,
                          uint64_t value)
 {
     void *host = host_write(cpu, address, size);
-    if (unlikely(!host)) {
+    if (unlikely(!host))
         store_slow(cpu, i, address, size, value);
-        return;
-    }
-    switch (size) {
-    case 1:
-        *(memory8 *)host = (uint8_t)value;
-        break;
-    case 2:
-        *(memory16 *)host = (uint16_t)value;
-        break;
-    case 4:
-        *(memory32 *)host = (uint32_t)value;
-        break;
-    case 8:
-        *(memory64 *)host = value;
-        break;
-    }
+    else
+        host_put(host, size, value);
 }
 
 /* Read-modify-write: a pointer to operate on, host memory itself or a copy that rmw_end writes back. The write

@@ -1,5 +1,5 @@
 /* PUSH, POP, ENTER, LEAVE, PUSHF, POPF, LAHF, SAHF and the flag bits. */
-#include "runtime/soft/segments.h"
+#include "runtime/soft/system.h"
 
 /* insn.aux holds the bytes of a push. */
 
@@ -355,13 +355,6 @@ OP(sti)
     return insn_leave(cpu, i, insn_next_rip(cpu, i));
 }
 
-#define SELECT(name, function)                                                                     \
-    static insn_fn *select_##name(struct decoded *d, struct insn *out)                             \
-    {                                                                                              \
-        (void)d;                                                                                   \
-        (void)out;                                                                                 \
-        return function;                                                                           \
-    }
 SELECT(lahf, lahf)
 SELECT(sahf, sahf)
 SELECT(clc, clc)

@@ -214,12 +214,13 @@ static inline __attribute__((always_inline)) uint64_t iterate(struct vcpu *cpu,
             fill_elements(to, value, count, size, down);
         } else if (kind == STRING_LODS) {
             int64_t last = (int64_t)((count - 1) * size);
-            set_accumulator(cpu, size, element(from + (down ? -last : last), size));
+            set_accumulator(cpu, size, host_get(from + (down ? -last : last), size));
         } else {
             count = compare_elements(from, to, value, count, size, down, i->flags & INSN_REPNE);
             int64_t last = (int64_t)((count - 1) * size);
             last = down ? -last : last;
-            compare(cpu, from ? element(from + last, size) : value, element(to + last, size), size);
+            compare(cpu, from ? host_get(from + last, size) : value, host_get(to + last, size),
+                    size);
         }
     }
     if (uses_source(kind))

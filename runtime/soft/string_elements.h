@@ -4,37 +4,6 @@
 
 #include "runtime/soft/operands.h"
 
-static inline uint64_t element(const void *from, unsigned size)
-{
-    switch (size) {
-    case 1:
-        return *(const memory8 *)from;
-    case 2:
-        return *(const memory16 *)from;
-    case 4:
-        return *(const memory32 *)from;
-    default:
-        return *(const memory64 *)from;
-    }
-}
-
-static inline void set_element(void *to, unsigned size, uint64_t value)
-{
-    switch (size) {
-    case 1:
-        *(memory8 *)to = (uint8_t)value;
-        break;
-    case 2:
-        *(memory16 *)to = (uint16_t)value;
-        break;
-    case 4:
-        *(memory32 *)to = (uint32_t)value;
-        break;
-    default:
-        *(memory64 *)to = value;
-    }
-}
-
 /* Both point to the first element to be done; with DF the others lie below. */
 static inline void move_elements(uint8_t *to, const uint8_t *from, uint64_t count, unsigned size,
                                  bool down)
@@ -51,7 +20,7 @@ static inline void move_elements(uint8_t *to, const uint8_t *from, uint64_t coun
     }
     for (uint64_t n = 0; n < count; n++) {
         uint64_t at = down ? bytes - size - n * size : n * size;
-        set_element(to + at, size, element(from + at, size));
+        host_put(to + at, size, host_get(from + at, size));
     }
 }
 
@@ -73,7 +42,7 @@ static inline void fill_elements(uint8_t *to, uint64_t value, uint64_t count, un
         return;
     }
     for (uint64_t n = 0; n < count; n++)
-        set_element(to + n * size, size, value);
+        host_put(to + n * size, size, value);
 }
 
 /* How many comparisons are made until one ends the loop (REPE: a difference, REPNE: an equality) or all are made. */
@@ -87,7 +56,7 @@ compare_elements(const uint8_t *left, const uint8_t *right, uint64_t value, uint
     }
     if (size == 1 && !down && left && !until_equal) {
         uint64_t same = 0;
-        while (count - same >= 8 && element(left + same, 8) == element(right + same, 8))
+        while (count - same >= 8 && host_get(left + same, 8) == host_get(right + same, 8))
             same += 8;
         while (same < count && left[same] == right[same])
             same++;
@@ -97,10 +66,10 @@ compare_elements(const uint8_t *left, const uint8_t *right, uint64_t value, uint
     for (uint64_t n = 0; n < count; n++, right += pace) {
         uint64_t l = value;
         if (left) {
-            l = element(left, size);
+            l = host_get(left, size);
             left += pace;
         }
-        if ((l == element(right, size)) == until_equal)
+        if ((l == host_get(right, size)) == until_equal)
             return n + 1;
     }
     return count;

@@ -1,5 +1,5 @@
-/* Guests that would hang, crash or starve a careless host. The command line names one; none of them ends by itself
- * but those that say so. Each prints its name first. */
+/* Guests that would hang, crash or starve a careless host. The command line names one; none of them
+ * ends by itself but those that say so. Each prints its name first. */
 #include "samples/kernel/kernel.h"
 
 #define APIC_BASE   0xfee00000u
@@ -238,8 +238,8 @@ static void rewriting(void)
     }
 }
 
-/* Each byte of a large region is an instruction that leads on, and the region is written over and over: what was
- * decoded is dropped, and decoded again. */
+/* Each byte of a large region is an instruction that leads on, and the region is written over and
+ * over: what was decoded is dropped, and decoded again. */
 static void decode_all(void)
 {
     for (;;) {
@@ -253,7 +253,8 @@ static void decode_all(void)
     }
 }
 
-/* A page with a block for nearly every byte, and stores into what is left: each looks at all of them. */
+/* A page with a block for nearly every byte, and stores into what is left: each looks at all of
+ * them. */
 static void crowded(void)
 {
     __asm__ volatile("rep stosb" : : "D"(code), "c"(PAGE), "a"(0xc3) : "memory");
@@ -264,7 +265,8 @@ static void crowded(void)
         *(volatile uint8_t *)(code + at) = 0xc3;
 }
 
-/* The page that is executed is the one that is written, by a string instruction that does not end. */
+/* The page that is executed is the one that is written, by a string instruction that does not end.
+ * */
 static void overrun(void)
 {
     code[0] = 0xf3, code[1] = 0x48, code[2] = 0xab, code[3] = 0xeb,
@@ -291,7 +293,8 @@ static void execute_hole(void)
 
 /* ---- page tables ---- */
 
-/* Every level is the same page, which holds itself, and, as it is the last level too, the kernel. */
+/* Every level is the same page, which holds itself, and, as it is the last level too, the kernel.
+ * */
 static void recursive_tables(void)
 {
     volatile uint64_t *table = (void *)big;

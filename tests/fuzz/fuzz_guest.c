@@ -1,9 +1,11 @@
-/* Random guests: any mode, any registers, one to four vCPUs, all devices, and code that mostly survives its own faults
- * because its handlers skip the instruction. Whatever a guest does, the host process must neither crash nor hang nor
- * leave guest memory, and what the processor derives from its state must be what follows from it.
+/* Random guests: any mode, any registers, one to four vCPUs, all devices, and code that mostly
+ * survives its own faults because its handlers skip the instruction. Whatever a guest does, the
+ * host process must neither crash nor hang nor leave guest memory, and what the processor derives
+ * from its state must be what follows from it.
  *
- * The input is a header that says what the guest is like, and code, which stands where each vCPU begins. All else
- * follows from the header's seed, so that a mutation of the code changes nothing but the code. */
+ * The input is a header that says what the guest is like, and code, which stands where each vCPU
+ * begins. All else follows from the header's seed, so that a mutation of the code changes nothing
+ * but the code. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,7 +192,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     static bool quiet;
     struct error err = {0};
     struct header h = {0};
-    if (!quiet) { /* a dying guest's register dump is no news here; libFuzzer has a descriptor of its own */
+    /* a dying guest's register dump is no news here; libFuzzer has a descriptor of its own */
+    if (!quiet) {
         stderr = fopen("/dev/null", "w");
         quiet = true;
     }

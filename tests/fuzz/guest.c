@@ -44,7 +44,8 @@ UNTRACED static void put(struct vm *vm, uint64_t at, uint64_t value)
     memcpy(vm->memory.host + at, &value, 8);
 }
 
-/* ---- code ------------------------------------------------------------------------------------- */
+/* ---- code -------------------------------------------------------------------------------------
+ * */
 
 #define SEQUENCE_MAX 24u
 
@@ -130,65 +131,67 @@ UNTRACED static void emit_table(struct bytes *code, uint64_t n)
     emit(code, how[n % 5], n % 5 == 0 ? 3 : n % 5 == 3 ? 4 : 6);
 }
 
+/* Length, and the bytes. */
+static const uint8_t useful[][5] = {
+    {2, 0x0f, 0xa2},             /* CPUID */
+    {2, 0xf3, 0xa4},             /* REP MOVSB */
+    {2, 0xf3, 0xab},             /* REP STOSD */
+    {2, 0xf3, 0x6d},             /* REP INSD */
+    {2, 0xf2, 0xae},             /* REPNE SCASB */
+    {1, 0xf4},                   /* HLT */
+    {1, 0xfb},                   /* STI */
+    {1, 0x9d},                   /* POPF */
+    {1, 0xcf},                   /* IRET */
+    {2, 0x48, 0xcf},             /* IRETQ */
+    {2, 0x0f, 0x05},             /* SYSCALL */
+    {3, 0x48, 0x0f, 0x07},       /* SYSRET */
+    {2, 0x0f, 0x34},             /* SYSENTER */
+    {2, 0x0f, 0x35},             /* SYSEXIT */
+    {3, 0x0f, 0x22, 0xc0},       /* MOV CR0, RAX */
+    {3, 0x0f, 0x22, 0xe0},       /* MOV CR4, RAX */
+    {3, 0x0f, 0x23, 0xf8},       /* MOV DR7, RAX */
+    {3, 0x0f, 0x23, 0xc0},       /* MOV DR0, RAX */
+    {3, 0x0f, 0x00, 0xd8},       /* LTR */
+    {3, 0x0f, 0x00, 0xd0},       /* LLDT */
+    {3, 0x0f, 0x01, 0x10},       /* LGDT */
+    {3, 0x0f, 0x01, 0x18},       /* LIDT */
+    {3, 0x0f, 0x01, 0xf0},       /* LMSW */
+    {2, 0x8e, 0xd8},             /* MOV DS */
+    {2, 0x8e, 0xd0},             /* MOV SS */
+    {3, 0x0f, 0xae, 0x00},       /* FXSAVE */
+    {3, 0x0f, 0xae, 0x08},       /* FXRSTOR */
+    {3, 0x0f, 0xae, 0x20},       /* XSAVE */
+    {3, 0x0f, 0xae, 0x28},       /* XRSTOR */
+    {3, 0x0f, 0x01, 0xd1},       /* XSETBV */
+    {2, 0xd9, 0xe8},             /* FLD1 */
+    {2, 0xdd, 0x20},             /* FRSTOR */
+    {3, 0x0f, 0x58, 0xc1},       /* ADDPS */
+    {4, 0xc5, 0xf4, 0x58, 0xc2}, /* VADDPS */
+    {3, 0x0f, 0x58, 0x08},       /* ADDPS of memory */
+    {2, 0xcd, 0x80},             /* INT */
+    {1, 0xcb},                   /* RETF */
+    {2, 0xff, 0x18},             /* CALL far */
+    {2, 0xff, 0x28},             /* JMP far */
+    {3, 0x0f, 0xc7, 0x08},       /* CMPXCHG8B */
+    {4, 0x48, 0x0f, 0xc7, 0x08}, /* CMPXCHG16B */
+    {4, 0xf0, 0x0f, 0xb1, 0x08}, /* LOCK CMPXCHG */
+    {3, 0x0f, 0x09, 0x90},       /* WBINVD */
+    {2, 0xf3, 0x90},             /* PAUSE */
+    {2, 0xeb, 0xf0},             /* JMP back */
+    {2, 0xe2, 0xf4},             /* LOOP */
+    {2, 0x75, 0x05},             /* JNZ */
+    {2, 0xff, 0xe0},             /* JMP RAX */
+    {1, 0xc3},                   /* RET */
+    {1, 0xc9},                   /* LEAVE */
+    {4, 0xc8, 0x08, 0x00, 0x05}, /* ENTER */
+    {3, 0x0f, 0x00, 0xe0},       /* VERR */
+    {3, 0x0f, 0x02, 0xc1},       /* LAR */
+    {3, 0x0f, 0x01, 0xf8},       /* SWAPGS */
+    {2, 0x0f, 0x06},             /* CLTS */
+};
+
 UNTRACED static void emit_useful(struct bytes *code, uint64_t n)
 {
-    static const uint8_t useful[][5] = {
-        {2, 0x0f, 0xa2},             /* CPUID */
-        {2, 0xf3, 0xa4},             /* REP MOVSB */
-        {2, 0xf3, 0xab},             /* REP STOSD */
-        {2, 0xf3, 0x6d},             /* REP INSD */
-        {2, 0xf2, 0xae},             /* REPNE SCASB */
-        {1, 0xf4},                   /* HLT */
-        {1, 0xfb},                   /* STI */
-        {1, 0x9d},                   /* POPF */
-        {1, 0xcf},                   /* IRET */
-        {2, 0x48, 0xcf},             /* IRETQ */
-        {2, 0x0f, 0x05},             /* SYSCALL */
-        {3, 0x48, 0x0f, 0x07},       /* SYSRET */
-        {2, 0x0f, 0x34},             /* SYSENTER */
-        {2, 0x0f, 0x35},             /* SYSEXIT */
-        {3, 0x0f, 0x22, 0xc0},       /* MOV CR0, RAX */
-        {3, 0x0f, 0x22, 0xe0},       /* MOV CR4, RAX */
-        {3, 0x0f, 0x23, 0xf8},       /* MOV DR7, RAX */
-        {3, 0x0f, 0x23, 0xc0},       /* MOV DR0, RAX */
-        {3, 0x0f, 0x00, 0xd8},       /* LTR */
-        {3, 0x0f, 0x00, 0xd0},       /* LLDT */
-        {3, 0x0f, 0x01, 0x10},       /* LGDT */
-        {3, 0x0f, 0x01, 0x18},       /* LIDT */
-        {3, 0x0f, 0x01, 0xf0},       /* LMSW */
-        {2, 0x8e, 0xd8},             /* MOV DS */
-        {2, 0x8e, 0xd0},             /* MOV SS */
-        {3, 0x0f, 0xae, 0x00},       /* FXSAVE */
-        {3, 0x0f, 0xae, 0x08},       /* FXRSTOR */
-        {3, 0x0f, 0xae, 0x20},       /* XSAVE */
-        {3, 0x0f, 0xae, 0x28},       /* XRSTOR */
-        {3, 0x0f, 0x01, 0xd1},       /* XSETBV */
-        {2, 0xd9, 0xe8},             /* FLD1 */
-        {2, 0xdd, 0x20},             /* FRSTOR */
-        {3, 0x0f, 0x58, 0xc1},       /* ADDPS */
-        {4, 0xc5, 0xf4, 0x58, 0xc2}, /* VADDPS */
-        {3, 0x0f, 0x58, 0x08},       /* ADDPS of memory */
-        {2, 0xcd, 0x80},             /* INT */
-        {1, 0xcb},                   /* RETF */
-        {2, 0xff, 0x18},             /* CALL far */
-        {2, 0xff, 0x28},             /* JMP far */
-        {3, 0x0f, 0xc7, 0x08},       /* CMPXCHG8B */
-        {4, 0x48, 0x0f, 0xc7, 0x08}, /* CMPXCHG16B */
-        {4, 0xf0, 0x0f, 0xb1, 0x08}, /* LOCK CMPXCHG */
-        {3, 0x0f, 0x09, 0x90},       /* WBINVD */
-        {2, 0xf3, 0x90},             /* PAUSE */
-        {2, 0xeb, 0xf0},             /* JMP back */
-        {2, 0xe2, 0xf4},             /* LOOP */
-        {2, 0x75, 0x05},             /* JNZ */
-        {2, 0xff, 0xe0},             /* JMP RAX */
-        {1, 0xc3},                   /* RET */
-        {1, 0xc9},                   /* LEAVE */
-        {4, 0xc8, 0x08, 0x00, 0x05}, /* ENTER */
-        {3, 0x0f, 0x00, 0xe0},       /* VERR */
-        {3, 0x0f, 0x02, 0xc1},       /* LAR */
-        {3, 0x0f, 0x01, 0xf8},       /* SWAPGS */
-        {2, 0x0f, 0x06},             /* CLTS */
-    };
     const uint8_t *row = useful[(n >> 8) % (sizeof useful / sizeof *useful)];
     uint64_t word = 0;
     memcpy(&word, row + 1, row[0]);
@@ -247,7 +250,8 @@ UNTRACED void guest_fill_code(struct vm *vm, uint64_t *state)
         memcpy(vm->memory.host + at, pool, 0x2000);
 }
 
-/* ---- tables ----------------------------------------------------------------------------------- */
+/* ---- tables -----------------------------------------------------------------------------------
+ * */
 
 UNTRACED static void fill_pages(struct vm *vm)
 {
@@ -376,7 +380,8 @@ void guest_fill_tables(struct vm *vm, enum guest_mode mode, unsigned anywhere, u
     fill_descriptors(vm, guest_long(mode));
 }
 
-/* ---- the vCPU --------------------------------------------------------------------------------- */
+/* ---- the vCPU ---------------------------------------------------------------------------------
+ * */
 
 static void enter_segments(struct vcpu *cpu, uint16_t code, uint32_t code_rights, uint16_t data,
                            uint32_t data_rights)

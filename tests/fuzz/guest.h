@@ -1,5 +1,5 @@
-/* Guests made from random numbers: tables for every mode, handlers that skip the instruction that faulted, and code
- * that reaches what random bytes seldom reach. */
+/* Guests made from random numbers: tables for every mode, handlers that skip the instruction that
+ * faulted, and code that reaches what random bytes seldom reach. */
 #ifndef TESTS_FUZZ_GUEST_H
 #define TESTS_FUZZ_GUEST_H
 
@@ -9,7 +9,7 @@
 /* Guest-physical addresses. */
 #define GUEST_RAM      0x40000u
 #define GUEST_HANDLERS 0xe000u  /* below: descriptor tables, page tables, TSSs */
-#define GUEST_CODE     0x10000u /* the first vCPU's; the next one's a spacing behind it, and so on */
+#define GUEST_CODE     0x10000u /* the first vCPU's, then one a spacing */
 #define GUEST_SPACING  0x800u
 #define GUEST_DATA     0x30000u
 #define GUEST_STACK    0x3f000u

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Guests that would hang, crash or starve a careless host (samples/hostile): --timeout ends each within a second of what
-# was asked, one that dies says so, and nothing else ends any of them.
+# Guests that would hang, crash or starve a careless host (samples/hostile): --timeout ends each within
+# a second of what was asked, one that dies says so, and nothing else ends any of them.
 . tests/integration/tap.sh
 
 HVRUN=$BUILD/hvrun
@@ -11,7 +11,7 @@ late=1.0  # more than that is too late
 # Sanitizers and other loads on the machine take their time, too.
 [ -z "${SAN:-}" ] || late=2.0
 
-# run WORD OPTION...: the guest of that name; $status and $took get how it ended and the wall time in seconds.
+# run WORD OPTION...: the guest of that name. $status and $took get how it ended and after how many seconds.
 run() {
     local word=$1 begin
     shift

@@ -1,5 +1,5 @@
 #!/bin/bash
-# What hvrun takes of the host's memory: what the guest touched of its own, and at most 64 MB more, at any time.
+# What hvrun takes of the memory of the host: what the guest touched of its own, and at most 64 MB more.
 . tests/integration/tap.sh
 
 HVRUN=$BUILD/hvrun
@@ -23,7 +23,7 @@ kill -TERM $pid 2>/dev/null
 wait $pid
 check "the kernel boots as far as that" grep -aq 'Kernel panic' "$tmp/out"
 
-# kB: the highest mark, and the guest's part of it. The guest's memory is the one mapping of that size.
+# kB: the highest mark, and the part of the guest, whose memory is the one mapping of that size.
 peak=$(awk '/^VmHWM:/ { print $2 }' "$tmp/status")
 guest=$(awk -v size=$((memory * 1024)) '/^Size:/ { here = $2 == size } /^Rss:/ && here { print $2 }' "$tmp/smaps")
 note "peak ${peak:-?} kB, of which ${guest:-?} kB are the guest's"
