@@ -84,8 +84,8 @@ int image_from_memory(const char *name, const uint8_t *bytes, size_t size, struc
 
 void image_close(struct image *image);
 
-/* Gives the memory of the loadable segments' bytes back to the host, when they have been used for the last time: they
- * may read as zeros from then on. Headers, symbols and names stay. */
+/* Gives the memory of the loadable segments' bytes back to the host, when they have been used for
+ * the last time: they may read as zeros from then on. Headers, symbols and names stay. */
 void image_release_segments(const struct image *image);
 
 /* A writable copy of image->bytes, image->size bytes, for editing: bytes that are not changed cost

@@ -5,8 +5,8 @@
 
 #include "ioblock/scan.h"
 
-/* From one IO instruction to the next on the shortest path: Linux' serial console needs 40 and
- * some. */
+/* From one IO instruction to the next on the shortest path. Measured on Debian's boot with its log on
+ * the serial line: with 48, seven times as many events as with 96. */
 #define GAP_DEFAULT 96u
 
 static struct io_extent extent_of(enum io_extent_kind kind, uint32_t bytes)

@@ -19,7 +19,9 @@ static void print_ports(const json_t *block, FILE *out)
     const json_t *value;
     size_t i;
     json_array_foreach(json_object_get(block, "ports"), i, value)
+    {
         fprintf(out, "%s0x%llx", i ? " " : "", (long long)json_integer_value(value));
+    }
     fputc('\n', out);
 }
 

@@ -260,7 +260,7 @@ static json_t *blocks_value(struct reporter *r)
 {
     const struct pv_note *note = &r->patched->record.note;
     const struct image *image = &r->patched->image;
-    json_t *list = json_array();
+    struct json_text text = {0};
     struct io_table table;
     struct io_block block;
 
@@ -268,11 +268,18 @@ static json_t *blocks_value(struct reporter *r)
         note->io_table_size > image->size - note->io_table_file ||
         io_table_read(image->name, image->bytes + note->io_table_file, note->io_table_size, &table,
                       NULL))
-        return list;
-    for (uint32_t i = 0; i < table.entry_count; i++) {
+        return json_array();
+    size_t ranges = 0;
+    json_text_add(&text, "[");
+    for (uint32_t i = 0; i < table.entry_count && ranges < SITES_MAX; i++) {
         io_table_block(&table, i, &block);
-        json_append(&r->failed, list, report_block(image, &block, 0, &r->failed));
+        ranges += block.range_count;
+        json_text_add(&text, i ? "," : "");
+        report_block(&text, image, &block, 0);
     }
+    json_text_add(&text, "]");
+    json_t *list = text.failed ? NULL : json_loadb(text.bytes, text.size, 0, NULL);
+    free(text.bytes);
     io_table_free(&table);
     return list;
 }

@@ -59,9 +59,18 @@ static uint32_t bits_at(const struct patched_code *g, uint64_t *const *map, uint
 static void set_bits(const struct code_section *section, uint64_t *words, uint64_t address,
                      uint64_t length)
 {
+    enum { STEP = 32 }; /* bytes */
     uint64_t at = address - section->address;
-    for (uint64_t end = at + length; at < end && at < section->size; at++)
-        words[at / 64] |= 1ull << (at % 64);
+    if (length > section->size - at)
+        length = section->size - at;
+    while (length > 0) {
+        uint64_t some = length < STEP ? length : STEP, bits = (1ull << some) - 1;
+        words[at / 64] |= bits << (at % 64);
+        if (at % 64 > 64 - some)
+            words[at / 64 + 1] |= bits >> (64 - at % 64);
+        at += some;
+        length -= some;
+    }
 }
 
 static const enum linux_table_kind rewriting[] = {

@@ -72,8 +72,7 @@ static void write_blocks(struct writer *w)
     json_text_add(&w->text, ",\n\"io_blocks\": [");
     for (size_t i = 0; i < result->io_block_count; i++) {
         json_text_add(&w->text, i ? ",\n" : "\n");
-        json_text_value(&w->text, report_block(&result->image, &result->io_blocks[i],
-                                               result->io_block_sites[i], &w->failed));
+        report_block(&w->text, &result->image, &result->io_blocks[i], result->io_block_sites[i]);
     }
     json_text_add(&w->text, result->io_block_count ? "\n]" : "]");
 }

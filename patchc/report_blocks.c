@@ -3,58 +3,90 @@
 
 #include "patchc/json.h"
 
-static json_t *ports_value(const struct io_block *block, bool *failed)
+static void add_number(struct json_text *text, const char *key, uint64_t number)
 {
-    json_t *ports = json_array();
-    for (unsigned k = 0; k < block->port_count; k++)
-        json_append(failed, ports, json_integer(block->ports[k]));
-    return ports;
+    json_text_key(text, key);
+    json_text_number(text, number);
 }
 
-static json_t *ranges_value(const struct io_block *block, bool *failed)
+static void add_ports(struct json_text *text, const struct io_block *block)
 {
-    json_t *ranges = json_array();
-    for (unsigned k = 0; k < block->range_count; k++) {
-        json_t *range = json_object();
-        json_put(failed, range, "address",
-                 json_hex(block->key + (uint64_t)block->ranges[k].offset));
-        json_put(failed, range, "size", json_integer(block->ranges[k].size));
-        json_append(failed, ranges, range);
+    json_text_key(text, "ports");
+    json_text_add(text, "[");
+    for (unsigned k = 0; k < block->port_count; k++) {
+        json_text_add(text, k ? "," : "");
+        json_text_number(text, block->ports[k]);
     }
-    return ranges;
+    json_text_add(text, "]");
 }
 
-static json_t *traits_value(const struct io_block *block, bool *failed)
+static void add_traits(struct json_text *text, const struct io_block *block)
 {
     static const struct {
         enum io_block_flag flag;
         const char *name;
     } traits[] = {{IO_BLOCK_LOOP, "loop"}, {IO_BLOCK_STRING, "string"}, {IO_BLOCK_CALL, "call"}};
-    json_t *list = json_array();
+    bool first = true;
+    json_text_key(text, "traits");
+    json_text_add(text, "[");
     for (size_t k = 0; k < sizeof traits / sizeof traits[0]; k++)
-        if (block->flags & traits[k].flag)
-            json_append(failed, list, json_string(traits[k].name));
-    return list;
+        if (block->flags & traits[k].flag) {
+            json_text_add(text, first ? "" : ",");
+            json_text_string(text, traits[k].name);
+            first = false;
+        }
+    json_text_add(text, "]");
 }
 
-json_t *report_block(const struct image *image, const struct io_block *block, uint64_t site,
-                     bool *failed)
+static void add_ranges(struct json_text *text, const struct io_block *block)
 {
-    json_t *object = json_object();
-    uint64_t offset = 0, masked = 0;
+    json_text_key(text, "ranges");
+    json_text_add(text, "[");
+    for (unsigned k = 0; k < block->range_count; k++) {
+        json_text_add(text, k ? ",{" : "{");
+        json_text_key(text, "address");
+        json_text_hex(text, block->key + (uint64_t)block->ranges[k].offset);
+        add_number(text, "size", block->ranges[k].size);
+        json_text_add(text, "}");
+    }
+    json_text_add(text, "]");
+}
+
+/* Where it was: unknown to who sees only the patched image. */
+static void add_site(struct json_text *text, const struct image *image, uint64_t site)
+{
+    uint64_t offset = 0;
     const struct image_symbol *symbol = site ? image_symbol_at(image, site, &offset) : NULL;
+    json_text_key(text, "site");
+    if (site)
+        json_text_hex(text, site);
+    else
+        json_text_string(text, NULL);
+    json_text_key(text, "symbol");
+    if (symbol)
+        json_text_value(text, json_place(symbol->name, offset));
+    else
+        json_text_string(text, NULL);
+}
+
+void report_block(struct json_text *text, const struct image *image, const struct io_block *block,
+                  uint64_t site)
+{
+    uint64_t masked = 0;
     for (unsigned k = 0; k < block->mask_count; k++)
         masked += block->masks[k].size;
-    json_put(failed, object, "address", json_hex(block->key));
-    json_put(failed, object, "site", site ? json_hex(site) : json_null());
-    json_put(failed, object, "symbol", symbol ? json_place(symbol->name, offset) : json_null());
-    json_put(failed, object, "size", json_integer(block->size));
-    json_put(failed, object, "masked", json_integer((json_int_t)masked));
-    json_put(failed, object, "hash", json_hex(block->hash));
-    json_put(failed, object, "io_count", json_integer(block->io_count));
-    json_put(failed, object, "instructions", json_integer(block->insn_count));
-    json_put(failed, object, "ports", ports_value(block, failed));
-    json_put(failed, object, "traits", traits_value(block, failed));
-    json_put(failed, object, "ranges", ranges_value(block, failed));
-    return object;
+    json_text_add(text, "{");
+    json_text_key(text, "address");
+    json_text_hex(text, block->key);
+    add_site(text, image, site);
+    add_number(text, "size", block->size);
+    add_number(text, "masked", masked);
+    json_text_key(text, "hash");
+    json_text_hex(text, block->hash);
+    add_number(text, "io_count", block->io_count);
+    add_number(text, "instructions", block->insn_count);
+    add_ports(text, block);
+    add_traits(text, block);
+    add_ranges(text, block);
+    json_text_add(text, "}");
 }

@@ -1,9 +1,9 @@
 /* The IO-block table of a patched image (B9): a runtime will take its word for where blocks are.
  *
- * The table must be what packing its own blocks gives, bit for bit; each block must begin with an
- * IO instruction, hash as it says, and leave out of its hash every byte that relocation, the
- * kernel's own patching or the linking of routines changes. That a block holds more or less code
- * than it might is no mismatch. */
+ * The table must be in its canonical form, so that there is one for the same blocks; each block
+ * must begin with an IO instruction, hash as it says, and leave out of its hash every byte that
+ * relocation, the kernel's own patching or the linking of routines changes. That a block holds
+ * more or less code than it might is no mismatch. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -160,22 +160,24 @@ static void check_block(struct blocks *b, const struct io_block *block)
         check_masks(b, block);
 }
 
-/* Packing what was read must give the same bytes: nothing lies between, nothing is out of order. */
-static void check_canonical(struct blocks *b, const uint8_t *bytes, size_t size)
+/* One right way to write a table: pieces in the entries' order, none shared, none left over, the
+ * rest zero. */
+static bool is_canonical(const struct io_table *table)
 {
-    struct io_block *all = malloc((b->table.entry_count + 1ull) * sizeof *all);
-    size_t packed_size;
-    if (!all) {
-        b->v->out_of_memory = true;
-        return;
+    static const struct io_table_entry zero;
+    uint32_t ranges = 0, masks = 0;
+    for (uint32_t i = 0; i < table->entry_count; i++) {
+        const struct io_table_entry *e = &table->entries[i];
+        if (e->first_range != ranges || e->first_mask != masks ||
+            memcmp(e->reserved, zero.reserved, sizeof zero.reserved) != 0 ||
+            memcmp(e->ports + e->port_count, zero.ports,
+                   (IO_BLOCK_PORTS_MAX - e->port_count) * sizeof *e->ports) != 0)
+            return false;
+        ranges += e->range_count;
+        masks += e->mask_count;
     }
-    for (uint32_t i = 0; i < b->table.entry_count; i++)
-        io_table_block(&b->table, i, &all[i]);
-    uint8_t *packed = io_table_pack(all, b->table.entry_count, &packed_size, NULL);
-    if (!packed || packed_size != size || memcmp(packed, bytes, size) != 0)
-        verify_mismatch(b->v, "IO-block table: is not in its canonical form");
-    free(packed);
-    free(all);
+    return ranges == table->range_count && masks == table->mask_count && table->entry_count &&
+           table->entries[0].offset < IO_TABLE_ALIGN;
 }
 
 void verify_blocks(struct verify *v)
@@ -189,10 +191,10 @@ void verify_blocks(struct verify *v)
         verify_mismatch(v, "%s", err.text);
         return;
     }
-    if (b.table.ignored)
-        verify_mismatch(v, "IO-block table: %u impossible entries", b.table.ignored);
-    check_canonical(&b, bytes, note->io_table_size);
-    if (collect(&b)) {
+    if (b.table.ignored || !is_canonical(&b.table)) {
+        verify_mismatch(v, "IO-block table: %u impossible entries, or it is not in order",
+                        b.table.ignored);
+    } else if (collect(&b)) {
         mark_changes(&b);
         for (uint32_t i = 0; i < b.table.entry_count; i++) {
             io_table_block(&b.table, i, &block);

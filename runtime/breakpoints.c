@@ -23,8 +23,8 @@ void breakpoints_destroy(struct vm *vm)
     vm->breakpoints = NULL;
 }
 
-/* Where blocks are cut they stay cut: a place that had a breakpoint is likely to get it back, and looking there costs a
- * vCPU that passes next to nothing. */
+/* Where blocks are cut they stay cut: a place that had a breakpoint is likely to get it back,
+ * and looking there costs a vCPU that passes next to nothing. */
 void breakpoints_clear(struct vm *vm)
 {
     if (!vm->breakpoints)

@@ -1,10 +1,12 @@
-/* What a debugger stops the guest at: instructions (breakpoints) and data (watchpoints), by guest-linear address.
+/* What a debugger stops the guest at: instructions (breakpoints) and data (watchpoints), by
+ * guest-linear address.
  *
- * The guest's memory is not touched, so a guest cannot see them, and neither slows it down. Breakpoints live in
- * decoded code: a linear address and what it maps to have the same low 12 bits, so that blocks are cut wherever some
- * breakpoint has an instruction's page offset, whatever is or will be mapped there, and what begins at such a place
- * first looks whether its linear address is one. Watchpoints live in the TLB: a page that holds one is never entered,
- * so that accesses to it, and to no other page, are made out of line. */
+ * The guest's memory is not touched, so a guest cannot see them, and neither slows it down.
+ * Breakpoints live in decoded code: a linear address and what it maps to have the same low 12
+ * bits, so that blocks are cut wherever some breakpoint has an instruction's page offset,
+ * whatever is or will be mapped there, and what begins at such a place first looks whether its
+ * linear address is one. Watchpoints live in the TLB: a page that holds one is never entered, so
+ * that accesses to it, and to no other page, are made out of line. */
 #ifndef RUNTIME_BREAKPOINTS_H
 #define RUNTIME_BREAKPOINTS_H
 
@@ -43,8 +45,9 @@ int breakpoints_create(struct vm *vm, struct error *err);
 void breakpoints_destroy(struct vm *vm);
 void breakpoints_clear(struct vm *vm);
 
-/* Sets or removes one, between instructions. Setting twice is setting once, removing what is not there does nothing.
- * False: there is no room, or the length is not one that can be watched. `kind`: STOP_SOFTWARE or STOP_HARDWARE. */
+/* Sets or removes one, between instructions. Setting twice is setting once, removing what is not
+ * there does nothing. False: there is no room, or the length is not one that can be watched.
+ * `kind`: STOP_SOFTWARE or STOP_HARDWARE. */
 bool breakpoint_set(struct vm *vm, uint64_t address, enum stop_kind kind);
 void breakpoint_remove(struct vm *vm, uint64_t address, enum stop_kind kind);
 bool watchpoint_set(struct vm *vm, uint64_t address, uint64_t length, enum stop_kind kind);
@@ -73,8 +76,8 @@ bool breakpoint_reached(struct vcpu *cpu);
 /* True if there is a watchpoint in the page. */
 bool watchpoint_in_page(const struct vm *vm, uint64_t page);
 
-/* The vCPU accesses [linear, linear + length): vcpu.stop is set if a watchpoint is met, and the block is left after this
- * instruction. */
+/* The vCPU accesses [linear, linear + length): vcpu.stop is set if a watchpoint is met, and the
+ * block is left after this instruction. */
 void watchpoint_access(struct vcpu *cpu, uint64_t linear, uint64_t length, bool write);
 
 #endif

@@ -1,12 +1,13 @@
-/* What happens when a routine rings: by its index the host finds the instruction that it stands for, made ready
- * when it first rang, and executes it on the guest's own registers (D2, D5, D10). Nothing is fetched from the guest
- * but the frame that hvstub.h describes. */
+/* What happens when a routine rings: by its index the host finds the instruction that it stands
+ * for, made ready when it first rang, and executes it on the guest's own registers (D2, D5, D10).
+ * Nothing is fetched from the guest but the frame that hvstub.h describes. */
 #include <stdlib.h>
 
 #include "runtime/soft/access.h"
 #include "runtime/stub.h"
 
-/* Iterations of one INS or OUTS before the guest goes on with the native instruction: interrupts may wait. */
+/* Iterations of one INS or OUTS before the guest goes on with the native instruction: interrupts
+ * may wait. */
 #define ITERATIONS_MAX 4096u
 
 /* Executes the block, whose only instruction is at `at`. */
@@ -24,8 +25,9 @@ static bool pushes_rip(unsigned kind)
     return kind == PV_KIND_INT || kind == PV_KIND_SYSCALL || kind == PV_KIND_CALL_FAR;
 }
 
-/* Executes what `r` stands for. The guest's RAX and RSP are in place. A fault is the native instruction's: it finds all
- * registers as they were and RIP at `native`. Returns the RIP to go on at. */
+/* Executes what `r` stands for. The guest's RAX and RSP are in place. A fault is the native
+ * instruction's: it finds all registers as they were and RIP at `native`. Returns the RIP to go on
+ * at. */
 static uint64_t ring(struct vcpu *cpu, const struct stub_routine *r, struct block *block,
                      uint64_t native, uint64_t tail)
 {
@@ -65,8 +67,8 @@ static void count(struct vcpu *cpu, const struct stub_routine *r, uint64_t rip, 
     stats_exit(stats, EXIT_KIND_DOORBELL, rip);
 }
 
-/* The routine of this index, if it is one that may ring with these flags and `rip` is in its emulation path. *base is
- * where the header is for code there. */
+/* The routine of this index, if it is one that may ring with these flags and `rip` is in its
+ * emulation path. *base is where the header is for code there. */
 static struct stub_routine *ringing(const struct vcpu *cpu, uint64_t rip, uint32_t index,
                                     unsigned flags, uint64_t *base)
 {
@@ -114,7 +116,8 @@ static bool take_break(struct vcpu *cpu, uint64_t rip, uint32_t index, uint64_t 
         !memory_read(&cpu->vm->memory, stub->table_physical + 8ull * index, &target, 8))
         return false;
     count(cpu, r, rip, false);
-    /* The table holds linked addresses: at the identity address the routine is as far from its own. */
+    /* The table holds linked addresses: at the identity address the routine is as far from its
+     * own. */
     *next_rip = target + (base - stub->header_linear);
     return true;
 }

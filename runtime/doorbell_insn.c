@@ -1,6 +1,6 @@
-/* The instruction that a routine stands for, put together from the kind and operand word that patchc recorded (D10).
- * It need not be the guest's own bytes: prefixes without effect are left out, and a memory operand that is not one
- * register alone stands at REG_OPERAND. */
+/* The instruction that a routine stands for, put together from the kind and operand word that
+ * patchc recorded (D10). It need not be the guest's own bytes: prefixes without effect are left
+ * out, and a memory operand that is not one register alone stands at REG_OPERAND. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,4 +1,5 @@
-/* Which packet is whose: the table of commands. What is not in it gets the empty reply, which means just that. */
+/* Which packet is whose: the table of commands. What is not in it gets the empty reply, which
+ * means just that. */
 #include <string.h>
 
 #include "runtime/gdb_server.h"

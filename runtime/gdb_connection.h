@@ -18,7 +18,8 @@ struct gdb_connection {
 int gdb_listen(struct gdb_connection *connection, const char *target, struct error *err);
 void gdb_unlisten(struct gdb_connection *connection);
 
-/* Takes a client that waits, if there is none yet; further ones are turned away. True if there is a new one. */
+/* Takes a client that waits, if there is none yet; further ones are turned away. True if there
+ * is a new one. */
 bool gdb_accept(struct gdb_connection *connection);
 void gdb_drop(struct gdb_connection *connection);
 

@@ -1,11 +1,13 @@
-/* Guest memory by guest-linear address, as the vCPU's paging maps it: without regard to rights, and without a trace in page
- * tables or caches. Device registers are not read: that would be no mere look. */
+/* Guest memory by guest-linear address, as the vCPU's paging maps it: without regard to rights,
+ * and without a trace in page tables or caches. Device registers are not read: that would be no
+ * mere look. */
 #include <string.h>
 
 #include "runtime/gdb_server.h"
 #include "runtime/soft/tlb.h"
 
-/* The host address of a guest-linear one, and how many bytes from there on are in its page; NULL: no RAM there. */
+/* The host address of a guest-linear one, and how many bytes from there on are in its page;
+ * NULL: no RAM there. */
 static uint8_t *host_at(struct vcpu *cpu, uint64_t linear, uint64_t *physical, size_t *here)
 {
     *here = PAGE_SIZE - (linear & PAGE_OFFSET);

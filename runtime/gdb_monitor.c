@@ -50,7 +50,8 @@ static void info_patches(struct monitor *m)
     }
 }
 
-/* What an event at this address executes: "0xffffffff81234567  38 bytes, 2 IO, ports 0x3f8 0x3fd  serial_in". */
+/* What an event at this address executes: "0xffffffff81234567 38 bytes, 2 IO, ports 0x3f8 0x3fd
+ * serial_in". */
 static void print_entry(struct monitor *m, const struct io_entry *entry)
 {
     const struct image *image = m->gdb->vm->image;

@@ -200,8 +200,9 @@ void gdb_put_binary(struct gdb_output *output, const void *bytes, size_t count)
     }
 }
 
-/* How many bytes of the run of `length` equal ones one run-length code stands for: the byte itself and as many again as
- * the code's character says, less 29. A run shorter than 4 is not worth it; '#' and '$' cannot be codes. */
+/* How many bytes of the run of `length` equal ones one run-length code stands for: the byte
+ * itself and as many again as the code's character says, less 29. A run shorter than 4 is not
+ * worth it; '#' and '$' cannot be codes. */
 static size_t run_coded(size_t length)
 {
     size_t again = length - 1 < 97 ? length - 1 : 97;

@@ -1,5 +1,5 @@
-/* Packets of gdb's remote protocol: $payload#checksum, with acknowledgements (gdb's manual, "Overview" of the remote
- * protocol). What comes in may be anything. */
+/* Packets of gdb's remote protocol: $payload#checksum, with acknowledgements (gdb's manual,
+ * "Overview" of the remote protocol). What comes in may be anything. */
 #ifndef RUNTIME_GDB_PACKET_H
 #define RUNTIME_GDB_PACKET_H
 
@@ -20,15 +20,16 @@ struct gdb_input {
 
 enum gdb_token {
     GDB_NOTHING, /* more bytes are needed */
-    GDB_PACKET, /* *payload, *length: unescaped, followed by a 0; good until more is read or taken */
+    /* *payload, *length: unescaped, followed by a 0; good until more is read or taken */
+    GDB_PACKET,
     GDB_DAMAGED,   /* a packet that is too long or has a wrong checksum */
     GDB_INTERRUPT, /* Ctrl-C */
     GDB_ACK,
     GDB_NACK
 };
 
-/* Room for more bytes: they go to the result, *room of them at most, and gdb_input_add tells how many came. There is
- * always some once gdb_input_next has said GDB_NOTHING. */
+/* Room for more bytes: they go to the result, *room of them at most, and gdb_input_add tells how
+ * many came. There is always some once gdb_input_next has said GDB_NOTHING. */
 uint8_t *gdb_input_room(struct gdb_input *input, size_t *room);
 void gdb_input_add(struct gdb_input *input, size_t count);
 /* Takes the next token. */
@@ -52,11 +53,13 @@ void gdb_put_hex(struct gdb_output *output, const void *bytes, size_t count);
 void gdb_put_number(struct gdb_output *output, uint64_t value); /* hexadecimal, shortest */
 /* Binary data, escaped. */
 void gdb_put_binary(struct gdb_output *output, const void *bytes, size_t count);
-/* Makes output->frame of the payload, run-length encoded, behind a '+' if `acknowledge`; the payload is empty then. */
+/* Makes output->frame of the payload, run-length encoded, behind a '+' if `acknowledge`; the
+ * payload is empty then. */
 void gdb_frame(struct gdb_output *output, bool acknowledge);
 
 /* ---- reading payloads ---- */
-/* The hexadecimal number at *text, at most 16 digits; *text moves behind it. False: there is none. */
+/* The hexadecimal number at *text, at most 16 digits; *text moves behind it. False: there is
+ * none. */
 bool gdb_number(const char **text, uint64_t *value);
 /* The same, and the character `after` behind it. */
 bool gdb_number_then(const char **text, uint64_t *value, char after);

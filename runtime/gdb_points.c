@@ -1,5 +1,5 @@
-/* Z and z: breakpoints and watchpoints. A software breakpoint is as little in the guest's memory as a hardware one, and
- * there are thousands of either. */
+/* Z and z: breakpoints and watchpoints. A software breakpoint is as little in the guest's memory
+ * as a hardware one, and there are thousands of either. */
 #include "runtime/breakpoints.h"
 #include "runtime/gdb_server.h"
 
@@ -7,8 +7,8 @@ static const enum stop_kind kinds[] = {STOP_SOFTWARE, STOP_HARDWARE, STOP_WRITE,
                                        STOP_ACCESS};
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
-/* TYPE,ADDRESS,LENGTH, and maybe conditions that gdb would like to have evaluated here: it was not told that it may. A type
- * that is not known gets the empty reply. */
+/* TYPE,ADDRESS,LENGTH, and maybe conditions that gdb would like to have evaluated here: it was
+ * not told that it may. A type that is not known gets the empty reply. */
 static bool parse(struct gdb *gdb, const char *args, enum stop_kind *kind, uint64_t *address,
                   uint64_t *length)
 {

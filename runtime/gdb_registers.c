@@ -19,7 +19,8 @@ static const struct {
     [X87_FIOFF] = {8, 4},   [X87_FOSEG] = {20, 2}, [X87_FOOFF] = {16, 4}, [X87_OPCODE] = {6, 2},
 };
 
-/* Two bits a physical register: valid, zero, special, empty (SDM 1 8.1.7). FXSAVE keeps one: not empty. */
+/* Two bits a physical register: valid, zero, special, empty (SDM 1 8.1.7). FXSAVE keeps one: not
+ * empty. */
 static uint32_t x87_tags(const struct fpu *fpu)
 {
     uint32_t tags = 0;
@@ -98,18 +99,20 @@ static uint8_t *wide(struct fpu *fpu, const struct gdb_register *reg)
         return fpu->legacy + 32 + 16 * reg->index;
     case GDB_XMM:
         return FPU_XMM(fpu, reg->index);
-    case GDB_YMM_HIGH:
-        return fpu->ymm_high[reg->index];
     default:
-        return NULL;
+        return fpu->ymm_high[reg->index];
     }
 }
 
 void gdb_register_get(const struct vcpu *cpu, const struct gdb_register *reg, uint8_t *bytes)
 {
-    const uint8_t *from = wide((struct fpu *)&cpu->fpu, reg);
-    uint64_t number = from ? 0 : get_number(cpu, reg);
-    memcpy(bytes, from ? from : (const uint8_t *)&number, reg->bits / 8);
+    uint64_t number;
+    if (reg->bits > 64) {
+        memcpy(bytes, wide((struct fpu *)&cpu->fpu, reg), reg->bits / 8);
+        return;
+    }
+    number = get_number(cpu, reg);
+    memcpy(bytes, &number, reg->bits / 8);
 }
 
 /* ---- writing ---- */
@@ -196,11 +199,12 @@ bool gdb_register_set(struct vcpu *cpu, const struct gdb_register *reg, const ui
 {
     static const uint8_t component[] = {
         [GDB_ST] = XSTATE_X87, [GDB_XMM] = XSTATE_SSE, [GDB_YMM_HIGH] = XSTATE_AVX};
-    uint8_t *to = wide(&cpu->fpu, reg);
     uint64_t number = 0;
-    memcpy(to ? to : (uint8_t *)&number, bytes, reg->bits / 8);
-    if (!to)
+    if (reg->bits <= 64) {
+        memcpy(&number, bytes, reg->bits / 8);
         return set_number(cpu, reg, number);
+    }
+    memcpy(wide(&cpu->fpu, reg), bytes, reg->bits / 8);
     cpu->fpu.header[0] |= component[reg->kind];
     return true;
 }
@@ -224,7 +228,7 @@ void gdb_read_registers(struct gdb *gdb, const char *args, size_t length)
             put(gdb, gdb_vcpu(gdb), &features[n]->registers[k]);
 }
 
-/* GXX…: as many as there are. One that cannot have its value is left alone, and told at the end. */
+/* GXX…: as many as there are. One that cannot have its value is left alone, and told of. */
 void gdb_write_registers(struct gdb *gdb, const char *args, size_t length)
 {
     uint8_t bytes[GDB_REGISTER_MAX];

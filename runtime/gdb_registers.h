@@ -1,4 +1,5 @@
-/* The registers as gdb numbers them: one table, from which packets and the target description are made. */
+/* The registers as gdb numbers them: one table, from which packets and the target description
+ * are made. */
 #ifndef RUNTIME_GDB_REGISTERS_H
 #define RUNTIME_GDB_REGISTERS_H
 
@@ -35,7 +36,8 @@ struct gdb_feature {
     const struct gdb_register *registers;
     unsigned count;
 };
-/* The features of this processor, the first `gdb_features()` rows; their registers are numbered in this order. */
+/* The features of this processor, the first `gdb_features()` rows; their registers are numbered
+ * in this order. */
 #define GDB_FEATURES_MAX 5
 unsigned gdb_features(const struct gdb_feature *features[GDB_FEATURES_MAX]);
 /* Register number n, or NULL. */

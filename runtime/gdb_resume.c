@@ -137,8 +137,8 @@ static bool parse_action(const char **args, struct gdb_resume *resume)
     }
 }
 
-/* ACTION[:THREAD];…: the first one that names a vCPU is its, one without a thread names all. Who is not named stands
- * still. */
+/* ACTION[:THREAD];…: the first one that names a vCPU is its, one without a thread names all. Who
+ * is not named stands still. */
 void gdb_vcont(struct gdb *gdb, const char *args, size_t length)
 {
     struct gdb_resume wanted[VCPUS_MAX] = {0};

@@ -112,8 +112,8 @@ static bool receive(struct gdb *gdb)
     return true;
 }
 
-/* Looks after the client that is there and one that waits, who may come in if the other has gone. True: another one is
- * there now, or none any more. */
+/* Looks after the client that is there and one that waits, who may come in if the other has
+ * gone. True: another one is there now, or none any more. */
 static bool client_changed(struct gdb *gdb)
 {
     bool gone = gdb->connection.client >= 0 && !receive(gdb);
@@ -141,7 +141,8 @@ static void stop(struct gdb *gdb, unsigned index, int signal)
     gdb_send_reply(gdb);
 }
 
-/* A look at the connection while the guest runs: true if it is to come to a halt, or to go on otherwise. */
+/* A look at the connection while the guest runs: true if it is to come to a halt, or to go on
+ * otherwise. */
 static bool poll_client(struct gdb *gdb)
 {
     gdb->stop_kind = STOP_NONE;
@@ -219,8 +220,9 @@ static bool ask(void *context)
     return poll_client(gdb);
 }
 
-/* What the next entry is to do with this vCPU. Interrupts that wait are held back from an instruction that is stepped,
- * unless the client wants to see them, as behind STI; but not from a vCPU that waits for one. */
+/* What the next entry is to do with this vCPU. Interrupts that wait are held back from an
+ * instruction that is stepped, unless the client wants to see them, as behind STI; but not from
+ * a vCPU that waits for one. */
 static void control(struct gdb *gdb, unsigned index)
 {
     struct vmcs *vmcs = gdb->vmcs[index];
@@ -273,8 +275,8 @@ static void exited(struct gdb *gdb, const struct vmcs *vmcs)
     }
 }
 
-/* An entry passes over breakpoints that vCPUs stand at; gdb means them to be met, and steps over them where it does not.
- * True: one was. */
+/* An entry passes over breakpoints that vCPUs stand at; gdb means them to be met, and steps over
+ * them where it does not. True: one was. */
 static bool stands_at_breakpoint(struct gdb *gdb)
 {
     for (unsigned n = 0; n < gdb->vm->vcpu_count; n++) {

@@ -5,7 +5,8 @@
  *   gdb_commands.c    which packet is whose
  *   gdb_registers.c   g, G, p, P    gdb_target.c  what gdb is told of the registers
  *   gdb_memory.c      m, M, X       gdb_points.c  Z, z
- *   gdb_threads.c     H, T, q…ThreadInfo    gdb_resume.c  s, c, vCont, ?    gdb_monitor.c  monitor commands
+ *   gdb_threads.c     H, T, q…ThreadInfo    gdb_resume.c  s, c, vCont, ?
+ *   gdb_monitor.c     monitor commands
  *   gdb_run.c         the machine between two packets */
 #ifndef RUNTIME_GDB_SERVER_H
 #define RUNTIME_GDB_SERVER_H
@@ -76,7 +77,8 @@ void gdb_send_reply(struct gdb *gdb);
 void gdb_send_text(struct gdb *gdb, const char *text, size_t length);
 
 /* ---- packets ---- */
-/* Does what the packet asks for, and leaves the reply in gdb->output (unless gdb->silent). `text` ends with a 0. */
+/* Does what the packet asks for, and leaves the reply in gdb->output (unless gdb->silent).
+ * `text` ends with a 0. */
 void gdb_execute(struct gdb *gdb, const char *text, size_t length);
 
 /* A command: `args` is what stands behind its name, followed by a 0. */
@@ -101,7 +103,8 @@ void gdb_take_packets(struct gdb *gdb);
 void gdb_enter(struct gdb *gdb);
 /* All vCPUs that are not told otherwise do this. */
 void gdb_resume_all(struct gdb *gdb, enum gdb_action action);
-/* The client is gone, or has let go: no breakpoints, and the guest runs on if it ran or was told to. */
+/* The client is gone, or has let go: no breakpoints, and the guest runs on if it ran or was told
+ * to. */
 void gdb_forget_client(struct gdb *gdb);
 
 #endif

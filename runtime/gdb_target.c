@@ -1,4 +1,5 @@
-/* What gdb is told of the processor: its target description (gdb's manual, appendix G), made from the registers' table. */
+/* What gdb is told of the processor: its target description (gdb's manual, appendix G), made
+ * from the registers' table. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -55,7 +55,7 @@ static const struct option_row rows[] = {
     {0, "step", "N", OPTION_COUNT, CONFIG(step), "make N single steps, then stop and say where"},
     {0, "trace", "FILE", OPTION_STRING, CONFIG(trace), "write a line for each instruction"},
     {0, "trace-start", "WHERE", OPTION_STRING, CONFIG(trace_start),
-     "from an address, SYMBOL[+OFFSET] or count of instructions on"},
+     "from an address, SYMBOL[+OFFSET] or a count on"},
     {0, "trace-stop", "WHERE", OPTION_STRING, CONFIG(trace_stop), "up to there; the guest runs on"},
     {0, "trace-count", "N", OPTION_COUNT, CONFIG(trace_count), "N lines at most"},
     {0, "io-blocks", "MODE", OPTION_IO_BLOCKS, CONFIG(io_blocks),

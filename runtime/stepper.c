@@ -235,6 +235,7 @@ int stepper_run(struct vm *vm, struct error *err)
     }
     for (unsigned k = 0; k < vm->vcpu_count; k++)
         vmcs_destroy(vm->vcpus[k]->vmcs);
+    vm->stats.guest_instructions = soft_instructions(vm);
     if (!good)
         return -1;
     return vm->shutdown ? 0 : vm->engine->run(vm, err);

@@ -1,4 +1,5 @@
-/* The host side of a patched image's stub: finding, checking, linking, and the way from an index to a handler. */
+/* The host side of a patched image's stub: finding, checking, linking, and the way from an index to
+ * a handler. */
 #include "runtime/stub.h"
 
 #include <inttypes.h>
@@ -10,7 +11,8 @@
 #include "runtime/vm.h"
 
 /* ---- finding and checking ---- */
-/* The guest-physical address of guest-linear [linear, linear + size) by the segment that loads it. */
+/* The guest-physical address of guest-linear [linear, linear + size) by the segment that loads
+ * it. */
 static bool physical_of(const struct vm *vm, const struct image *image, uint64_t linear,
                         uint64_t size, uint64_t *physical)
 {
@@ -108,14 +110,16 @@ static int copy_routine(struct attach *a, uint32_t index)
 }
 
 /* ---- linking ---- */
-/* The rule of profit: the native instruction costs one event of this engine; so does a doorbell. What is answered in
- * the guest costs none. --link all links whatever works, to show that it does. */
+/* The rule of profit: the native instruction costs one event of this engine; so does a doorbell.
+ * What is answered in the guest costs none. --link all links whatever works, to show that it
+ * does. */
 static bool wanted(const struct vm *vm, const struct stub_routine *r, bool table, bool state)
 {
     bool rings = r->flags & PV_ROUTINE_DOORBELL;
     if (!r->emulation_offset || (rings && !doorbell_has_handler(r->kind, r->operand)))
         return false;
-    /* For a deprivileged guest: but a look-up that asks the host instead of going native is as right for others. */
+    /* For a deprivileged guest: but a look-up that asks the host instead of going native is as
+     * right for others. */
     if (r->flags & PV_ROUTINE_DEPRIVILEGED && !(r->flags & PV_ROUTINE_TABLE && rings))
         return false;
     if (r->flags & PV_ROUTINE_TABLE && !table)
@@ -128,7 +132,8 @@ static bool wanted(const struct vm *vm, const struct stub_routine *r, bool table
         return true;
     if (!vm->config.link_all)
         return false;
-    /* Without a stack, a doorbell with a memory operand is two, between which no interrupt may come: left alone. */
+    /* Without a stack, a doorbell with a memory operand is two, between which no interrupt may
+     * come: left alone. */
     if (r->flags & PV_ROUTINE_BARE && r->operand & PV_OPERAND_MEMORY)
         return false;
     return true;
@@ -270,7 +275,8 @@ void stub_detach(struct vm *vm)
 }
 
 /* ---- run time ---- */
-/* At its linked address, or, early in a boot, at the identity address: told apart by where the code lies in the image. */
+/* At its linked address, or, early in a boot, at the identity address: told apart by where the code
+ * lies in the image. */
 uint64_t stub_header_for(const struct stub *stub, uint64_t rip, int64_t offset)
 {
     uint64_t linked = stub->header_linear + (uint64_t)offset,

@@ -1,9 +1,9 @@
 /* The stub of a patched image: found and checked, linked, and served while the guest runs.
  *
  * All that the host needs to know of a routine is copied when the image is loaded, before the guest
- * runs its first instruction: what the guest writes there later changes nothing here. Only the routine
- * table is read at run time, because it is the guest's dispatch table (D5): an entry is an address
- * in the guest, and no more harmful than a jump of the guest's own. */
+ * runs its first instruction: what the guest writes there later changes nothing here. Only the
+ * routine table is read at run time, because it is the guest's dispatch table (D5): an entry is an
+ * address in the guest, and no more harmful than a jump of the guest's own. */
 #ifndef RUNTIME_STUB_H
 #define RUNTIME_STUB_H
 
@@ -47,24 +47,27 @@ struct stub {
     struct stub_devices devices;
 };
 
-/* Finds, checks and links the stub of a patched image that is loaded already: routines lead to their emulation, tables are
- * filled. An image that is not patched, or --no-patch: nothing to do. 0, or -1 with *err (HVRUN_IMAGE). */
+/* Finds, checks and links the stub of a patched image that is loaded already: routines lead to
+ * their emulation, tables are filled. An image that is not patched, or --no-patch: nothing to do.
+ * 0, or -1 with *err (HVRUN_IMAGE). */
 int stub_attach(struct vm *vm, const struct image *image, struct error *err);
 void stub_detach(struct vm *vm);
 
 /* Where the header is for the code at `rip`, which is meant to be at `offset` from it. */
 uint64_t stub_header_for(const struct stub *stub, uint64_t rip, int64_t offset);
 
-/* Where in the original image the instruction stands that a routine at `rip` stands for; `rip` itself if there is none. */
+/* Where in the original image the instruction stands that a routine at `rip` stands for; `rip`
+ * itself if there is none. */
 uint64_t stub_site(const struct stub *stub, uint64_t rip);
 
-/* The doorbell, `OUT PV_DOORBELL_PORT, EAX`, rang; port permission is checked. *next_rip comes in as the RIP behind the
- * instruction; the handler may change it (and everything else of the vCPU), or raise. False: nothing was
- * done, the instruction is an ordinary OUT. Called only if vm->stub is not NULL. */
+/* The doorbell, `OUT PV_DOORBELL_PORT, EAX`, rang; port permission is checked. *next_rip comes in
+ * as the RIP behind the instruction; the handler may change it (and everything else of the vCPU),
+ * or raise. False: nothing was done, the instruction is an ordinary OUT. Called only if vm->stub is
+ * not NULL. */
 bool stub_doorbell(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip);
 
-/* The same for UD1 in one of the encodings that hvstub.h gives to break and to the bare doorbell: `aux` is
- * STUB_UD1_*, `imm` the index. False: it is #UD. */
+/* The same for UD1 in one of the encodings that hvstub.h gives to break and to the bare doorbell:
+ * `aux` is STUB_UD1_*, `imm` the index. False: it is #UD. */
 bool stub_ud1(struct vcpu *cpu, const struct insn *i, uint64_t *next_rip);
 
 enum { STUB_UD1_PLAIN, STUB_UD1_BREAK, STUB_UD1_BARE };
@@ -76,8 +79,8 @@ void stub_fill_msrs(struct pv_msr_table *table);
 /* ---- doorbell_insn.c: the instruction that a routine stands for ---- */
 /* True if the host can execute it when it rings; such routines may be linked. */
 bool doorbell_has_handler(unsigned kind, uint32_t operand);
-/* A block of that instruction, which then falls through; the caller frees it. The vCPU is in 64-bit mode. NULL: there is
- * none, or no memory. */
+/* A block of that instruction, which then falls through; the caller frees it. The vCPU is in 64-bit
+ * mode. NULL: there is none, or no memory. */
 struct block *doorbell_block(struct vcpu *cpu, unsigned kind, uint32_t operand);
 
 #endif

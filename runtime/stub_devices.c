@@ -1,9 +1,11 @@
-/* Device fast paths (hvstub.h, struct pv_port): the part of the devices' work that a patched guest does by itself.
+/* Device fast paths (hvstub.h, struct pv_port): the part of the devices' work that a patched guest
+ * does by itself.
  *
- * What the state page offers is worked out anew whenever a device may have changed: after a port access and
- * before each slice. It offers only what is exact until then. Guest and host take turns on one thread, so there is no
- * other moment to think of. Of what stands in the page only the ring's bytes and one bit of a counter are read;
- * the guest may have written anything there, and harms but itself. */
+ * What the state page offers is worked out anew whenever a device may have changed: after a port
+ * access and before each slice. It offers only what is exact until then. Guest and host take turns
+ * on one thread, so there is no other moment to think of. Of what stands in the page only the
+ * ring's bytes and one bit of a counter are read; the guest may have written anything there, and
+ * harms but itself. */
 #include "runtime/stub_devices.h"
 
 #include <string.h>
@@ -19,8 +21,8 @@
 
 #define SECOND      1000000000ull
 #define PIC_MASK(n) ((n) ? 0xa1u : 0x21u)
-/* A counter's base is moved on after this time, in ns. Its scale is rounded up in the 64th bit, which is exact for
- * 18 seconds: up to there the sum stays below the next 10^-9 of a tick. */
+/* A counter's base is moved on after this time, in ns. Its scale is rounded up in the 64th bit,
+ * which is exact for 18 seconds: up to there the sum stays below the next 10^-9 of a tick. */
 #define BASE_AGE (8 * SECOND)
 /* A slice may run on for so long, in ns: to the end of a block. */
 #define OVERRUN 1000
@@ -89,8 +91,8 @@ static void show_uart(struct vm *vm, struct stub_devices *d)
     }
 }
 
-/* An identification that was read comes first, then what was enabled: so an interrupt of bytes behind both is not lost, and
- * one that the guest has turned off does not come. */
+/* An identification that was read comes first, then what was enabled: so an interrupt of bytes
+ * behind both is not lost, and one that the guest has turned off does not come. */
 static void take_uart(struct vm *vm, struct stub_devices *d)
 {
     struct pv_port *read = &d->in[PLACE(COM1(UART16550_IIR))];
@@ -122,14 +124,13 @@ static void show_pic(struct vm *vm, struct stub_devices *d)
 /* The guest leaves the index in the entry: in `port_out`, which is the guest's own. */
 static void show_rtc(struct vm *vm, struct stub_devices *d)
 {
-    uint16_t cmos[MC146818_REGISTERS];
+    uint64_t version = mc146818_version(vm->mc146818, d->until + OVERRUN);
     put_out(d, true, MC146818_INDEX_PORT, mc146818_index(vm->mc146818), PV_PORT_OUT_KEPT);
     put_in(d, true, MC146818_INDEX_PORT + 1, 0, PV_PORT_IN_CMOS);
-    mc146818_fast(vm->mc146818, d->until + OVERRUN, cmos);
-    if (memcmp(cmos, d->cmos, sizeof cmos) == 0)
+    if (version == d->cmos_version)
         return;
-    memcpy(d->cmos, cmos, sizeof cmos);
-    memcpy(d->state->cmos, cmos, sizeof cmos);
+    d->cmos_version = version;
+    mc146818_fast(vm->mc146818, d->until + OVERRUN, d->state->cmos);
     d->changed = true;
 }
 
@@ -159,8 +160,8 @@ static uint64_t scale_of(uint32_t hz)
     return (uint64_t)(((unsigned __int128)hz << 64) / SECOND) + 1;
 }
 
-/* Whole seconds after `since`, at which the counter has counted a whole number of ticks: the base in use, or a later one
- * if that is too old or none of these. */
+/* Whole seconds after `since`, at which the counter has counted a whole number of ticks: the base
+ * in use, or a later one if that is too old or none of these. */
 static uint64_t base_for(const struct vm *vm, uint64_t since, uint64_t in_use)
 {
     uint64_t now = clock_now(&vm->clock);
@@ -346,7 +347,7 @@ void stub_devices_start(struct vm *vm)
     d->state->ring_tail = d->state->ring_lock = 0;
     d->limit = d->state->deadline.limit = UINT64_MAX;
     d->state->deadline.posted = 0;
-    memset(d->state->cmos, 0, sizeof d->state->cmos);
+    d->cmos_version = UINT64_MAX; /* none */
     d->state->once_after = 0;
     for (unsigned place = 0; place < 256; place++) {
         d->in[place] = d->state->port_in[place] = no_port(place);

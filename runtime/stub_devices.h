@@ -1,4 +1,5 @@
-/* Device fast paths: what of the devices a patched guest may do by itself, kept up to date in its state page. */
+/* Device fast paths: what of the devices a patched guest may do by itself, kept up to date in its
+ * state page. */
 #ifndef RUNTIME_STUB_DEVICES_H
 #define RUNTIME_STUB_DEVICES_H
 
@@ -15,7 +16,7 @@ struct stub_devices {
     /* what the state page was last given */
     struct pv_port in[256], out[256];
     struct pv_counter pit, pm;
-    uint16_t cmos[128];
+    uint64_t cmos_version;
     uint32_t once_after;
     uint64_t limit;             /* of deadlines */
     struct vcpu *owner;         /* whose deadline it is: the vCPU that runs, or ran last */
@@ -29,14 +30,15 @@ struct stub_devices {
     bool changed;        /* the page, and the memory has not been told */
 };
 
-/* Begins to serve the state page of vm->stub, if it has one: from then on every access to a device by the bus first takes
- * what the guest has left there. */
+/* Begins to serve the state page of vm->stub, if it has one: from then on every access to a device
+ * by the bus first takes what the guest has left there. */
 void stub_devices_start(struct vm *vm);
 
 /* Before a vCPU runs for so many ns of guest time at most: shows it what devices have become. */
 void stub_devices_begin(struct vcpu *cpu, uint64_t length);
 
-/* Takes what the guest has left: when a vCPU has run, and before anything looks at a device or its APIC but by the bus. */
+/* Takes what the guest has left: when a vCPU has run, and before anything looks at a device or its
+ * APIC but by the bus. */
 void stub_devices_take(struct vm *vm);
 
 /* Something that the bus does not know of has changed: a time-stamp counter, an APIC. */

@@ -37,8 +37,8 @@ static void put_subleaves(const struct vm *vm, struct pv_cpuid_table *table, uin
     pv_cpuid_put_subleaves(table, leaf, answers, constants, count);
 }
 
-/* Leaves compete for places, so those that are there go first, then those that any kernel asks for; subleaves are
- * put where there is room. Then what Linux looks for hypervisors at, and the rest. */
+/* Leaves compete for places, so those that are there go first, then those that any kernel asks for;
+ * subleaves are put where there is room. Then what Linux looks for hypervisors at, and the rest. */
 void stub_fill_cpuid(const struct vm *vm, struct pv_cpuid_table *table)
 {
     enum { BASIC = 0x20, RANGE = 0x30 };

@@ -1,10 +1,11 @@
-/* IN. A byte from a port whose value the host keeps in the state page is answered there; so are CMOS registers,
- * and the 8254's count and the ACPI timer, worked out from the time-stamp counter. Else the host: port, width and DX are
- * in the operand word; it writes the pushed RAX. */
+/* IN. A byte from a port whose value the host keeps in the state page is answered there; so are
+ * CMOS registers, and the 8254's count and the ACPI timer, worked out from the time-stamp counter.
+ * Else the host: port, width and DX are in the operand word; it writes the pushed RAX. */
 #include "templates/template.inc"
 
-/* The 8254 channel in pv_state.pit, one byte of its count into AL, then out at `done`. RAX and RCX are
- * pushed. The multiplication changes flags, but a port access that needs no host can afford PUSHFQ. */
+/* The 8254 channel in pv_state.pit, one byte of its count into AL, then out at `done`. RAX and RCX
+ * are pushed. The multiplication changes flags, but a port access that needs no host can afford
+ * PUSHFQ. */
 .macro READ_PIT done, native
     push  %rdx
     pushfq

@@ -1,6 +1,6 @@
-/* OUT. A byte that the device would only send on goes to the ring in the state page, one that it would only keep
- * to the port's entry there, one that would change nothing nowhere. Else the host: port, width and DX are in the
- * operand word; it reads the pushed RAX. */
+/* OUT. A byte that the device would only send on goes to the ring in the state page, one that it
+ * would only keep to the port's entry there, one that would change nothing nowhere. Else the host:
+ * port, width and DX are in the operand word; it reads the pushed RAX. */
 #include "templates/template.inc"
 
 /* Puts the byte at 8(%rsp), which is not 0, into the ring; RAX and RCX are free. */
@@ -29,8 +29,8 @@
     pop   %rdx
 .endm
 
-/* RAX and RCX are pushed. `place` puts the port's low byte into ECX; `match` makes ECX 0 in 16 bits if the entry,
- * whose negated port is in ECX, is the port's. */
+/* RAX and RCX are pushed. `place` puts the port's low byte into ECX; `match` makes ECX 0 in 16 bits
+ * if the entry, whose negated port is in ECX, is the port's. */
 .macro LOOK_UP_OUT place, match
     \place
     lea   PV_STATE_PORT_OUT(%rip), %rax

@@ -1,8 +1,10 @@
-/* WRMSR: the host's, but for a deadline of the local APIC's timer that the host need not know yet. A #GP is injected at
- * the native instruction, which carries the exception-table entry (hvstub/hvstub.h). */
+/* WRMSR: the host's, but for a deadline of the local APIC's timer that the host need not know yet.
+ * A #GP is injected at the native instruction, which carries the exception-table entry
+ * (hvstub/hvstub.h). */
 #include "templates/template.inc"
 
-/* struct pv_deadline. A deadline changes nothing at once, so PUSHFQ and POPFQ are a small part of what it saves. */
+/* struct pv_deadline. A deadline changes nothing at once, so PUSHFQ and POPFQ are a small part of
+ * what it saves. */
 TEMPLATE wrmsr_posted, wrmsr, 10, stack
 FORM "wrmsr"
     push  %rcx

@@ -1,5 +1,6 @@
-/* A small machine in 64-bit mode for the tests of the gdb server: 2 MiB of RAM at its own linear addresses, and once more
- * at GDB_ALIAS; an IDT of gates to one handler; the code given, in which all vCPUs begin. */
+/* A small machine in 64-bit mode for the tests of the gdb server: 2 MiB of RAM at its own linear
+ * addresses, and once more at GDB_ALIAS; an IDT of gates to one handler; the code given, in
+ * which all vCPUs begin. */
 #ifndef TESTS_GDB_MACHINE_H
 #define TESTS_GDB_MACHINE_H
 

@@ -1,10 +1,10 @@
-/* MC146818 real-time clock and CMOS memory (Motorola MC146818A data sheet; ports 0x70 and 0x71 as on a
- * PC/AT). The date is UTC: the host's when the machine is made, or a fixed one in deterministic mode,
- * and runs with guest time from there.
+/* MC146818 real-time clock and CMOS memory (Motorola MC146818A data sheet; ports 0x70 and 0x71 as
+ * on a PC/AT). The date is UTC: the host's when the machine is made, or a fixed one in
+ * deterministic mode, and runs with guest time from there.
  *
- * The date is kept as a number of seconds and the guest time at which its last second began. The clock
- * registers are made from it when read. Only while the guest holds the clock (SET, or the divider in
- * reset) the registers themselves count. */
+ * The date is kept as a number of seconds and the guest time at which its last second began. The
+ * clock registers are made from it when read. Only while the guest holds the clock (SET, or the
+ * divider in reset) the registers themselves count. */
 #include "runtime/devices/mc146818.h"
 
 #include <stdlib.h>
@@ -74,6 +74,7 @@ struct mc146818 {
     int64_t seconds; /* since 1970-01-01, at guest time `second_began` */
     uint64_t second_began;
     uint64_t shown;     /* 1 + second_began when registers were last made of it; 0: they must be */
+    uint64_t changes;   /* of the date or a register */
     uint64_t periods;   /* of the periodic interrupt, up to which C_PERIOD is accounted for */
     bool level;         /* of the interrupt line */
     struct timer timer; /* next event that may interrupt */
@@ -219,6 +220,7 @@ static void update(struct mc146818 *rtc)
     } else if (now - rtc->second_began >= SECOND) {
         uint64_t count = (now - rtc->second_began) / SECOND;
         rtc->seconds += (int64_t)count;
+        rtc->changes++;
         rtc->second_began += count * SECOND;
         r[REG_C] |= C_UPDATE;
         if (alarm_matches(rtc, count))
@@ -288,6 +290,7 @@ static void write_control(struct mc146818 *rtc, uint8_t index, uint8_t value)
 static void write_register(struct mc146818 *rtc, uint8_t index, uint8_t value)
 {
     rtc->shown = 0;
+    rtc->changes++;
     update(rtc);
     if (index == REG_A || index == REG_B) {
         write_control(rtc, index, value);
@@ -315,13 +318,24 @@ void mc146818_set_index(void *device, uint8_t index)
     rtc->index = index & (REGISTERS - 1); /* bit 7 masks NMIs on a PC */
 }
 
-/* The clock's registers and UIP stand still between an update and what announces the next one. The flags never do. */
+/* The clock's registers and UIP stand still between an update and what announces the next one. */
+static bool stands_still(const struct mc146818 *rtc, uint64_t until)
+{
+    return held(rtc) || (guest_now(rtc) - rtc->second_began < SECOND &&
+                         until < rtc->second_began + SECOND - UIP_TIME);
+}
+
+uint64_t mc146818_version(const void *device, uint64_t until)
+{
+    const struct mc146818 *rtc = device;
+    return rtc->changes << 1 | stands_still(rtc, until);
+}
+
+/* The flags of REG_C never stand still. */
 void mc146818_fast(void *device, uint64_t until, uint16_t known[MC146818_REGISTERS])
 {
     struct mc146818 *rtc = device;
-    uint64_t now = guest_now(rtc);
-    bool still = held(rtc) || (now - rtc->second_began < SECOND &&
-                               until < rtc->second_began + SECOND - UIP_TIME);
+    bool still = stands_still(rtc, until);
     if (still && !held(rtc) && rtc->shown != rtc->second_began + 1) {
         registers_from_date(rtc);
         rtc->shown = rtc->second_began + 1;
@@ -382,6 +396,7 @@ static void mc146818_reset(void *device)
     if (rtc->level)
         irq_set(vm, IRQ_RTC, false);
     *rtc = (struct mc146818){.vm = vm,
+                             .changes = rtc->changes + 1,
                              .registers = {[REG_A] = A_RUNNING | 6, /* 1024 Hz */
                                            [REG_B] = B_24HOURS,
                                            [REG_D] = D_VALID,

@@ -11,9 +11,11 @@
 uint8_t mc146818_index(const void *rtc);
 void mc146818_set_index(void *rtc, uint8_t index);
 
-/* For each register what a read gives, and changes nothing, until guest time `until` (in ns): 0x100 + its
- * value; 0 if that cannot be said. */
+/* For each register what a read gives, and changes nothing, until guest time `until` (in ns): 0x100
+ * + its value; 0 if that cannot be said. */
 #define MC146818_KNOWN 0x100u
 void mc146818_fast(void *rtc, uint64_t until, uint16_t known[MC146818_REGISTERS]);
+/* While this number is the same, so is what mc146818_fast gives. */
+uint64_t mc146818_version(const void *rtc, uint64_t until);
 
 #endif

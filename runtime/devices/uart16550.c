@@ -1,10 +1,11 @@
-/* COM1: a 16550A UART (National Semiconductor PC16550D data sheet, sections 6 and 8) whose line is the
- * console. Sending takes no time: the transmitter is always empty, and says so as soon as asked to.
+/* COM1: a 16550A UART (National Semiconductor PC16550D data sheet, sections 6 and 8) whose line is
+ * the console. Sending takes no time: the transmitter is always empty, and says so as soon as asked
+ * to.
  *
- * The far end sends only to a guest that listens: one with the receive interrupt on, or one that keeps
- * reading the line status without writing; and it waits a little while the guest sets the port up.
- * Otherwise what a user types, or a script pipes in, before the guest is ready would be thrown away with
- * the FIFO. */
+ * The far end sends only to a guest that listens: one with the receive interrupt on, or one that
+ * keeps reading the line status without writing; and it waits a little while the guest sets the
+ * port up. Otherwise what a user types, or a script pipes in, before the guest is ready would be
+ * thrown away with the FIFO. */
 #include "runtime/devices/uart16550.h"
 
 #include <stdlib.h>
@@ -47,13 +48,14 @@ _Static_assert(IER_DLM == UART16550_IER && IIR_FCR == UART16550_IIR && LSR == UA
 #define MSR_RI       0x40
 #define MSR_DCD      0x80
 
-/* Reads of the line status without a write after which the guest is taken to wait for input. A Linux
- * kernel that only writes reads it once or twice a byte. */
+/* Reads of the line status without a write after which the guest is taken to wait for input. A
+ * Linux kernel that only writes reads it once or twice a byte. */
 #define POLLS_LISTENING 16
 
-/* Guest time in ns that the far end waits after the guest has cleared its FIFOs, and after it has turned
- * the receive interrupt on. Linux turns it on to see whether the bit is there; to set the port up it
- * clears the FIFOs, turns the interrupt on, and then turns the FIFOs on, which clears them once more. */
+/* Guest time in ns that the far end waits after the guest has cleared its FIFOs, and after it has
+ * turned the receive interrupt on. Linux turns it on to see whether the bit is there; to set the
+ * port up it clears the FIFOs, turns the interrupt on, and then turns the FIFOs on, which clears
+ * them once more. */
 #define WAIT_FIFOS     5000000ull
 #define WAIT_INTERRUPT 100000ull
 
@@ -223,7 +225,8 @@ static uint8_t take_byte(struct uart16550 *u)
     return byte;
 }
 
-/* The modem's lines, or in loopback the modem control outputs (data sheet 8.6.4), with their deltas. */
+/* The modem's lines, or in loopback the modem control outputs (data sheet 8.6.4), with their
+ * deltas. */
 static void update_modem(struct uart16550 *u)
 {
     uint8_t lines = MSR_CTS | MSR_DSR | MSR_DCD;
@@ -373,7 +376,8 @@ void uart16550_fast(void *uart, struct uart16550_fast *fast)
                   [SCR] = u->scr},
         .read = 1u << IER_DLM | 1u << LCR | 1u << MCR | 1u << SCR,
         .same = 1u << LCR | 1u << MCR | 1u << SCR,
-        /* The transmitter's interrupt comes when they are sent, as on a device that takes its time. */
+        /* The transmitter's interrupt comes when they are sent, as on a device that takes its
+         * time. */
         .send = !divisor && !(u->mcr & MCR_LOOP),
         .later = !divisor,
         .input_waits = console_readable(u->vm),

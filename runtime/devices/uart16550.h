@@ -12,19 +12,19 @@
 /* Console input arrived: takes what the receiver has room for. */
 void uart16550_attend(void *uart);
 
-/* Which accesses need not come here, until something else happens to the device: what a guest can be told beforehand.
- * Bit n stands for register n. */
+/* Which accesses need not come here, until something else happens to the device: what a guest can
+ * be told beforehand. Bit n stands for register n. */
 struct uart16550_fast {
     uint8_t value[UART16550_PORTS];
     uint8_t read; /* a read gives value[n] and changes nothing */
     uint8_t same; /* writing value[n] once more changes nothing */
     bool send;    /* a byte written to register 0 is sent, and that is all; it may be told later */
-    /* Writing the interrupt enables and reading the interrupt identification may be told later, too. The first read gives
-     * value[], and is uart16550_acknowledge; then it is `identified`. */
+    /* Writing the interrupt enables and reading the interrupt identification may be told later,
+     * too. The first read gives value[], and is uart16550_acknowledge; then it is `identified`. */
     bool later;
     uint8_t identified;
-    /* Input waits for the guest to listen, for which its reads of the line status are looked at: that one is in `read`
-     * all the same. */
+    /* Input waits for the guest to listen, for which its reads of the line status are looked at:
+     * that one is in `read` all the same. */
     bool input_waits;
 };
 #define UART16550_IER 1u /* those three registers */

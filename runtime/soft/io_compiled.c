@@ -414,26 +414,40 @@ struct io_trip io_compiled_run(struct vcpu *cpu, struct io_compiled *code, uint6
 }
 
 /* ---- one instruction, decoded for this once ---- */
+/* Decodes the instruction at RIP, which may go on in the next page. *d lives until the next call. */
+static bool decode_here(struct vcpu *cpu, uint64_t linear, struct insn *insn, struct decoded *d)
+{
+    uint8_t bytes[ZYDIS_MAX_INSTRUCTION_LENGTH];
+    unsigned here = PAGE_SIZE - (unsigned)(linear & PAGE_OFFSET);
+    unsigned available = here < sizeof bytes ? here : sizeof bytes;
+    const uint8_t *host = canonical_address(linear) ? fetch(cpu, linear) : NULL;
+    if (!host) /* a device's registers are not code */
+        return false;
+    memcpy(bytes, host, available);
+    *insn = (struct insn){0};
+    enum decode_result result = decode_insn(cpu, bytes, available, cpu->rip, insn, d);
+    if (result == DECODE_MORE) {
+        uint64_t next = vcpu_code64(cpu) ? linear + here : (uint32_t)(linear + here);
+        host = canonical_address(next) ? fetch(cpu, next) : NULL;
+        if (!host)
+            return false;
+        memcpy(bytes + here, host, sizeof bytes - here);
+        *insn = (struct insn){0};
+        result = decode_insn(cpu, bytes, sizeof bytes, cpu->rip, insn, d);
+    }
+    return result == DECODE_OK;
+}
+
 bool io_compiled_step(struct vcpu *cpu, struct io_step *step)
 {
     static _Thread_local uint64_t
         scratch[(sizeof(struct block) + 2 * sizeof(struct insn)) / sizeof(uint64_t)];
     struct block *block = (struct block *)scratch;
-    uint8_t bytes[ZYDIS_MAX_INSTRUCTION_LENGTH];
     uint64_t linear = io_pointer_linear(cpu);
-    unsigned here = PAGE_SIZE - (unsigned)(linear & PAGE_OFFSET);
-    unsigned available = here < sizeof bytes ? here : sizeof bytes;
     struct decoded d;
     *step = (struct io_step){.address = linear, .class = IO_CLASS_UNKNOWN};
-    if (!canonical_address(linear))
+    if (!decode_here(cpu, linear, block->insns, &d))
         return false;
-    const uint8_t *host = fetch(cpu, linear);
-    if (!host) /* a device's registers are not code */
-        return false;
-    memcpy(bytes, host, available);
-    block->insns[0] = (struct insn){0};
-    if (decode_insn(cpu, bytes, available, cpu->rip, block->insns, &d) != DECODE_OK)
-        return false; /* also if it crosses into the next page */
     step->class = io_classify(d.zydis);
     step->length = block->insns[0].length;
     if (step->class == IO_CLASS_UNKNOWN || step->class == IO_CLASS_IO)

@@ -50,8 +50,10 @@ static bool write_cr0(struct vcpu *cpu, uint64_t value)
         return false;
     cpu->cr0 = value;
     cpu->efer = efer;
-    if (changed & (CR0_PG | CR0_WP | CR0_PE))
+    if (changed & (CR0_PG | CR0_PE))
         tlb_flush(cpu);
+    else if (changed & CR0_WP)
+        tlb_forget_writes(cpu);
     vcpu_mode_changed(cpu);
     return true;
 }

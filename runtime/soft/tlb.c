@@ -479,6 +479,22 @@ void tlb_flush(struct vcpu *cpu)
     tlb_flush_nonglobal(cpu);
 }
 
+void tlb_forget_writes(struct vcpu *cpu)
+{
+    const unsigned words_of_mode = TLB_ENTRIES / 64;
+    _Static_assert(TLB_KERNEL == 0 && TLB_KERNEL_AC == 1, "the supervisor's tables come first");
+    uint64_t words =
+        (cpu->tlb_words_local | cpu->tlb_words_global) & ((1ull << 2 * words_of_mode) - 1);
+    struct tlb_entry *table = cpu->tlb_table[0];
+    const uint64_t *local = cpu->tlb_local[0], *global = cpu->tlb_global[0];
+    for (; words; words &= words - 1) {
+        unsigned word = (unsigned)__builtin_ctzll(words);
+        for (uint64_t used = local[word] | global[word]; used; used &= used - 1)
+            table[word * 64 + (unsigned)__builtin_ctzll(used)].write = TLB_INVALID;
+    }
+    drop_victims(cpu);
+}
+
 /* Drops the entry if it is for a linear address in [first, first + length). */
 static void drop_inside(struct tlb_entry *e, uint64_t first, uint64_t length)
 {

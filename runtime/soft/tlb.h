@@ -42,7 +42,9 @@ uint64_t tlb_fill(struct vcpu *cpu, const struct insn *i, uint64_t linear, enum 
  * walk reads them from memory, and such an entry is a reserved-bit fault. */
 bool tlb_load_pdptes(struct vcpu *cpu, uint64_t cr3);
 
-/* After a change of CR0.PG or WP, CR4.PAE, PSE, PGE, SMEP, SMAP, PKE or PCIDE, EFER.NXE or LMA, PKRU, DR0-3 or DR7. */
+/* After a change of CR0.WP: it says where the supervisor may write, and nothing else. */
+void tlb_forget_writes(struct vcpu *cpu);
+/* After a change of CR0.PG, CR4.PAE, PSE, PGE, SMEP, SMAP, PKE or PCIDE, EFER.NXE or LMA, PKRU, DR0-3 or DR7. */
 void tlb_flush(struct vcpu *cpu); /* all, jump cache included */
 /* MOV to CR3: keeps global pages. PCIDs are not told apart: bit 63 of the value changes nothing. */
 void tlb_flush_nonglobal(struct vcpu *cpu);

@@ -1,5 +1,5 @@
-/* Steps per second through gdb's remote protocol, by a raw client: `s`, wait for the stop reply, again. The same client
- * for any server.
+/* Steps per second through gdb's remote protocol, by a raw client: `s`, wait for the stop reply,
+ * again. The same client for any server.
  *
  *     gdb_steps SECONDS [HOST:]PORT|unix:PATH      prints the steps per second */
 #include <errno.h>
@@ -65,7 +65,8 @@ static int open_connection(const char *target)
     die(target);
 }
 
-/* Sends a packet and waits for the end of the reply: '#' and two digits. True if it is one of `kind`. */
+/* Sends a packet and waits for the end of the reply: '#' and two digits. True if it is one of
+ * `kind`. */
 static bool exchange(int fd, const char *packet, char kind)
 {
     char reply[4096];

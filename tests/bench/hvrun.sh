@@ -59,14 +59,16 @@ hvrun_json() { # KERNEL MEMORY
     local way
     for way in qemu $WAYS; do
         jq -n --arg way "$way" --argjson seconds "$(median "$work/$1-boot-$way.times" 1)" \
-            --argjson peak "$(median "$work/$1-boot-$way.times" 2)" '
-            {way: $way, seconds: $seconds, peak_kilobytes: $peak} + (input // {}
+            --argjson peak "$(median "$work/$1-boot-$way.times" 2)" \
+            --argjson processor "$(median "$work/$1-boot-$way.times" 3)" '
+            {way: $way, seconds: $seconds, processor_seconds: $processor, peak_kilobytes: $peak} + (input // {}
                 | {exits: .exits.total, guest_instructions,
                    mips: (if .wall_seconds then .guest_instructions / .wall_seconds / 1e6 else null end)})' \
             "$work/$1-boot-$way.stats"
     done | jq -s --arg memory "$2" '
         (map({key: .way, value: .}) | from_entries) as $w
-        | {rows: map(. + {to_qemu: (.seconds / $w.qemu.seconds)}),
+        | {rows: map(. + {to_qemu: (.seconds / $w.qemu.seconds),
+                           processor_to_qemu: (.processor_seconds / $w.qemu.processor_seconds)}),
            exits_left: ($w.patched.exits / $w.unpatched.exits),
            memory: ($memory / " " | map(tonumber) | {guest_kilobytes: .[0], beside_kilobytes: .[1]})}'
 }
@@ -75,10 +77,11 @@ print_hvrun() { # JSON
     jq -r "$jq_formats"'
         def title: {"qemu": "QEMU TCG", "unpatched": "hvrun", "patched": "hvrun, patched",
             "unpatched-blocks": "hvrun, IO blocks", "patched-blocks": "hvrun, patched, IO blocks"}[.];
-        "  " + ("power-on to userspace and off" | pad(36)) + ("seconds" | lpad(9)) + ("of QEMU" | lpad(11)) + ("exits" | lpad(12))
-            + ("MIPS" | lpad(7)),
+        "  " + ("power-on to userspace and off" | pad(36)) + ("seconds" | lpad(9)) + ("of QEMU" | lpad(11)) + ("CPU s" | lpad(12))
+            + ("of QEMU" | lpad(9)) + ("exits" | lpad(8)) + ("MIPS" | lpad(6)),
         (.rows[] | "  " + (.way | title | pad(36)) + (.seconds | fixed(2) | lpad(9)) + (.to_qemu | fixed(2) | lpad(11))
-            + (.exits // "" | lpad(12)) + (if .mips then .mips | round else "" end | lpad(7))),
+            + (.processor_seconds | fixed(2) | lpad(12)) + (.processor_to_qemu | fixed(2) | lpad(9))
+            + (.exits // "" | lpad(8)) + (if .mips then .mips | round else "" end | lpad(6))),
         "  patching leaves \(.exits_left * 100 | fixed(2)) % of the exits",
         "  memory: \(.memory.beside_kilobytes / 1024 | fixed(1)) MB beside the guest'"'"'s own \(.memory.guest_kilobytes / 1024 | fixed(1)) MB",
         ""' <<<"$1"

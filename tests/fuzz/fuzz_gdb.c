@@ -1,6 +1,6 @@
-/* A client of the gdb server that sends anything, to a small machine with two vCPUs. Lines of the input are payloads, which
- * are framed as they should be, so that they get further than the checksum; an input that begins with 0xff is sent
- * as it is. */
+/* A client of the gdb server that sends anything, to a small machine with two vCPUs. Lines of
+ * the input are payloads, which are framed as they should be, so that they get further than the
+ * checksum; an input that begins with 0xff is sent as it is. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,7 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     struct error err = {0};
     struct vm *vm = calloc(1, sizeof *vm);
     unsigned entries = ENTRIES;
-    if (!quiet) { /* a dying guest's register dump is no news here; libFuzzer has a descriptor of its own */
+    if (!quiet) { /* a dying guest's register dump is no news; libFuzzer has its own descriptor */
         stderr = fopen("/dev/null", "w");
         quiet = true;
     }

@@ -1,6 +1,7 @@
-/* Fuzzes the host's side of the stub: a guest with a few routines, of whose memory (header, descriptions, tables, state page,
- * ring, code, stack) the input writes anything, before the stub is attached and while the guest runs its routines, rings
- * doorbells from anywhere and uses its devices. */
+/* Fuzzes the host's side of the stub: a guest with a few routines, of whose memory (header,
+ * descriptions, tables, state page, ring, code, stack) the input writes anything, before the stub
+ * is attached and while the guest runs its routines, rings doorbells from anywhere and uses its
+ * devices. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,7 +168,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static bool quiet;
     struct input in = {data, data + size};
-    if (!quiet) { /* a dying guest's register dump is no news here; libFuzzer has a descriptor of its own */
+    if (!quiet) { /* a dying guest's dump is no news here; libFuzzer has a descriptor of its own */
         stderr = fopen("/dev/null", "w");
         quiet = true;
     }

@@ -5,7 +5,8 @@
 # needs the host must.
 # shellcheck shell=bash disable=SC2154,SC2016
 
-HVRUN_TIMEOUT=${HVRUN_TIMEOUT:-240} # seconds for one boot; machines are shared
+HVRUN_TIMEOUT=${HVRUN_TIMEOUT:-${SAN:+600}} # seconds for one boot; machines are shared
+HVRUN_TIMEOUT=${HVRUN_TIMEOUT:-240}
 EXITS_LEFT=5 # percent of the unpatched kernel's exits that a patched one may take, neither with IO blocks
 
 # start NAME IMAGE WORDS [OPTION...]: hvrun with $tmp/initrd.cpio; console to $tmp/NAME.log, counters to

@@ -352,6 +352,15 @@ is "$(cat "$tmp/work/stats")" old 'the old counters stay until the new ones are 
 wait $!
 is "$(jq -r .shutdown "$tmp/work/stats")" power-off 'then those are there'
 
+# ---- repeatable runs ----
+for n in 1 2; do
+    ends 1 'a guest with timers and interrupts runs' --deterministic --stats "$tmp/run$n" "$BUILD/samples/interrupts.elf"
+    cp "$tmp/out" "$tmp/out$n"
+done
+is "$(jq -c 'del(.wall_seconds)' "$tmp/run1")" "$(jq -c 'del(.wall_seconds)' "$tmp/run2")" \
+    '--deterministic: a second run counts the same'
+check 'and says the same' cmp "$tmp/out1" "$tmp/out2"
+
 # ---- closed descriptors ----
 "$program" "$tmp/hello" <&- > "$tmp/out" 2> "$tmp/errors"
 is "$?:$(cat "$tmp/out" "$tmp/errors")" 0:hello 'without a standard input the guest runs'

@@ -1,5 +1,5 @@
-/* Writes the symbols that a kernel image carries (kallsyms, if it is stripped) as an ELF with nothing but a symbol
- * table, which debuggers read.
+/* Writes the symbols that a kernel image carries (kallsyms, if it is stripped) as an ELF with
+ * nothing but a symbol table, which debuggers read.
  *
  *     symbols KERNEL OUTPUT */
 #include <elf.h>

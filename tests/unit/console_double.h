@@ -1,5 +1,5 @@
-/* A console that keeps what is sent and gives what a test has put there. Included by one test program each: it takes
- * the place of runtime/console.c. */
+/* A console that keeps what is sent and gives what a test has put there. Included by one test
+ * program each: it takes the place of runtime/console.c. */
 #ifndef TESTS_UNIT_CONSOLE_DOUBLE_H
 #define TESTS_UNIT_CONSOLE_DOUBLE_H
 

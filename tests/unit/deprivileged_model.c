@@ -261,8 +261,8 @@ static void set_al(struct trial *t, uint8_t value)
     t->want.registers.r[RAX] = (t->want.registers.r[RAX] & ~0xffull) | value;
 }
 
-/* One byte of the count, low or high as bit 0 of the version says. The counter moves on: what was got must be a value
- * of the time between two looks at it, and is then taken. */
+/* One byte of the count, low or high as bit 0 of the version says. The counter moves on: what was
+ * got must be a value of the time between two looks at it, and is then taken. */
 static void model_pit(struct trial *t)
 {
     struct pv_counter *pit = &state_of(t)->pit;

@@ -52,7 +52,8 @@ model model_cpuid; /* leaves 0, 1, 4 and 0x80000000 are known; of 4 the subleave
 model model_rdtsc, model_rdtscp, model_rdpid, model_xgetbv;
 model model_in, model_in_timer, model_out, model_wrmsr; /* the device fast paths */
 
-/* Random, but possible; after registers are set: what is known of the ports in DX and `port` and of the MSR. */
+/* Random, but possible; after registers are set: what is known of the ports in DX and `port` and of
+ * the MSR. */
 void random_memory(struct guest_memory *memory);
 void random_device_state(struct guest *guest, uint16_t port);
 

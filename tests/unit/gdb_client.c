@@ -1,4 +1,5 @@
-/* The client's socket, apart from gdb_lab.c: <sys/socket.h> and the processor's headers share names. */
+/* The client's socket, apart from gdb_lab.c: <sys/socket.h> and the processor's headers share
+ * names. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>

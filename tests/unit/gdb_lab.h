@@ -1,5 +1,6 @@
-/* A machine under the gdb server, and a client to it: what the tests of the server stand on. The machine runs on a thread
- * of its own; as long as it stands (every test begins so) its state may be looked at.
+/* A machine under the gdb server, and a client to it: what the tests of the server stand on. The
+ * machine runs on a thread of its own; as long as it stands (every test begins so) its state may
+ * be looked at.
  *
  * Include it before <cmocka.h>, which has a macro of the name fail. */
 #ifndef TESTS_UNIT_GDB_LAB_H
@@ -47,7 +48,8 @@ void gdb_lab_send(struct gdb_lab *lab, const char *bytes, size_t count);
 /* Sends a packet. */
 void gdb_lab_tell(struct gdb_lab *lab, const char *packet);
 void gdb_lab_tell_bytes(struct gdb_lab *lab, const char *packet, size_t length);
-/* Waits for the next packet: lab->reply. NULL: the server has closed the connection, or ten seconds are over. */
+/* Waits for the next packet: lab->reply. NULL: the server has closed the connection, or ten
+ * seconds are over. */
 const char *gdb_lab_hear(struct gdb_lab *lab);
 /* The two together. */
 const char *gdb_lab_ask(struct gdb_lab *lab, const char *packet);

@@ -1,5 +1,6 @@
-/* A machine that has loaded a patched image, made by hand: routines around filled templates, the tables that describe
- * them, and the note that leads there. Everything may be changed before the stub is attached.
+/* A machine that has loaded a patched image, made by hand: routines around filled templates, the
+ * tables that describe them, and the note that leads there. Everything may be changed before the
+ * stub is attached.
  *
  *     struct stub_guest *g = stub_guest_open(true);
  *     int index = stub_guest_add(g, "0f a2", "cpuid_doorbell", PV_FORM_JUMP);
@@ -21,7 +22,7 @@
 #define STUB_GUEST_LINEAR   0xffffffff80200000ull
 #define STUB_GUEST_SIZE     0x100000u
 #define STUB_GUEST_STACK    0x180000u /* top of a stack of 64 KiB */
-#define STUB_GUEST_IDT      0x10000u /* every gate leads to STUB_GUEST_HANDLER + 16 * vector, a HLT */
+#define STUB_GUEST_IDT      0x10000u  /* gates lead to a HLT at STUB_GUEST_HANDLER + 16 * vector */
 #define STUB_GUEST_HANDLER  0x20000u
 
 enum { STUB_GUEST_ROUTINES = 16, STUB_GUEST_SLOT = 0x1000 };
@@ -53,14 +54,16 @@ struct stub_guest {
 struct stub_guest *stub_guest_open(bool with_state);
 void stub_guest_close(struct stub_guest *g);
 
-/* Adds a routine for this instruction with this template, in this form (jump or break). Its index. */
+/* Adds a routine for this instruction with this template, in this form (jump or break). Its
+ * index. */
 int stub_guest_add(struct stub_guest *g, const char *hex, const char *template_name,
                    enum pv_form form);
 
 /* Writes the note and attaches the stub: as stub_attach. */
 int stub_guest_attach(struct stub_guest *g);
 
-/* Runs from the routine's window until the guest halts. False: it did not, or halted elsewhere than behind the window. */
+/* Runs from the routine's window until the guest halts. False: it did not, or halted elsewhere than
+ * behind the window. */
 bool stub_guest_run(struct stub_guest *g, int index);
 
 /* Where in guest-linear memory, or in the host's, an offset in a routine's slot is. */

@@ -1,5 +1,5 @@
-/* Doorbells and breaks: an index finds what is to be done (D5), with what patchc recorded (D10), and nothing of the guest
- * is saved or copied but the doorbell's own frame (D2). */
+/* Doorbells and breaks: an index finds what is to be done (D5), with what patchc recorded (D10),
+ * and nothing of the guest is saved or copied but the doorbell's own frame (D2). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -46,7 +46,7 @@ static void remember(void)
 {
     for (unsigned n = 0; n < 16; n++)
         if (n != RSP)
-            g->cpu->r[n] = 0x1111111111111111u * n + 0x0123456789abcdef;
+            g->cpu->r[n] = 0x1111111111111111u * n + 0x0123456789abcdefu;
     g->cpu->r[RSP] = STUB_GUEST_STACK - 0x100;
     memset(g->vm.memory.host + STACK_BOTTOM, 0x5a, 0x1000);
     vcpu_set_rflags(g->cpu, 0x8d7);

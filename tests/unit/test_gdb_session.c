@@ -1,4 +1,5 @@
-/* The gdb server and a guest that runs: steps, breakpoints, watchpoints, vCPUs, and how a session ends. */
+/* The gdb server and a guest that runs: steps, breakpoints, watchpoints, vCPUs, and how a
+ * session ends. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -409,9 +410,12 @@ static void test_the_end_of_the_guest_is_told(void **state)
 static void test_a_dead_guest_can_be_looked_at(void **state)
 {
     (void)state;
+    FILE *before = stderr;
     stderr = fopen("/dev/null", "w"); /* its register dump */
     gdb_lab_tell(lab, packet("c", LAB_LABEL(die), ""));
     assert_memory_equal(gdb_lab_hear(lab), "T06thread:1;", 12);
+    fclose(stderr);
+    stderr = before;
     ANSWERS("m10000,1", "90");
     gdb_lab_tell(lab, "c");
     assert_string_equal(gdb_lab_hear(lab), "W46");

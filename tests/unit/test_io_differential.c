@@ -22,10 +22,12 @@
 #endif
 #define VISITS 3u
 
+/* Programs begin in the first of two pages; most of them reach into the second. */
+enum { CODE = 0x20000, CODE_SIZE = 2 * PAGE_SIZE };
 enum { DATA = 0x10800, DATA_PAGE = 0x10000, STACK_PAGE = ONE_INSN_STACK - PAGE_SIZE };
 
 /* What of memory a program can change. */
-static const uint64_t pages[] = {ONE_INSN_CODE, LAB_RECORD, DATA_PAGE, STACK_PAGE};
+static const uint64_t pages[] = {LAB_RECORD, DATA_PAGE, STACK_PAGE, CODE, CODE + PAGE_SIZE};
 #define PAGES (sizeof pages / sizeof pages[0])
 
 struct outcome {
@@ -40,16 +42,14 @@ struct outcome {
 /* Interrupts and what the device says are the same for every machine. */
 static void prepare(struct io_lab *lab, struct io_program *program, uint64_t seed)
 {
-    static const uint8_t zeros[PAGE_SIZE];
-    for (unsigned k = 0; k < PAGES; k++)
-        if (pages[k] != ONE_INSN_CODE)
-            memset(one_insn_at(lab->cpu, pages[k]), 0, PAGE_SIZE);
-    if (memcmp(one_insn_at(lab->cpu, ONE_INSN_CODE), program->code, program->size))
-        io_lab_write(lab, ONE_INSN_CODE, program->code, program->size);
-    if (memcmp(one_insn_at(lab->cpu, ONE_INSN_CODE + program->size), zeros,
-               PAGE_SIZE - program->size))
-        io_lab_write(lab, ONE_INSN_CODE + program->size, zeros, PAGE_SIZE - program->size);
+    uint8_t code[CODE_SIZE] = {0};
+    memcpy(code + (program->base - CODE), program->code, program->size);
+    if (memcmp(one_insn_at(lab->cpu, CODE), code, CODE_SIZE))
+        io_lab_write(lab, CODE, code, CODE_SIZE);
+    for (unsigned k = 0; k < PAGES && pages[k] != CODE; k++)
+        memset(one_insn_at(lab->cpu, pages[k]), 0, PAGE_SIZE);
     io_lab_reset(lab);
+    lab->cpu->rip = program->base;
     lab->seed = seed;
     lab->interrupt_at = seed >> 8 & 1 ? 1 + (unsigned)(seed >> 16) % 24 : 0;
     lab->nmi_at = seed >> 9 & 3 ? 0 : 1 + (unsigned)(seed >> 24) % 24;
@@ -192,7 +192,7 @@ static void run(enum io_blocks_mode mode, enum kind kind, const char *extent, un
     static struct io_program program;
     struct io_lab *single = io_lab_open(IO_BLOCKS_OFF, NULL), *batched = io_lab_open(mode, extent);
     for (unsigned n = first; n < first + programs; n++) {
-        io_program_make(&program, n + 1, ONE_INSN_CODE, DATA);
+        io_program_make(&program, n + 1, CODE + PAGE_SIZE - 37 * n % 700, DATA);
         compare(single, batched, &program, kind, n, totals);
     }
     io_lab_close(single);

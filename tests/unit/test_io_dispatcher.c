@@ -266,6 +266,39 @@ static void leaf_functions_are_followed_to_their_callers(void **state)
     assert_int_equal(lab->cpu->r[RSI], 40);
 }
 
+/* The same with the call over a page's end; the second page goes away and comes back. */
+static void an_instruction_over_a_page_end_is_followed(void **state)
+{
+    struct io_lab *lab = *state;
+    enum { AT = 0x20ff7 };
+    uint64_t *pte = one_insn_pte(lab->cpu, AT + 10), present = *pte;
+    LAB_CODE_AT(lab, AT, 0xb9, 40, 0, 0, 0,   /* mov ecx, 40 */
+                0xe8, 0x04, 0x78, 0xfe, 0xff, /* 1: call 0x8805 */
+                0xff, 0xc9,                   /* dec ecx */
+                0x75, 0xf7,                   /* jnz 1b */
+                HLT);
+    LAB_CODE_AT(lab, 0x8805, OUT(1), 0xff, 0xc6, 0xc3); /* out; inc esi; ret */
+    io_lab_reset(lab);
+    lab->cpu->rip = AT;
+    assert_true(io_lab_run(lab, 10000, 1));
+    EVENTS(1);
+    assert_int_equal(lab->accesses, 40);
+    *pte = 0;
+    one_insn_flush(lab->cpu);
+    io_lab_reset(lab);
+    lab->cpu->rip = AT;
+    assert_true(io_lab_run(lab, 10000, 1)); /* the fetch faults: the handler halts */
+    assert_int_equal(lab->accesses, 0);
+    assert_int_equal(lab->cpu->cr2, 0x21000);
+    *pte = present;
+    one_insn_flush(lab->cpu);
+    io_lab_reset(lab);
+    lab->cpu->rip = AT;
+    assert_true(io_lab_run(lab, 10000, 1));
+    EVENTS(1);
+    assert_int_equal(lab->accesses, 40);
+}
+
 static void a_guard_that_fails_ends_the_block(void **state)
 {
     struct io_lab *lab = *state;
@@ -464,6 +497,7 @@ int main(void)
         TEST(a_string_instruction_is_one_event),
         TEST(single_steps_and_breakpoints_disable_batching),
         TEST(leaf_functions_are_followed_to_their_callers),
+        TEST(an_instruction_over_a_page_end_is_followed),
         TEST(a_guard_that_fails_ends_the_block),
         cmocka_unit_test(an_extent_keeps_blocks_short),
         TABLE_TEST(the_table_hits_at_the_first_visit),

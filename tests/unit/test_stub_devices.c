@@ -1,5 +1,5 @@
-/* Device fast paths: what a patched guest does by itself reaches the devices complete and in order, and what it reads is
- * what the devices would have given. */
+/* Device fast paths: what a patched guest does by itself reaches the devices complete and in order,
+ * and what it reads is what the devices would have given. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -68,7 +68,8 @@ static uint8_t in(uint16_t port)
     return (uint8_t)g->cpu->r[RAX];
 }
 
-/* Several accesses within one slice: the guest's, who posts as the template does; nothing is taken yet. */
+/* Several accesses within one slice: the guest's, who posts as the template does; nothing is taken
+ * yet. */
 static void begin(void)
 {
     stub_devices_begin(g->cpu, 100000);

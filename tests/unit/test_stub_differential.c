@@ -1,5 +1,5 @@
-/* A patched guest against the same one with its stub inactive: random port accesses, many to a slice, give the same values
- * and the same output. */
+/* A patched guest against the same one with its stub inactive: random port accesses, many to a
+ * slice, give the same values and the same output. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -28,7 +28,8 @@ struct outcome {
     uint64_t io_exits;
 };
 
-/* Executes the list at RSI: for each access the routine of IN or OUT, whose windows go on at `next`. */
+/* Executes the list at RSI: for each access the routine of IN or OUT, whose windows go on at
+ * `next`. */
 static void put_program(struct stub_guest *g, int in, int out)
 {
     uint8_t *code = g->vm.memory.host + PROGRAM, *p = code;
@@ -68,7 +69,8 @@ static unsigned draw(unsigned below)
     return (unsigned)(seed >> 20) % below;
 }
 
-/* Values that keep the guest's time out of it: no transmit interrupt, and of the clock no flags and no update. */
+/* Values that keep the guest's time out of it: no transmit interrupt, and of the clock no flags and
+ * no update. */
 static uint8_t a_value(uint16_t port)
 {
     static const uint8_t control[] = {0x03, 0x83, 0x13, 0x03}, modem[] = {0x00, 0x08, 0x0b, 0x10};

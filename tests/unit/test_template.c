@@ -99,7 +99,8 @@ static bool is_operand_lea(const struct filled *f, const struct decoded *d)
            d->instruction.address_width == f->d->instruction.address_width;
 }
 
-/* A template that uses more of the state than the device fast paths is right for a deprivileged guest only. */
+/* A template that uses more of the state than the device fast paths is right for a deprivileged
+ * guest only. */
 static void check_use_of_state(const struct filled *f, uint64_t target)
 {
     unsigned flags = template_flags(f->t);
@@ -246,8 +247,8 @@ static void test_D8_every_template_is_filled_for_every_instruction_it_fits(void 
                      template_name(sweep.templates[i]));
 }
 
-/* Templates that stand for instructions which change no flag change none themselves, but between PUSHFQ and
- * POPFQ: followed along every path. */
+/* Templates that stand for instructions which change no flag change none themselves, but between
+ * PUSHFQ and POPFQ: followed along every path. */
 enum { UNSEEN, FLAGS_LIVE, FLAGS_SAVED };
 
 struct walk {

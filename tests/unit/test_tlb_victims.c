@@ -113,6 +113,26 @@ static void first_code_in_a_displaced_page_makes_it_walk(void **state)
     IS_GONE(LINEAR, ACCESS_WRITE);
 }
 
+static void a_change_of_wp_forgets_what_the_supervisor_may_write(void **state)
+{
+    (void)state;
+    struct vcpu *cpu = lab->cpu;
+    fill(LINEAR, ACCESS_WRITE);
+    assert_non_null(host_write(cpu, LINEAR, 1));
+    mmu_lab_map(lab, LINEAR + PAGE_SIZE, 0x202000, 12, PTE_P | PTE_W | PTE_U, UPPER);
+    cpu->mode = TLB_USER;
+    fill(LINEAR + PAGE_SIZE, ACCESS_WRITE);
+    cpu->mode = TLB_KERNEL;
+    tlb_forget_writes(cpu);
+    assert_null(host_write(cpu, LINEAR, 1));
+    assert_non_null(host_read(cpu, LINEAR, 1));
+    assert_int_equal(cpu->tlb_table[TLB_USER][tlb_slot(LINEAR + PAGE_SIZE)].write,
+                     LINEAR + PAGE_SIZE);
+    IS_GONE(LINEAR, ACCESS_WRITE);
+    IS_GONE(OTHER, ACCESS_READ); /* no victims are left */
+    assert_non_null(host_read(cpu, LINEAR, 1));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
@@ -123,6 +143,7 @@ int main(void)
         TEST(a_cr3_write_forgets_displaced_pages),
         TEST(a_global_page_is_global_when_it_comes_back),
         TEST(a_local_page_is_local_when_it_comes_back),
+        TEST(a_change_of_wp_forgets_what_the_supervisor_may_write),
         TEST(first_code_in_a_displaced_page_makes_it_walk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
