@@ -111,6 +111,14 @@ static struct vmcs *enter(struct stepper *s)
     return vmcs;
 }
 
+/* Each processor may do its part of so many instructions, so that all of them together do no more. */
+static void limit_all(struct vm *vm, uint64_t instructions)
+{
+    uint64_t part = instructions / vm->vcpu_count;
+    for (unsigned k = 0; k < vm->vcpu_count; k++)
+        vm->vcpus[k]->vmcs->limit = part ? part : 1;
+}
+
 /* Runs on, without steps, to where the trace begins. False: the machine has ended before that. */
 static bool run_to_start(struct stepper *s, struct error *err)
 {
@@ -121,8 +129,7 @@ static bool run_to_start(struct stepper *s, struct error *err)
         if (is_at(s, &s->start, vm->vcpus[0]))
             break;
         if (s->start.kind == INSTRUCTION)
-            for (unsigned k = 0; k < vm->vcpu_count; k++)
-                vm->vcpus[k]->vmcs->limit = s->start.number - soft_instructions(vm);
+            limit_all(vm, s->start.number - soft_instructions(vm));
         struct vmcs *vmcs = enter(s);
         if (vmcs->exit_reason == VMCS_EXIT_TRIPLE_FAULT)
             cpu_triple_fault(vmcs->cpu);

@@ -100,13 +100,14 @@ static void take_uart(struct vm *vm, struct stub_devices *d)
     uint8_t now = d->state->port_in[PLACE(COM1(UART16550_IIR))].value;
     if (read->kind == PV_PORT_IN_ONCE && now != read->value && now == d->once_after >> 16) {
         read->value = now;
+        d->taken = true;
         uart16550_acknowledge(vm->uart);
     }
     struct pv_port *shown = &d->state->port_out[PLACE(COM1(UART16550_IER))];
     if (written->kind == PV_PORT_OUT_KEPT && shown->kind == PV_PORT_OUT_WRITTEN) {
         written->value = shown->value;
         *shown = *written;
-        d->changed = true;
+        d->changed = d->taken = true;
         uart16550_enable(vm->uart, written->value);
     }
 }
@@ -268,7 +269,7 @@ static void drain(struct vm *vm, struct stub_devices *d)
     }
     if (!count)
         return;
-    d->changed = d->sent = true;
+    d->changed = d->sent = d->taken = true;
     d->quiet = false;
     vm->stats.posted += count;
     uart16550_send(vm->uart, bytes, count);
@@ -300,6 +301,7 @@ static void show(struct vm *vm, struct stub_devices *d)
     show_pit(vm, d);
     show_pm_timer(vm, d);
     show_deadline(vm, d);
+    d->taken = false;
     tell_memory(vm, d);
 }
 
@@ -327,11 +329,16 @@ static void after_access(void *context, uint16_t port)
     show(vm, &vm->stub->devices);
 }
 
-/* Of what is mapped to memory, the APIC alone is shown. */
+/* Of what is mapped to memory, the APIC alone is shown; but what was taken before may interrupt the
+ * guest now, and then it must find the device so. */
 static void after_mmio(void *context)
 {
     struct vm *vm = context;
-    show_deadline(vm, &vm->stub->devices);
+    struct stub_devices *d = &vm->stub->devices;
+    if (d->taken)
+        show(vm, d);
+    else
+        show_deadline(vm, d);
 }
 
 void stub_devices_start(struct vm *vm)

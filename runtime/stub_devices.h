@@ -27,6 +27,7 @@ struct stub_devices {
     unsigned ring_head;  /* the slot to empty next */
     bool sent;           /* bytes came since the last slice began */
     bool quiet;          /* none came in the whole of the one before */
+    bool taken;          /* something was, and what devices have become of it is not shown yet */
     bool changed;        /* the page, and the memory has not been told */
 };
 

@@ -315,7 +315,8 @@ void uart16550_acknowledge(void *uart)
 void uart16550_enable(void *uart, uint8_t value)
 {
     struct uart16550 *u = uart;
-    u->ier &= ~IER_THRE; /* it may have been off between */
+    u->ier &= ~IER_THRE; /* it may have been off between: then the line fell and rose */
+    update_line(u);
     write_ier(u, value);
     update_line(u);
 }
