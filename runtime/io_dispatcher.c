@@ -12,7 +12,8 @@
 #include "runtime/soft/access.h"
 #include "runtime/soft/decode.h"
 
-/* IO instructions of one event: a polling loop comes up for air. Its instructions are bounded by the slice. */
+/* IO instructions of one event: a polling loop comes up for air. Its instructions are bounded by
+ * the slice. */
 #define EVENT_IO 4096u
 /* Targets found in one event: each may mean another scan. */
 #define EVENT_SCANS 16u
@@ -44,7 +45,8 @@ static bool adopt(struct io_entry *entry, struct vcpu *cpu, const struct io_bloc
     return true;
 }
 
-/* B2, B9: the table's block for the address. A guest that has moved is found by the hash of its code. */
+/* B2, B9: the table's block for the address. A guest that has moved is found by the hash of its
+ * code. */
 static bool from_table(struct io_blocks *io, struct vcpu *cpu, struct io_entry *entry)
 {
     struct io_block *block = &io->block;
@@ -131,8 +133,8 @@ static bool ready(struct io_blocks *io, struct vcpu *cpu, struct io_entry *entry
 }
 
 /* ---- execution ---- */
-/* Steps on from where the block ended, to the next IO instruction, and adds what it executes to the block. True: it is
- * there. */
+/* Steps on from where the block ended, to the next IO instruction, and adds what it executes to
+ * the block. True: it is there. */
 static bool explore(struct io_blocks *io, struct vcpu *cpu, const struct io_entry *entry,
                     struct io_block *block)
 {
@@ -149,7 +151,8 @@ static bool explore(struct io_blocks *io, struct vcpu *cpu, const struct io_entr
     return false;
 }
 
-/* The block ended where the scanner saw no further. True: it goes on there now, and RIP is in it. */
+/* The block ended where the scanner saw no further. True: it goes on there now, and RIP is in
+ * it. */
 static bool extend(struct io_blocks *io, struct vcpu *cpu, struct io_entry *entry)
 {
     struct io_block *grown = &io->grown;
@@ -175,7 +178,8 @@ static bool extend(struct io_blocks *io, struct vcpu *cpu, struct io_entry *entr
     return false;
 }
 
-/* B4: one event. Interrupts that become deliverable, the end of the slice, and the bound end it early. */
+/* B4: one event. Interrupts that become deliverable, the end of the slice, and the bound end it
+ * early. */
 static void execute(struct io_blocks *io, struct vcpu *cpu, struct io_entry *entry)
 {
     struct stats *stats = &cpu->vm->stats;

@@ -93,8 +93,9 @@ void io_entry_grew(struct io_entry *entry)
 }
 
 /* ---- the VM's ---- */
-/* The table that the image's note points to. A bad one is left out: it is a hint, the guest runs without. */
-static void read_table(struct io_blocks *io, const struct image *image)
+/* The table that the image's note points to. A bad one is left out: it is a hint, the guest runs
+ * without. */
+static void read_table(struct vm *vm, struct io_blocks *io, const struct image *image)
 {
     struct error err = {0};
     struct pv_note note;
@@ -105,6 +106,8 @@ static void read_table(struct io_blocks *io, const struct image *image)
     else
         io->has_table = !io_table_read(image->name, image->bytes + note.io_table_file,
                                        note.io_table_size, &io->table, &err);
+    if (io->has_table)
+        vm->stats.table_ignored = io->table.ignored;
     if (err.code) {
         terminal_clean(err.text);
         fprintf(stderr, "hvrun: %s; going on without it\n", err.text);
@@ -126,7 +129,7 @@ int io_blocks_attach(struct vm *vm, const struct image *image, struct error *err
     if (vm->config.io_extent && !io_extent_parse(vm->config.io_extent, &io->extent))
         return fail(err, HVRUN_USAGE, "no extent of IO blocks: '%s'", vm->config.io_extent);
     if (io->mode != IO_BLOCKS_SCAN)
-        read_table(io, image);
+        read_table(vm, io, image);
     return 0;
 }
 

@@ -1,4 +1,5 @@
-/* What the dispatcher of IO blocks knows: the table of the image, and an entry for each address that an event came from. */
+/* What the dispatcher of IO blocks knows: the table of the image, and an entry for each address
+ * that an event came from. */
 #ifndef RUNTIME_IO_ENTRIES_H
 #define RUNTIME_IO_ENTRIES_H
 
@@ -8,7 +9,8 @@
 #include "runtime/soft/io_compiled.h"
 #include "runtime/vm.h"
 
-/* When all are taken, everything learned is forgotten: a guest cannot make the host's memory grow. */
+/* When all are taken, everything learned is forgotten: a guest cannot make the host's memory
+ * grow. */
 #define IO_ENTRIES_MAX   2048u
 #define IO_ENTRY_BUCKETS 1024u
 
@@ -42,13 +44,15 @@ struct io_blocks {
 struct io_entry *io_entry_at(struct io_blocks *io, uint64_t key, uint64_t mode);
 void io_entries_forget(struct io_blocks *io);
 
-/* The entry's block from now on is a copy of `block`; it takes `compiled`. False: no memory, nothing has changed. */
+/* The entry's block from now on is a copy of `block`; it takes `compiled`. False: no memory,
+ * nothing has changed. */
 bool io_entry_set(struct io_entry *entry, const struct io_block *block,
                   struct io_compiled *compiled);
 void io_entry_forget(
     struct io_entry *entry); /* its block: the code has changed, it may be looked at again */
 
-/* True at visits when something may be tried that failed before: the first ones, and then each time twice as many later. */
+/* True at visits when something may be tried that failed before: the first ones, and then each
+ * time twice as many later. */
 bool io_entry_due(const struct io_entry *entry);
 void io_entry_failed(struct io_entry *entry);
 void io_entry_grew(struct io_entry *entry);

@@ -4,8 +4,8 @@
 
 #include "ioblock/scan.h"
 
-/* Adds [address, address + size) to the block's ranges. False (the block is unchanged): it would have too many ranges
- * or bytes, or reach too far. The hash no longer holds. */
+/* Adds [address, address + size) to the block's ranges. False (the block is unchanged): it would
+ * have too many ranges or bytes, or reach too far. The hash no longer holds. */
 bool io_block_join(struct io_block *block, uint64_t address, uint32_t size);
 
 /* Adds all of another block. False: `block` is to be thrown away. */

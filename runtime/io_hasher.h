@@ -5,8 +5,9 @@
 #include "ioblock/ioblock.h"
 #include "runtime/vcpu.h"
 
-/* The host address of code at guest-linear `address`, as this vCPU sees it: by the TLB, else by the page tables; without
- * faults, without marking pages as accessed. It is RAM up to the end of the page. NULL: not mapped, or not RAM. */
+/* The host address of code at guest-linear `address`, as this vCPU sees it: by the TLB, else by
+ * the page tables; without faults, without marking pages as accessed. It is RAM up to the end of
+ * the page. NULL: not mapped, or not RAM. */
 const uint8_t *io_guest_code(struct vcpu *cpu, uint64_t address);
 
 /* An io_read_fn of such code; `context` is the vCPU. */

@@ -1,5 +1,6 @@
-/* The instruction interpreter unit: prefixes, then one of twelve opcodes (SDM 2A IN, 2B OUT). There is no ModRM byte, and
- * only two opcodes have an operand, the port: so a few comparisons are all of it. */
+/* The instruction interpreter unit: prefixes, then one of twelve opcodes (SDM 2A IN, 2B OUT).
+ * There is no ModRM byte, and only two opcodes have an operand, the port: so a few comparisons
+ * are all of it. */
 #include "runtime/io_interpreter.h"
 
 enum { LENGTH_MAX = 15, OPERAND_SIZE = 0x66, ADDRESS_SIZE = 0x67, REP = 0xf3, REPNE = 0xf2 };
@@ -15,7 +16,8 @@ static bool is_rex(uint8_t byte) /* W does not widen IO, the rest has nothing to
     return (byte & 0xf0) == 0x40;
 }
 
-/* Opcodes E4 to E7 (port in the next byte), EC to EF (port in DX), 6C to 6F (strings). Bit 0: not a byte; bit 1: out. */
+/* Opcodes E4 to E7 (port in the next byte), EC to EF (port in DX), 6C to 6F (strings). Bit 0:
+ * not a byte; bit 1: out. */
 static bool is_io_opcode(uint8_t opcode)
 {
     return (opcode & 0xfc) == 0xe4 || (opcode & 0xfc) == 0xec || (opcode & 0xfc) == 0x6c;

@@ -1,4 +1,5 @@
-/* The instruction interpreter unit (B1): is the instruction that caused an exit an IO instruction, and which? */
+/* The instruction interpreter unit (B1): is the instruction that caused an exit an IO
+ * instruction, and which? */
 #ifndef RUNTIME_IO_INTERPRETER_H
 #define RUNTIME_IO_INTERPRETER_H
 
@@ -16,8 +17,9 @@ struct io_instruction {
     uint8_t port;
 };
 
-/* Reads the instruction at the first of `available` bytes of code of the given mode (16, 32 or 64 bits). False: it is
- * no IO instruction, goes on behind the bytes, is longer than 15 bytes, or has a LOCK prefix (#UD). */
+/* Reads the instruction at the first of `available` bytes of code of the given mode (16, 32 or
+ * 64 bits). False: it is no IO instruction, goes on behind the bytes, is longer than 15 bytes,
+ * or has a LOCK prefix (#UD). */
 bool io_interpret(const uint8_t *bytes, size_t available, unsigned code_bits,
                   struct io_instruction *instruction);
 

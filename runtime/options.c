@@ -32,8 +32,7 @@ struct option_row {
 #define CONFIG(name) offsetof(struct options, config.name)
 
 static const struct option_row rows[] = {
-    {'e', "engine", "ENGINE", OPTION_ENGINE, CONFIG(engine),
-     "auto, soft or kvm (auto)"},
+    {'e', "engine", "ENGINE", OPTION_ENGINE, CONFIG(engine), "auto, soft or kvm (auto)"},
     {'m', "memory", "SIZE", OPTION_SIZE, CONFIG(memory), "guest memory: 512M, 2G (256M)"},
     {0, "smp", "N", OPTION_SMP, CONFIG(smp), "virtual processors, 1 to 4 (1)"},
     {'i', "initrd", "FILE", OPTION_STRING, CONFIG(initrd), "initial RAM disk; multiboot: modules"},

@@ -46,6 +46,7 @@ struct stats {
     uint64_t io_events;       /* virtualization events they took */
     uint64_t posted; /* bytes that a patched guest's OUT left in the stub's ring: no exit */
     uint64_t block_hits, block_misses, hash_mismatches;
+    uint64_t table_ignored; /* entries of the IO-block table that are damaged */
     uint64_t steps;
     struct hot_address hot[HOT_ADDRESSES];
 };

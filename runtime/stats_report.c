@@ -57,11 +57,11 @@ static json_t *stats_json(const struct vm *vm)
                               number(stats->by_form[PV_FORM_BREAK]));
     json_t *dispatch = json_pack("{s:o,s:o,s:o}", "routine_calls", number(stats->routine_calls),
                                  "host_calls", number(stats->host_calls), "by_form", forms);
-    json_t *io =
-        json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "instructions", number(stats->io_instructions),
-                  "events", number(stats->io_events), "posted", number(stats->posted), "block_hits",
-                  number(stats->block_hits), "block_misses", number(stats->block_misses),
-                  "hash_mismatches", number(stats->hash_mismatches));
+    json_t *io = json_pack(
+        "{s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "instructions", number(stats->io_instructions), "events",
+        number(stats->io_events), "posted", number(stats->posted), "block_hits",
+        number(stats->block_hits), "block_misses", number(stats->block_misses), "hash_mismatches",
+        number(stats->hash_mismatches), "table_ignored", number(stats->table_ignored));
     return json_pack("{s:s,s:s,s:f,s:o,s:o,s:o,s:o,s:o}", "engine", vm->engine->name, "shutdown",
                      shutdown_names[vm->shutdown], "wall_seconds", vm->wall_seconds,
                      "guest_instructions", number(stats->guest_instructions), "exits",

@@ -238,12 +238,13 @@ static bool overlaps(const struct block *block, uint64_t physical, uint64_t leng
            block->physical2 < physical + length;
 }
 
-/* Guest time, and the slice, pay for a page that is crowded with blocks: each write to it looks at all of them. */
-#define LOOKS_A_CYCLE 16
-static void charge(struct vcpu *running, unsigned looks)
+/* A page may be crowded with blocks, and each write to it looks at all of them: then the engine's loop gets to see in
+ * between whether the run is to end. (Guest time does not pay for it: it must not depend on what is decoded.) */
+#define LOOKS_UNNOTICED 64
+static void notice(struct vcpu *running, unsigned looks)
 {
-    if (running)
-        running->budget -= looks / LOOKS_A_CYCLE;
+    if (running && looks > LOOKS_UNNOTICED)
+        vcpu_kick(running);
 }
 
 static void invalidate_in_page(struct cache *cache, uint64_t physical, uint64_t length)
@@ -266,7 +267,7 @@ static void invalidate_in_page(struct cache *cache, uint64_t physical, uint64_t 
         }
     }
     memory->code_lines[page] = left;
-    charge(cache->vm->running, looked_at);
+    notice(cache->vm->running, looked_at);
 }
 
 void cache_invalidate(struct cache *cache, uint64_t physical, uint64_t length)

@@ -131,9 +131,7 @@ static void fill(const struct decoded *d, struct insn *out)
     out->base = out->index = out->dst = out->src = R(REG_ZERO);
     out->segment = SEG_DS;
     out->flags = d->code_bits == 64 ? 0 : INSN_LEGACY;
-    if (z->address_width == 32 && d->code_bits == 64)
-        out->flags |= INSN_ADDRESS32;
-    else if (z->address_width == 32)
+    if (z->address_width == 32)
         out->flags |= INSN_ADDRESS32;
     else if (z->address_width == 16)
         out->flags |= INSN_ADDRESS16;

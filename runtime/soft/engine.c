@@ -83,13 +83,6 @@ static void link_blocks(struct vcpu *cpu, struct block *block)
     cpu->link = NULL;
 }
 
-/* Instructions may be slow (decoding what was just written): who asked for the end does not wait for that of the slice. */
-static bool ends(const struct vm *vm)
-{
-    return vm->shutdown ||
-           unlikely(atomic_load_explicit(&vm->stop_request, memory_order_relaxed) != SHUTDOWN_NONE);
-}
-
 void run_next_block(struct vcpu *cpu)
 {
     struct block *block = cache_block(cpu, false);

@@ -111,7 +111,7 @@ static bool run_entered(struct vcpu *cpu, struct vmcs *vmcs)
         if (at_entry(cpu, vmcs))
             return true;
     }
-    while (!cpu->vm->shutdown) {
+    while (!ends(cpu->vm)) {
         reclaim(cpu);
         if (unlikely(stopped(cpu, vmcs))) /* by what an event has pushed */
             return true;
@@ -177,6 +177,7 @@ static void clear_exit_information(struct vmcs *vmcs)
     vmcs->own_delivery.valid = false;
     vmcs->instruction_length = 0;
     vmcs->watch_kind = 0;
+    vmcs->invalid = NULL;
 }
 
 static void begin(struct vmcs *vmcs)
@@ -192,6 +193,7 @@ static void begin(struct vmcs *vmcs)
     cpu->unbatched = vmcs->single_step || vmcs->exiting || breakpoints_any(cpu->vm) || vmcs->limit;
     cpu->repeating = false;
     cpu->stop.kind = STOP_NONE;
+    cpu->fault.vector = -1;
     vmcs->limit_left = (int64_t)vmcs->limit;
     vmcs->step_due = false;
     vmcs->fresh = true;
@@ -230,7 +232,7 @@ static struct vcpu *turn_to_go_on_with(struct vm *vm)
     struct soft *soft = vm->soft;
     struct vcpu *cpu = soft->turn;
     uint64_t now = soft->executed + soft->idle_ns, deadline = clock_deadline(&vm->clock);
-    if (soft->turn_left <= 0 || vm->shutdown || deadline <= now ||
+    if (soft->turn_left <= 0 || ends(vm) || deadline <= now ||
         atomic_load_explicit(&vm->attention, memory_order_acquire))
         return NULL;
     if (soft->only ? cpu != soft->only : cpu->vmcs && cpu->vmcs->held)

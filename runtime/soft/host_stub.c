@@ -145,7 +145,7 @@ static uint8_t *rewrite_legacy(const struct decoded *d, uint8_t *p, bool r, bool
             *p++ = d->zydis->raw.prefixes[n].value;
     bool w = d->code_bits == 64 && d->zydis->raw.rex.W;
     if (w || r || b)
-        *p++ = (uint8_t)(0x40 | w << 3 | r << 2 | b);
+        *p++ = (uint8_t)(0x40 | (w ? 8 : 0) | (r ? 4 : 0) | b);
     switch (d->zydis->opcode_map) {
     case ZYDIS_OPCODE_MAP_DEFAULT: /* x87 */
         return p;

@@ -48,8 +48,8 @@ struct io_compiled {
 };
 
 /* ---- fetching ---- */
-/* Host address of the code at guest-linear `linear`, as an instruction fetch of this vCPU finds it: raises what that
- * raises, and marks pages as accessed. NULL: not RAM. */
+/* Host address of the code at guest-linear `linear`, as an instruction fetch of this vCPU finds
+ * it: raises what that raises, and marks pages as accessed. NULL: not RAM. */
 static const uint8_t *fetch(struct vcpu *cpu, uint64_t linear)
 {
     const struct tlb_entry *e = &cpu->tlb[tlb_slot(linear)];
@@ -150,7 +150,8 @@ static uint16_t page_index(struct io_compiled *code, uint64_t linear)
     return (uint16_t)code->page_count++;
 }
 
-/* The draft's instructions from `first` on, up to the next run, as the next run. Returns where that one begins. */
+/* The draft's instructions from `first` on, up to the next run, as the next run. Returns where
+ * that one begins. */
 static unsigned pack_run(struct vcpu *cpu, struct io_compiled *code, const struct draft *draft,
                          unsigned first, uint8_t **room)
 {
@@ -341,7 +342,8 @@ bool io_event_waits(const struct vcpu *cpu)
     return cpu->events & VCPU_EVENT_INTERRUPT && cpu->rflags & RFLAGS_IF;
 }
 
-/* The page is where it was when the code was compared. RIP is at the instruction whose fetch this is. */
+/* The page is where it was when the code was compared. RIP is at the instruction whose fetch
+ * this is. */
 static bool page_holds(struct vcpu *cpu, const struct io_page *page)
 {
     return canonical_address(page->linear) && page->host && fetch(cpu, page->linear) == page->host;
@@ -414,7 +416,8 @@ struct io_trip io_compiled_run(struct vcpu *cpu, struct io_compiled *code, uint6
 }
 
 /* ---- one instruction, decoded for this once ---- */
-/* Decodes the instruction at RIP, which may go on in the next page. *d lives until the next call. */
+/* Decodes the instruction at RIP, which may go on in the next page. *d lives until the next
+ * call. */
 static bool decode_here(struct vcpu *cpu, uint64_t linear, struct insn *insn, struct decoded *d)
 {
     uint8_t bytes[ZYDIS_MAX_INSTRUCTION_LENGTH];

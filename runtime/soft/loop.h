@@ -28,6 +28,13 @@ static inline void charge_event(struct vcpu *cpu)
     soft->idle_ns++;
 }
 
+/* Instructions may be slow (decoding what was just written): who asked for the end does not wait for that of the slice. */
+static inline bool ends(const struct vm *vm)
+{
+    return vm->shutdown ||
+           unlikely(atomic_load_explicit(&vm->stop_request, memory_order_relaxed) != SHUTDOWN_NONE);
+}
+
 static inline void run_block(struct vcpu *cpu, struct block *block)
 {
     cpu->code_changed = false;

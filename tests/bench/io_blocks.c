@@ -1,7 +1,8 @@
-/* What an IO block costs, and what it saves: scanning, compiling, hashing, finding, executing (--json only).
+/* What an IO block costs, and what it saves: scanning, compiling, hashing, finding, executing
+ * (--json only).
  *
- * Times are nanoseconds of this machine. What an exit costs is not measured here: 1000 ns is what hardware
- * virtualization takes at best, and nested several times that. */
+ * Times are nanoseconds of this machine. What an exit costs is not measured here: 1000 ns is
+ * what hardware virtualization takes at best, and nested several times that. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>

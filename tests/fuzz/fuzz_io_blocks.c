@@ -1,8 +1,9 @@
-/* IO blocks under hostile code and hostile tables: whatever both say, the host process must neither crash nor hang, and
- * every slice ends.
+/* IO blocks under hostile code and hostile tables: whatever both say, the host process must neither
+ * crash nor hang, and every slice ends.
  *
- * The input: a byte of options, two bytes that say how long the code is, the code, then an IO-block table. By option
- * the table's hashes are made to fit the code, so that what it claims is executed. */
+ * The input: a byte of options, two bytes that say how long the code is, the code, then an
+ * IO-block table. By option the table's hashes are made to fit the code, so that what it claims
+ * is executed. */
 #include <stdio.h>
 #include <stdlib.h>
 

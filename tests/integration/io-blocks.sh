@@ -88,6 +88,10 @@ if [ -n "$table" ]; then
         [ "$(wc -l <"$tmp/err")" -le 1 ] || bad="$bad $at (messages)"
     done
     is "$bad" '' 'a damaged table changes nothing but events'
+    cp "$patched" "$tmp/damaged"
+    printf '\377' | dd of="$tmp/damaged" bs=1 seek=$((table + 60)) conv=notrunc status=none # the first entry's size
+    counted "$tmp/damaged" bare --io-blocks table
+    is "$(jq .io.table_ignored "$tmp/stats")" 1 'and the counters say that an entry is damaged'
 else
     not_ok 'a damaged table changes nothing but events' 'there is no table in the patched sample'
 fi

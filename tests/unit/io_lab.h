@@ -1,8 +1,8 @@
-/* A machine for tests of IO blocks: a vCPU with flat memory (one_insn.h) on the soft engine, with a local APIC and a
- * device that logs every port access and can answer with interrupts.
+/* A machine for tests of IO blocks: a vCPU with flat memory (one_insn.h) on the soft engine, with a
+ * local APIC and a device that logs every port access and can answer with interrupts.
  *
- * Code goes to ONE_INSN_CODE and ends with HLT; a fault ends in a handler that halts too, with the frame on the stack.
- * Include it before <cmocka.h>. */
+ * Code goes to ONE_INSN_CODE and ends with HLT; a fault ends in a handler that halts too, with
+ * the frame on the stack. Include it before <cmocka.h>. */
 #ifndef TESTS_IO_LAB_H
 #define TESTS_IO_LAB_H
 
@@ -42,8 +42,8 @@ struct io_lab {
 struct io_lab *io_lab_open(enum io_blocks_mode mode, const char *extent);
 void io_lab_close(struct io_lab *lab);
 
-/* Registers, time, counters and interrupts as in the beginning, RIP at ONE_INSN_CODE; memory and what was learned
- * stay. */
+/* Registers, time, counters and interrupts as in the beginning, RIP at ONE_INSN_CODE; memory and
+ * what was learned stay. */
 void io_lab_reset(struct io_lab *lab);
 /* Writes code or data where the processor must notice. */
 void io_lab_write(struct io_lab *lab, uint64_t physical, const void *bytes, size_t size);
@@ -51,7 +51,8 @@ void io_lab_write(struct io_lab *lab, uint64_t physical, const void *bytes, size
     io_lab_write(lab, address, (const uint8_t[]){__VA_ARGS__},                                     \
                  sizeof((const uint8_t[]){__VA_ARGS__}))
 
-/* Runs until the guest halts, in slices of so many instructions, at most `slices` of them. True: it halted. */
+/* Runs until the guest halts, in slices of so many instructions, at most `slices` of them. True:
+ * it halted. */
 bool io_lab_run(struct io_lab *lab, int64_t slice, unsigned slices);
 /* io_lab_reset, then runs until the guest halts, which the test demands. */
 void io_lab_go(struct io_lab *lab);

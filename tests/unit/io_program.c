@@ -1,6 +1,7 @@
 /* Random guest programs around IO instructions.
  *
- * R14 holds the data address and R13 the loop counter: nothing else writes to them. Ports are those of io_lab.h. */
+ * R14 holds the data address and R13 the loop counter: nothing else writes to them. Ports are
+ * those of io_lab.h. */
 #include "tests/unit/io_program.h"
 
 #include <string.h>
@@ -212,7 +213,8 @@ static void other(struct writer *w)
     }
 }
 
-/* A byte of code that comes soon is written: an immediate, or a no-operation that becomes another. */
+/* A byte of code that comes soon is written: an immediate, or a no-operation that becomes
+ * another. */
 static void modify(struct writer *w)
 {
     if (!w->p->modifies)

@@ -104,12 +104,11 @@ static void code_may_go_on_at_the_start_of_its_own_page(void **state)
 }
 
 /* A block for each byte but the last of a line; a store to that one has all of them to look at. */
-static void a_write_into_a_crowded_page_takes_guest_time(void **state)
+static void guest_time_does_not_depend_on_what_is_decoded(void **state)
 {
     (void)state;
     struct vm *vm = machine(0);
     struct vcpu *cpu = vm->vcpus[0];
-    const unsigned lines = PAGE_SIZE / 64;
     for (unsigned n = 0; n < PAGE_SIZE; n++)
         put(vm, CODE + n, 0xf4, 1);
     for (unsigned n = 0; n < PAGE_SIZE; n++)
@@ -119,7 +118,7 @@ static void a_write_into_a_crowded_page_takes_guest_time(void **state)
     put(vm, CODE + PAGE_SIZE, 0xf4aa, 2); /* stosb; hlt */
     uint64_t before = soft_instructions(vm);
     run(vm, CODE + PAGE_SIZE);
-    assert_in_range(soft_instructions(vm) - before, 2 + lines, 2 + 63 * lines);
+    assert_int_equal(soft_instructions(vm) - before, 2);
     discard(vm);
 }
 
@@ -194,7 +193,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(code_that_was_written_is_decoded_again),
         cmocka_unit_test(code_may_go_on_at_the_start_of_its_own_page),
-        cmocka_unit_test(a_write_into_a_crowded_page_takes_guest_time),
+        cmocka_unit_test(guest_time_does_not_depend_on_what_is_decoded),
         cmocka_unit_test(a_loop_larger_than_the_arena_runs_right),
         cmocka_unit_test(code_that_changes_may_fill_the_arena_too),
         cmocka_unit_test(who_asks_for_the_end_does_not_wait_for_the_slice),

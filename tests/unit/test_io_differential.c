@@ -1,6 +1,7 @@
-/* Random programs executed instruction by instruction and in IO blocks (B4, B5, B10, B11): the same registers, memory,
- * accesses of devices in the same order at the same guest time, and the same instruction pointer, with faults,
- * interrupts and NMIs at random places, and code that modifies itself.
+/* Random programs executed instruction by instruction and in IO blocks (B4, B5, B10, B11): the same
+ * registers, memory, accesses of devices in the same order at the same guest time, and the same
+ * instruction pointer, with faults, interrupts and NMIs at random places, and code that modifies
+ * itself.
  *
  * The blocks are learned from the live guest, come from a table, or come from a table that lies. */
 #include "tests/unit/io_lab.h"

@@ -1,4 +1,5 @@
-/* The dispatcher of IO blocks (B1 to B8, B11): what makes an event longer than an instruction, and what ends it. */
+/* The dispatcher of IO blocks (B1 to B8, B11): what makes an event longer than an instruction,
+ * and what ends it. */
 #include "tests/unit/io_lab.h"
 
 #include <setjmp.h>

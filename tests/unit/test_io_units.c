@@ -1,5 +1,6 @@
-/* The units that the dispatcher of IO blocks joins, each alone: instruction interpreter (B1), hashing (B3), instruction
- * pointer (B5), scanning on the live guest (B6), and the growth of blocks. */
+/* The units that the dispatcher of IO blocks joins, each alone: instruction interpreter (B1),
+ * hashing (B3), instruction pointer (B5), scanning on the live guest (B6), and the growth of
+ * blocks. */
 #include "tests/unit/io_lab.h"
 
 #include <stdlib.h>
