@@ -28,7 +28,9 @@ exec >/dev/console 2>&1
 say() { echo "patchvisor: $*"; }
 say "userspace reached"
 wanted() { $b grep -qw "patchvisor.$1" /proc/cmdline; }
-wanted quick && $b poweroff -f
+# Off, when the terminal has sent what was said: setting a terminal waits for that.
+off() { $b stty opost </dev/console; $b poweroff -f; }
+wanted quick && off
 say "kernel $($b uname -r)"
 say "uptime $($b cut -d' ' -f1 /proc/uptime)"
 say "text $($b sed -n 's/ T _text$//p' /proc/kallsyms)"
@@ -61,7 +63,7 @@ if wanted shell; then
     $b setsid $b cttyhack /bin/sh
 fi
 say "powering off"
-$b poweroff -f
+off
 INIT
     chmod 755 "$root/init"
     find "$root" -exec touch -h -d @0 {} +

@@ -208,6 +208,23 @@ static void test_the_transmit_interrupt_comes_when_bytes_are_taken(void **state)
     assert_sent("abc");
 }
 
+/* An access to the local APIC takes the bytes too, and the interrupt may come in the same slice. */
+static void test_an_interrupt_raised_within_a_slice_is_identified_at_once(void **state)
+{
+    (void)state;
+    const struct pv_port *shown = &g->state->port_in[IIR & 0xff];
+    out(MCR, 0x08);
+    out(IER, 0x02);
+    assert_int_equal(in(IIR), 0x02);
+    assert_int_equal(in(IIR), 0x01);
+    begin();
+    assert_int_equal(shown->value, 0x01);
+    assert_true(post('a'));
+    bus_write(&g->vm.bus, LAPIC_BASE + 0xb0, 4, 0); /* end of interrupt */
+    assert_int_equal(shown->value, 0x02);
+    assert_sent("a");
+}
+
 static void test_interrupt_enables_are_written_and_read_in_the_guest(void **state)
 {
     (void)state;
@@ -559,6 +576,7 @@ int main(void)
         TEST(test_with_the_divisor_latch_on_nothing_is_posted),
         TEST(test_in_loopback_nothing_is_posted),
         TEST(test_the_transmit_interrupt_comes_when_bytes_are_taken),
+        TEST(test_an_interrupt_raised_within_a_slice_is_identified_at_once),
         TEST(test_interrupt_enables_are_written_and_read_in_the_guest),
         TEST(test_terminal_output_costs_no_exit),
         TEST(test_what_an_access_to_the_apic_took_shows_at_once),
