@@ -253,9 +253,9 @@ static const struct {
 };
 #define MSRS (sizeof msrs / sizeof msrs[0])
 
-struct msr_list {
+union msr_list {
     struct kvm_msrs head;
-    struct kvm_msr_entry entries[MSRS];
+    char space[sizeof(struct kvm_msrs) + MSRS * sizeof(struct kvm_msr_entry)];
 };
 
 static bool transferred(size_t n)
@@ -265,7 +265,7 @@ static bool transferred(size_t n)
 
 static int move_msrs(struct kvm_cpu *cpu, bool push, struct error *err)
 {
-    struct msr_list list = {0};
+    union msr_list list = {0};
     uint16_t fields[MSRS];
     unsigned count = 0;
     for (size_t n = 0; n < MSRS; n++) {
@@ -274,8 +274,8 @@ static int move_msrs(struct kvm_cpu *cpu, bool push, struct error *err)
         if (!transferred(n) || (push && acts))
             continue;
         fields[count] = msrs[n].field;
-        list.entries[count].index = msrs[n].msr;
-        memcpy(&list.entries[count++].data, (char *)cpu->vcpu + msrs[n].field, 8);
+        list.head.entries[count].index = msrs[n].msr;
+        memcpy(&list.head.entries[count++].data, (char *)cpu->vcpu + msrs[n].field, 8);
     }
     list.head.nmsrs = count;
     int done = push ? IOCTL(KVM_SET_MSRS, &list) : IOCTL(KVM_GET_MSRS, &list);
@@ -283,9 +283,9 @@ static int move_msrs(struct kvm_cpu *cpu, bool push, struct error *err)
         return -1;
     if ((unsigned)done < count)
         return fail(err, HVRUN_HOST, "KVM: vCPU %u: MSR 0x%x cannot be %s", cpu->vcpu->index,
-                    list.entries[done].index, push ? "set" : "read");
+                    list.head.entries[done].index, push ? "set" : "read");
     for (unsigned n = 0; !push && n < count; n++)
-        memcpy((char *)cpu->vcpu + fields[n], &list.entries[n].data, 8);
+        memcpy((char *)cpu->vcpu + fields[n], &list.head.entries[n].data, 8);
     return 0;
 }
 
@@ -354,18 +354,18 @@ int kvm_push(struct kvm_cpu *cpu, struct error *err)
 #define LEAVES_MAX    80u
 #define SUBLEAVES_MAX 16u
 
-struct cpuid_table {
+union cpuid_table {
     struct kvm_cpuid2 head;
-    struct kvm_cpuid_entry2 entries[LEAVES_MAX];
+    char space[sizeof(struct kvm_cpuid2) + LEAVES_MAX * sizeof(struct kvm_cpuid_entry2)];
 };
 
-static void add_leaf(struct cpuid_table *table, const struct vcpu *vcpu, uint32_t leaf,
+static void add_leaf(union cpuid_table *table, const struct vcpu *vcpu, uint32_t leaf,
                      uint32_t subleaf, bool indexed)
 {
     struct cpuid_answer a = cpuid_answer(vcpu, leaf, subleaf);
     if (table->head.nent == LEAVES_MAX)
         return;
-    table->entries[table->head.nent++] =
+    table->head.entries[table->head.nent++] =
         (struct kvm_cpuid_entry2){.function = leaf,
                                   .index = subleaf,
                                   .flags = indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
@@ -375,7 +375,7 @@ static void add_leaf(struct cpuid_table *table, const struct vcpu *vcpu, uint32_
                                   .edx = a.edx};
 }
 
-static void add_range(struct cpuid_table *table, const struct vcpu *vcpu, uint32_t first)
+static void add_range(union cpuid_table *table, const struct vcpu *vcpu, uint32_t first)
 {
     uint32_t last = cpuid_answer(vcpu, first, 0).eax;
     for (uint32_t leaf = first; leaf <= last && leaf - first < 64; leaf++) {
@@ -397,18 +397,18 @@ int kvm_set_tsc(struct kvm_cpu *cpu, struct error *err)
         .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset};
     if (ioctl(cpu->fd, KVM_HAS_DEVICE_ATTR, &attribute) == 0)
         return IOCTL(KVM_SET_DEVICE_ATTR, &attribute);
-    struct {
+    union {
         struct kvm_msrs head;
-        struct kvm_msr_entry entry;
-    } tsc = {{.nmsrs = 1}, {.index = MSR_TSC}};
-    tsc.entry.data = offset + __rdtsc();
+        char space[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+    } tsc = {.head.nmsrs = 1};
+    tsc.head.entries[0] = (struct kvm_msr_entry){.index = MSR_TSC, .data = offset + __rdtsc()};
     return IOCTL(KVM_SET_MSRS, &tsc) < 0 ? -1 : 0;
 }
 
 int kvm_set_up_cpu(struct kvm_cpu *cpu, struct error *err)
 {
     static const uint32_t firsts[] = {0, 0x40000000, 0x40000100, 0x80000000};
-    struct cpuid_table table = {0};
+    union cpuid_table table = {0};
     for (unsigned n = 0; n < sizeof firsts / sizeof firsts[0]; n++)
         add_range(&table, cpu->vcpu, firsts[n]);
     if (IOCTL(KVM_SET_CPUID2, &table) < 0)

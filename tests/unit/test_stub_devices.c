@@ -257,23 +257,6 @@ static void test_terminal_output_costs_no_exit(void **state)
     assert_int_equal(console.count, 64);
 }
 
-/* An EOI is such an access: the interrupt of bytes that it made the host take comes within the
- * slice, and its handler asks who it was. */
-static void test_what_an_access_to_the_apic_took_shows_at_once(void **state)
-{
-    (void)state;
-    const struct pv_port *identification = &g->state->port_in[IIR & 0xff];
-    out(MCR, 0x08);
-    out(IER, 0x02);
-    assert_int_equal(in(IIR), 0x02);
-    begin();
-    assert_int_equal(identification->value, 0x01);
-    assert_true(post('x'));
-    bus_write(&g->vm.bus, LAPIC_BASE + 0xb0, 4, 0);
-    assert_sent("x");
-    assert_int_equal(identification->value, 0x02);
-}
-
 static void test_the_identification_of_enables_just_written_is_the_devices(void **state)
 {
     (void)state;
@@ -579,7 +562,6 @@ int main(void)
         TEST(test_an_interrupt_raised_within_a_slice_is_identified_at_once),
         TEST(test_interrupt_enables_are_written_and_read_in_the_guest),
         TEST(test_terminal_output_costs_no_exit),
-        TEST(test_what_an_access_to_the_apic_took_shows_at_once),
         TEST(test_the_identification_of_enables_just_written_is_the_devices),
         TEST(test_an_interrupt_turned_off_behind_the_bytes_does_not_come),
         TEST(test_input_is_seen_by_the_guest),
