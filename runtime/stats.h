@@ -42,9 +42,10 @@ struct stats {
     uint64_t routine_calls;     /* entries into the host part for a routine: doorbells and breaks */
     uint64_t host_calls;        /* host handlers run for them */
     uint64_t by_form[PV_FORMS]; /* the same, by the form of the routine's patch */
-    uint64_t io_instructions; /* IN, OUT, INS, OUTS (with REP: when finished) emulated by the host */
-    uint64_t io_events;       /* virtualization events they took */
-    uint64_t posted; /* bytes that a patched guest's OUT left in the stub's ring: no exit */
+    /* IN, OUT, INS, OUTS (with REP: when finished) emulated by the host */
+    uint64_t io_instructions;
+    uint64_t io_events; /* virtualization events they took */
+    uint64_t posted;    /* bytes that a patched guest's OUT left in the stub's ring: no exit */
     uint64_t block_hits, block_misses, hash_mismatches;
     uint64_t table_ignored; /* entries of the IO-block table that are damaged */
     uint64_t steps;

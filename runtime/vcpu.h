@@ -261,8 +261,8 @@ struct vcpu {
     /* SHADOW_* and RFLAGS.RF as they were before the instruction under execution */
     uint8_t shadow_before;
     uint32_t resume_before;
-    bool
-        untrapped; /* the instruction under execution has cleared TF itself (INT n, SYSCALL): no single-step trap */
+    /* the instruction under execution has cleared TF itself (INT n, SYSCALL): no single-step trap */
+    bool untrapped;
     /* the block under execution was invalidated: leave it after this instruction */
     bool code_changed;
 
@@ -313,8 +313,8 @@ struct vcpu {
     /* Instructions must be executed one by one, each with its own event: the vCPU is stepped, or there are breakpoints,
      * watchpoints or exiting controls. Whoever does several at once (IO blocks) asks here and does one. */
     bool unbatched;
-    uint32_t
-        exiting; /* exits wanted by the VMM, bit = enum exit_kind: vmcs.exiting during an entry, else 0 */
+    /* exits wanted by the VMM, bit = enum exit_kind: vmcs.exiting during an entry, else 0 */
+    uint32_t exiting;
     jmp_buf unwind; /* the engine's loop: cpu_raise jumps here */
 
     /* ---- soft engine: caches ---- */

@@ -119,14 +119,14 @@ struct vmcs {
     /* ---- controls: set by the VMM, unchanged by entries and exits ---- */
     bool single_step;   /* the single-step indicator */
     bool save_activity; /* the save-activity-state indicator; true by default */
-    bool
-        interrupt_exiting; /* an external interrupt exits once the guest lets it in (IF, shadows) */
-    bool
-        acknowledge_interrupt; /* … and is taken from the local APIC: vector in vmcs.event. Else it stays pending */
+    /* an external interrupt exits once the guest lets it in (IF, shadows) */
+    bool interrupt_exiting;
+    /* … and is taken from the local APIC: vector in vmcs.event. Else it stays pending */
+    bool acknowledge_interrupt;
     bool nmi_exiting;
     bool init_exiting, sipi_exiting, smi_exiting;
-    uint32_t
-        exception_bitmap; /* bit n: vector n exits: faults, traps, INT3 (3), INTO (4), INT1 (1), #MC (18) */
+    /* bit n: vector n exits: faults, traps, INT3 (3), INTO (4), INT1 (1), #MC (18) */
+    uint32_t exception_bitmap;
     uint32_t exiting; /* VMCS_*_EXITING */
     uint64_t limit;   /* instructions (as guest time counts) until VMCS_EXIT_LIMIT; 0 = none */
     bool held;        /* vm_enter_any leaves this vCPU standing */

@@ -37,9 +37,10 @@ static inline bool condition(uint16_t status, unsigned code)
 }
 
 /* X(mnemonic suffix, code) */
+/* clang-format off */
 #define CONDITIONS(X)                                                                              \
-    X(O, 0)                                                                                        \
-    X(NO, 1) X(B, 2) X(NB, 3) X(Z, 4) X(NZ, 5) X(BE, 6) X(NBE, 7) X(S, 8) X(NS, 9) X(P, 10)        \
-        X(NP, 11) X(L, 12) X(NL, 13) X(LE, 14) X(NLE, 15)
+    X(O, 0) X(NO, 1) X(B, 2) X(NB, 3) X(Z, 4) X(NZ, 5) X(BE, 6) X(NBE, 7)                          \
+    X(S, 8) X(NS, 9) X(P, 10) X(NP, 11) X(L, 12) X(NL, 13) X(LE, 14) X(NLE, 15)
+/* clang-format on */
 
 #endif

@@ -68,7 +68,8 @@ struct block {
     bool crosses;   /* its last instruction ends in the next page: never chained to */
     bool valid;
     bool doorbell; /* not decoded guest code: what a routine that rang stands for (doorbell.c) */
-    bool in_event; /* part of an IO block (io_compiled.h): its IO instructions are no events of their own */
+    /* part of an IO block (io_compiled.h): its IO instructions are no events of their own */
+    bool in_event;
     struct block *hash_next;
     struct block *page_next[2]; /* lists of blocks in the page(s) */
     uint64_t physical2;         /* page of the part beyond the page end, if crosses */

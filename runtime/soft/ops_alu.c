@@ -24,7 +24,7 @@
     SLOW name##_##form##bits##_slow(struct vcpu *cpu, const struct insn *i)                        \
     {                                                                                              \
         struct rmw rmw;                                                                            \
-        memory##bits *p = rmw_begin(cpu, i, linear(cpu, i, bits / 8, true), bits / 8, &rmw);     \
+        memory##bits *p = rmw_begin(cpu, i, linear(cpu, i, bits / 8, true), bits / 8, &rmw);       \
         uint##bits##_t d = *p, s = (uint##bits##_t)(source);                                       \
         uint16_t st;                                                                               \
         apply(mn, d, s);                                                                           \
@@ -169,7 +169,7 @@ static insn_fn *select_xor_zero(struct decoded *d, struct insn *out)
     SLOW name##_m##bits##_slow(struct vcpu *cpu, const struct insn *i)                             \
     {                                                                                              \
         struct rmw rmw;                                                                            \
-        memory##bits *p = rmw_begin(cpu, i, linear(cpu, i, bits / 8, true), bits / 8, &rmw);     \
+        memory##bits *p = rmw_begin(cpu, i, linear(cpu, i, bits / 8, true), bits / 8, &rmw);       \
         uint##bits##_t d = *p;                                                                     \
         uint16_t st;                                                                               \
         apply(mn, d);                                                                              \

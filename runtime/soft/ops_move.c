@@ -260,7 +260,7 @@ CONDITIONS(CMOV)
     OP(xchg_m##bits) /* i->dst is the register, whatever the order */                              \
     {                                                                                              \
         struct rmw rmw;                                                                            \
-        memory##bits *p = rmw_begin(cpu, i, linear(cpu, i, bits / 8, true), bits / 8, &rmw);     \
+        memory##bits *p = rmw_begin(cpu, i, linear(cpu, i, bits / 8, true), bits / 8, &rmw);       \
         uint##bits##_t m = *p;                                                                     \
         *p = REG##bits(i->dst);                                                                    \
         rmw_end(cpu, i, &rmw);                                                                     \

@@ -430,7 +430,7 @@ OP(wrpkru)
 }
 
 /* ---- rows ---- */
-#define OFFERED(name)                                                                               \
+#define OFFERED(name)                                                                              \
     static insn_fn *select_##name(struct decoded *d, struct insn *out)                             \
     {                                                                                              \
         (void)out;                                                                                 \

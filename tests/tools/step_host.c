@@ -101,14 +101,11 @@ static bool start_host(void)
 }
 
 /* ---- its registers ---- */
+/* clang-format off */
 #define FOR_REGISTERS(X)                                                                           \
-    X(0, rax)                                                                                      \
-    X(1, rcx)                                                                                      \
-    X(2, rdx)                                                                                      \
-    X(3, rbx)                                                                                      \
-    X(4, rsp)                                                                                      \
-    X(5, rbp) X(6, rsi) X(7, rdi) X(8, r8) X(9, r9) X(10, r10) X(11, r11) X(12, r12) X(13, r13)    \
-        X(14, r14) X(15, r15)
+    X(0, rax) X(1, rcx) X(2, rdx) X(3, rbx) X(4, rsp) X(5, rbp) X(6, rsi) X(7, rdi)                \
+    X(8, r8) X(9, r9) X(10, r10) X(11, r11) X(12, r12) X(13, r13) X(14, r14) X(15, r15)
+/* clang-format on */
 
 static bool load_host(const struct test_case *c)
 {

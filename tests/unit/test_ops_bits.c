@@ -10,8 +10,8 @@
 #include "runtime/soft/operands.h"
 #include "tests/unit/code_runner.h"
 
-#define ROUNDS  300
-#define PLACE (AGAINST_HOST_DATA + 0x1800)
+#define ROUNDS 300
+#define PLACE  (AGAINST_HOST_DATA + 0x1800)
 
 static struct vcpu *cpu;
 

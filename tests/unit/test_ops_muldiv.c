@@ -9,8 +9,8 @@
 
 #include "tests/unit/code_runner.h"
 
-#define ROUNDS  400
-#define PLACE (AGAINST_HOST_DATA + 0x1800)
+#define ROUNDS 400
+#define PLACE  (AGAINST_HOST_DATA + 0x1800)
 
 static struct vcpu *cpu;
 
