@@ -11,7 +11,7 @@ WAYS='unpatched patched unpatched-blocks patched-blocks'
 hvrun_boot() {
     local name=$1-boot-$2 image=$3
     shift 3
-    timed "$name" "$BUILD/hvrun" --memory ${GUEST_MEMORY}M --initrd "$work/initrd.cpio" --append patchvisor.quick \
+    timed "$name" "$BUILD/hvrun" --engine soft --memory ${GUEST_MEMORY}M --initrd "$work/initrd.cpio" --append patchvisor.quick \
         --serial "$work/$name.log" --stats "$work/$name.stats" --timeout 600 "$@" "$image" </dev/null
 }
 
@@ -43,7 +43,7 @@ hvrun_memory() { # IMAGE
     rm -f "$work/keys"
     mkfifo "$work/keys"
     : >"$log"
-    "$BUILD/hvrun" --memory ${GUEST_MEMORY}M --initrd "$work/initrd.cpio" --append patchvisor.shell --timeout 600 \
+    "$BUILD/hvrun" --engine soft --memory ${GUEST_MEMORY}M --initrd "$work/initrd.cpio" --append patchvisor.shell --timeout 600 \
         "$1" <"$work/keys" >"$log" 2>&1 &
     child=$!
     exec 3>"$work/keys"

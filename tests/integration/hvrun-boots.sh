@@ -14,7 +14,7 @@ EXITS_LEFT=5 # percent of the unpatched kernel's exits that a patched one may ta
 start() {
     local name=$1 image=$2 words=$3
     shift 3
-    "$BUILD/hvrun" --timeout "$HVRUN_TIMEOUT" --memory 512M --initrd "$tmp/initrd.cpio" --append "$words" \
+    "$BUILD/hvrun" --engine soft --timeout "$HVRUN_TIMEOUT" --memory 512M --initrd "$tmp/initrd.cpio" --append "$words" \
         --stats "$tmp/$name.stats" "$@" "$image" >"$tmp/$name.log" 2>"$tmp/$name.err"
 }
 
