@@ -74,7 +74,7 @@ struct vm_config {
     uint64_t step;     /* single steps to make from the start (stepper.h); 0 = it runs */
     const char *trace; /* file for a line for each instruction (trace.h), or NULL */
     /* where the trace begins and ends (stepper_check); NULL = start and end of the run */
-    const char *;
+    const char *trace_start;
     const char *trace_stop;
     uint64_t trace_count; /* lines of it; 0 = no limit */
     uint64_t code_cache;  /* bytes for decoded code, for tests; 0 = as many as are useful */

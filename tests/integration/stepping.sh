@@ -61,12 +61,14 @@ check "nothing is left behind" test -z "$(find "$tmp" -name 'trace.*' ! -name '*
 # ---- the library ----
 # shellcheck disable=SC2046
 if command -v pkg-config >/dev/null; then
-    make -s BUILD="$BUILD" PREFIX="$tmp/prefix" install >"$tmp/install" 2>&1
+    # with the PREFIX it is built for: for another it would be built anew, under the other tests' feet
+    make -s BUILD="$BUILD" SAN="${SAN:-}" DESTDIR="$tmp/root" install >"$tmp/install" 2>&1
     check "make install puts library, headers and hvrun.pc in place" test $? -eq 0
-    export PKG_CONFIG_PATH=$tmp/prefix/lib/pkgconfig
-    cp "$tmp/prefix/share/doc/patchvisor/examples/step_guest.c" "$tmp/"
+    installed=$tmp/root/usr/local
+    export PKG_CONFIG_PATH=$installed/lib/pkgconfig
+    cp "$installed/share/doc/patchvisor/examples/step_guest.c" "$tmp/"
     (cd "$tmp" && gcc ${SAN:+-fsanitize=address,undefined} -Wall -Wextra step_guest.c \
-        $(pkg-config --cflags --libs hvrun) -o step_guest) >"$tmp/cc" 2>&1
+        $(pkg-config --define-variable=prefix="$installed" --cflags --libs hvrun) -o step_guest) >"$tmp/cc" 2>&1
     check "the example compiles against what is installed" test $? -eq 0
     "$tmp/step_guest" >"$tmp/example"
     check "and steps its guest" grep -qx '7c0a: the guest says 120' "$tmp/example"
