@@ -70,6 +70,8 @@ static const char *invalid_state(const struct vmcs *vmcs)
         return "interruptibility: unknown bits";
     if ((vmcs->interruptibility & blocked) == blocked)
         return "interruptibility: blocking by STI and by MOV SS at once";
+    if (vmcs->interruptibility & blocked && vmcs->activity != ACTIVITY_ACTIVE) /* SDM 3C 26.3.1.5 */
+        return "activity: blocking by STI or MOV SS, which only an active processor has";
     if (vmcs->pending_debug & ~0xe00full)
         return "pending_debug: bits that DR6 does not have";
     if (vmcs->limit > INT64_MAX)

@@ -477,6 +477,9 @@ static void S6_events_that_cannot_be_are_refused(void **state)
     lab->vmcs->entry_event.valid = false;
     lab->vmcs->interruptibility = VMCS_BLOCKED_STI | VMCS_BLOCKED_MOVSS;
     assert_int_equal(step(lab), VMCS_EXIT_INVALID);
+    lab->vmcs->interruptibility = VMCS_BLOCKED_MOVSS;
+    lab->vmcs->activity = ACTIVITY_HLT;
+    assert_int_equal(step(lab), VMCS_EXIT_INVALID);
     assert_int_equal(lab->cpu->rip, STEP_CODE);
 }
 
