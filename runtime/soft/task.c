@@ -272,8 +272,11 @@ void task_switch(struct vcpu *cpu, const struct insn *i, uint16_t selector, enum
     if (reason != TASK_RETURN)
         set_busy(cpu, i, task.linear, true);
     enter_task(cpu, &task, nested);
-    if (!i)
+    if (!i) {
         start_task(cpu, &task);
-    else if (cpu_catch(cpu, start_task, &task))
+    } else if (cpu_catch(cpu, start_task, &task)) {
+        insn_leave(cpu, i, cpu->rip); /* the fault is the new task's: its delivery may end the entry */
+        cpu->block = NULL;
         event_deliver_fault(cpu);
+    }
 }
