@@ -29,11 +29,11 @@ WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototyp
 # Guest memory and registers are read at every width: no strict aliasing.
 BASE_CFLAGS := -std=gnu11 -fno-strict-aliasing $(WARN) -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='"$(VERSION)"' -MMD -MP
 ALL_CFLAGS := $(BASE_CFLAGS) $(CFLAGS) $(SANFLAGS)
-LIBS    := -lelf -lZydis -lxxhash -ljansson -lz -llzma -llz4 -lzstd -lbz2 -llzo2 -lpthread
+LIBS    := -lelf -lZydis -lxxhash -ljansson -lz -llzma -llz4 -lzstd -lbz2 -llzo2 -lseccomp -lpthread
 
 # What Debian calls all that.
 BUILD_DEPS := gcc libc6-dev binutils libelf-dev libzydis-dev libxxhash-dev libjansson-dev zlib1g-dev \
-	liblzma-dev liblz4-dev libzstd-dev libbz2-dev liblzo2-dev
+	liblzma-dev liblz4-dev libzstd-dev libbz2-dev liblzo2-dev libseccomp-dev
 TEST_DEPS  := libcmocka-dev clang libclang-rt-14-dev qemu-system-x86 busybox-static cpio jq file time pkg-config \
 	gzip xz-utils lz4 lzop zstd bzip2 gdb
 LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck

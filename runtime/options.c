@@ -61,6 +61,9 @@ static const struct option_row rows[] = {
      "blocks of IO in one exit: off, table, scan or auto"},
     {0, "io-extent", "POLICY", OPTION_IO_EXTENT, CONFIG(io_extent),
      "how far a scan looks: line, page, engine, bytes:N"},
+    {0, "jail", "DIR", OPTION_STRING, CONFIG(jail), "all that hvrun sees of the file system then"},
+    {0, "jail-user", "USER", OPTION_STRING, CONFIG(jail_user), "whom root becomes there (nobody)"},
+    {0, "no-sandbox", NULL, OPTION_FLAG, CONFIG(no_sandbox), "leave system calls unfiltered"},
     {'h', "help", NULL, OPTION_FLAG, FIELD(help), "print this help"},
     {'V', "version", NULL, OPTION_FLAG, FIELD(version), "print the version"},
 };
@@ -231,6 +234,7 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
                                            .memory = 256ull << 20,
                                            .smp = 1,
                                            .serial = "stdio",
+                                           .jail_user = "nobody",
                                            .io_blocks = IO_BLOCKS_AUTO}};
     describe(letters, longs);
     opterr = 0;

@@ -80,6 +80,9 @@ struct vm_config {
     uint64_t code_cache;  /* bytes for decoded code, for tests; 0 = as many as are useful */
     enum io_blocks_mode io_blocks;
     const char *io_extent; /* how far a scan looks (io_extent_parse); NULL = the default */
+    const char *jail;      /* folder that is all of the file system while the guest runs (contain.h), or NULL */
+    const char *jail_user; /* whom root becomes there */
+    bool no_sandbox;       /* system calls are not filtered */
 };
 
 struct vcpu;
@@ -90,6 +93,7 @@ struct stub;
 struct soft;
 struct kvm;
 struct io_blocks;
+struct output;
 
 struct engine {
     const char *name;
@@ -130,6 +134,7 @@ struct vm {
     const struct image *image;       /* the kernel, for symbol names; may be NULL */
     struct breakpoints *breakpoints; /* a debugger's, or NULL (breakpoints.h) */
     struct gdb *gdb;                 /* the server for gdb, or NULL (gdb.h) */
+    struct output *trace_file;       /* where the trace goes (stepper.h); NULL: nowhere */
     struct console *console;
     bool output_lost; /* some of the guest's output could not be written */
 
