@@ -87,6 +87,7 @@ struct breakpoints;
 struct console;
 struct gdb;
 struct stub;
+struct stub_routine;
 struct soft;
 struct kvm;
 struct io_blocks;
@@ -100,6 +101,9 @@ struct engine {
     void (*destroy)(struct vm *vm);
     /* Guest and devices take turns on one thread: what a patched guest's state page shows of devices is exact. */
     bool takes_turns;
+    /* Whether a routine that works is worth linking (rule of profit); NULL: what the guest answers by itself is, and
+     * with --link-all the others are. */
+    bool (*links)(const struct vm *vm, const struct stub_routine *r);
 };
 extern const struct engine soft_engine; /* soft/engine.c */
 extern const struct engine kvm_engine;  /* kvm/engine.c */

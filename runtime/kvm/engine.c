@@ -17,8 +17,11 @@
 #include "runtime/cpuid.h"
 #include "runtime/interrupts.h"
 #include "runtime/soft/engine.h"
+#include "runtime/stub.h"
 
-#define SECOND    1000000000u
+#define SECOND 1000000000u
+#define LOOK                                                                                       \
+    900000u /* ns: a state page is looked at every millisecond, timers being as late as they are */
 #define TSS_PAGES 0xfffbd000ull /* three pages that some processors need for real mode; no RAM */
 #define KICK      SIGURG        /* makes KVM_RUN return; ignored by default */
 
@@ -141,10 +144,24 @@ static int prepare(struct kvm_cpu *cpu, struct error *err)
     return kvm_push(cpu, err);
 }
 
+/* A vCPU that is halted stays so until an event that it lets in. */
+static bool sleeps(const struct kvm_cpu *cpu)
+{
+    const struct vcpu *vcpu = cpu->vcpu;
+    if (!wakes(vcpu))
+        return true;
+    return vcpu->activity == ACTIVITY_HLT && !cpu->run->if_flag && !cpu->pulled &&
+           !(vcpu->events & (VCPU_EVENT_NMI | VCPU_EVENT_INIT));
+}
+
 /* Waits, under the lock, until the vCPU has something to do. */
 static void wait_for_event(struct kvm_cpu *cpu)
 {
     struct kvm *kvm = cpu->kvm;
+    if (kvm->vm->stub) /* while nobody runs, nobody looks */
+        stub_devices_take(kvm->vm);
+    if (!sleeps(cpu))
+        return;
     if (++kvm->halted == kvm->vm->vcpu_count)
         vm_wake(kvm->vm); /* perhaps for ever: the timekeeper decides */
     pthread_cond_wait(&cpu->wake, &kvm->lock);
@@ -176,16 +193,6 @@ static int enter(struct kvm_cpu *cpu, struct error *err)
     if (failure == EINTR || failure == EAGAIN)
         return 0;
     return fail(err, HVRUN_HOST, "KVM: vCPU %u: KVM_RUN: %s", vcpu->index, strerror(failure));
-}
-
-/* A vCPU that is halted stays so until an event that it lets in. */
-static bool sleeps(const struct kvm_cpu *cpu)
-{
-    const struct vcpu *vcpu = cpu->vcpu;
-    if (!wakes(vcpu))
-        return true;
-    return vcpu->activity == ACTIVITY_HLT && !cpu->run->if_flag && !cpu->pulled &&
-           !(vcpu->events & (VCPU_EVENT_NMI | VCPU_EVENT_INIT));
 }
 
 static int run_cpu(struct kvm_cpu *cpu, struct error *err)
@@ -247,10 +254,21 @@ static bool halted_for_ever(const struct kvm *kvm)
     return true;
 }
 
-static void wait_for_time(struct kvm *kvm)
+/* What a state page needs: a look while a vCPU may write to it. */
+static bool somebody_runs(const struct kvm *kvm)
+{
+    for (unsigned k = 0; k < kvm->vm->vcpu_count; k++)
+        if (!sleeps(&kvm->cpus[k]))
+            return true;
+    return false;
+}
+
+static void wait_for_time(struct kvm *kvm, bool look)
 {
     struct vm *vm = kvm->vm;
     uint64_t present = clock_now(&vm->clock), deadline = clock_deadline(&vm->clock);
+    if (look && somebody_runs(kvm) && deadline > present + LOOK)
+        deadline = present + LOOK;
     uint64_t wait = deadline <= present ? 0 : deadline - present;
     kvm->deadline = deadline;
     console_flush(vm);
@@ -266,14 +284,17 @@ static void keep_time(struct kvm *kvm)
 {
     struct vm *vm = kvm->vm;
     while (!vm->shutdown) {
+        bool look = stub_devices_look(vm);
         vm_attend(vm);
         clock_run(&vm->clock);
+        if (look)
+            stub_devices_changed(vm);
         if (!vm->shutdown && halted_for_ever(kvm))
             vm_stop(vm, SHUTDOWN_HALT, HVRUN_DONE);
         notify(kvm, NULL);
         if (vm->shutdown)
             break;
-        wait_for_time(kvm);
+        wait_for_time(kvm, look);
     }
     notify(kvm, NULL);
 }
@@ -297,6 +318,10 @@ static int run(struct vm *vm, struct error *err)
     for (unsigned k = 0; k < vm->vcpu_count; k++)
         if (kvm->cpus[k].started)
             pthread_join(kvm->cpus[k].thread, NULL);
+    if (vm->stub) {
+        stub_devices_take(vm);
+        console_flush(vm);
+    }
     if (!kvm->failure.code)
         return 0;
     *err = kvm->failure;
@@ -316,37 +341,6 @@ static int add_memory(struct kvm *kvm, unsigned slot, uint64_t physical, uint8_t
     return 0;
 }
 
-/* Every MSR that KVM does not keep for this machine (state.c) is an exit. */
-static int filter_msrs(struct kvm *kvm, struct error *err)
-{
-    static const uint32_t allowed[] = {0x174,      0x175,      0x176,      0x277,      0xc0000080,
-                                       0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000100,
-                                       0xc0000101, 0xc0000102, 0xc0000103, 0x4b564d00, 0x4b564d01};
-    enum { RANGES = 3, RANGE = 0x400 };
-    static const uint32_t bases[RANGES] = {0, 0xc0000000, 0x4b564d00};
-    uint8_t bitmap[RANGES][RANGE / 8] = {{0}};
-    struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_DENY};
-    for (unsigned r = 0; r < RANGES; r++) {
-        for (size_t n = 0; n < sizeof allowed / sizeof allowed[0]; n++)
-            if (allowed[n] - bases[r] < RANGE)
-                bitmap[r][(allowed[n] - bases[r]) / 8] |=
-                    (uint8_t)(1u << ((allowed[n] - bases[r]) & 7));
-        filter.ranges[r] =
-            (struct kvm_msr_filter_range){.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
-                                          .base = bases[r],
-                                          .nmsrs = RANGE,
-                                          .bitmap = bitmap[r]};
-    }
-    struct kvm_enable_cap exits = {.cap = KVM_CAP_X86_USER_SPACE_MSR,
-                                   .args = {KVM_MSR_EXIT_REASON_INVAL |
-                                            KVM_MSR_EXIT_REASON_UNKNOWN |
-                                            KVM_MSR_EXIT_REASON_FILTER}};
-    if (ioctl(kvm->vm_fd, KVM_ENABLE_CAP, &exits) < 0 ||
-        ioctl(kvm->vm_fd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
-        return system_failed(err, "MSR exits");
-    return 0;
-}
-
 static int create_vm(struct kvm *kvm, struct error *err)
 {
     struct memory *memory = &kvm->vm->memory;
@@ -362,7 +356,8 @@ static int create_vm(struct kvm *kvm, struct error *err)
     kvm->run_size = (size_t)size;
     if (ioctl(kvm->vm_fd, KVM_SET_TSS_ADDR, TSS_PAGES) < 0)
         return system_failed(err, "KVM_SET_TSS_ADDR");
-    if (filter_msrs(kvm, err) < 0)
+    kvm->counts_msrs = true; /* the chips are here: the mode to compare with the soft engine */
+    if (kvm_filter_msrs(kvm, err) < 0)
         return -1;
     if (add_memory(kvm, 0, 0, memory->host, memory->low_size, err) < 0)
         return -1;
@@ -458,4 +453,5 @@ static int create(struct vm *vm, struct error *err)
     return 0;
 }
 
-const struct engine kvm_engine = {.name = "kvm", .create = create, .run = run, .destroy = destroy};
+const struct engine kvm_engine = {
+    .name = "kvm", .create = create, .run = run, .destroy = destroy, .links = kvm_links};

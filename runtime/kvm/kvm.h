@@ -37,13 +37,18 @@ struct kvm {
     size_t run_size; /* bytes of struct kvm_run's mapping */
     pthread_mutex_t lock;
     struct kvm_cpu cpus[VCPUS_MAX];
-    unsigned halted;      /* vCPUs that wait */
-    uint64_t tsc_start;   /* host TSC at guest time 0 */
-    uint64_t deadline;    /* guest time at which the timekeeper wakes by itself */
-    uint64_t ioctls;      /* KVM_RUN calls and all others on vCPUs, since the start */
-    uint64_t runs;        /* KVM_RUN calls */
-    uint64_t soft_steps;  /* instructions that the soft processor executed instead */
-    struct error failure; /* why a thread gave up; code 0 = none did */
+    unsigned halted; /* vCPUs that wait */
+    bool
+        counts_msrs; /* MSRs that KVM keeps come to user space, too, to be counted: two ioctls instead of none */
+    uint64_t tsc_start;    /* host TSC at guest time 0 */
+    uint64_t deadline;     /* guest time at which the timekeeper wakes by itself */
+    uint64_t ioctls;       /* KVM_RUN calls and all others on vCPUs, since the start */
+    uint64_t runs;         /* KVM_RUN calls */
+    uint64_t pulls;        /* register files copied out of the kernel */
+    uint64_t soft_steps;   /* instructions that the soft processor executed instead */
+    uint64_t rings;        /* doorbells */
+    uint64_t rings_pulled; /* those that needed registers */
+    struct error failure;  /* why a thread gave up; code 0 = none did */
 };
 
 /* ---- state.c: a vCPU's state, here and in the kernel. 0, or -1 with *err. ---- */
@@ -68,6 +73,22 @@ int kvm_limit_features(const struct kvm_quality *quality, struct error *err);
 
 /* ---- exits.c: what a return from KVM_RUN asks for; under the lock ---- */
 int kvm_handle_exit(struct kvm_cpu *cpu, struct error *err);
+/* KVM does not say where an exit came from without a register transfer: it is counted at no address. */
+#define KVM_NO_ADDRESS 0
+
+/* ---- msrs.c ---- */
+/* Which MSR accesses KVM leaves to user space; before the first vCPU is made. */
+int kvm_filter_msrs(struct kvm *kvm, struct error *err);
+int kvm_exit_rdmsr(struct kvm_cpu *cpu, struct error *err);
+int kvm_exit_wrmsr(struct kvm_cpu *cpu, struct error *err);
+
+/* ---- rings.c: routines of a patched guest ---- */
+struct stub_routine;
+/* engine.links */
+bool kvm_links(const struct vm *vm, const struct stub_routine *r);
+/* True if this is the doorbell of a routine that was linked; then kvm_ring does what it asks for. */
+bool kvm_rings(const struct kvm_cpu *cpu, uint32_t index);
+int kvm_ring(struct kvm_cpu *cpu, uint32_t index, struct error *err);
 
 /* ---- soft_step.c: instructions that KVM cannot execute, or that are the soft processor's ---- */
 int kvm_soft_step(struct kvm_cpu *cpu, struct error *err);

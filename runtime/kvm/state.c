@@ -334,6 +334,7 @@ int kvm_pull(struct kvm_cpu *cpu, struct error *err)
         pull_events(cpu, err) < 0)
         return -1;
     vcpu_mode_changed(cpu->vcpu);
+    cpu->kvm->pulls++;
     cpu->pulled = true;
     return 0;
 }
