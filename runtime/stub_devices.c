@@ -12,6 +12,7 @@
  *   - what changes by accesses of the guest's own alone, which have to wait for the host's lock;
  *   - the line status and the clock, where a guest may as well have looked a moment before;
  *   - the ACPI timer, as long as nobody sets a time-stamp counter: its formula stays the same;
+ *   - one vCPU's deadline;
  *   - the ring, unless the guest waits for an interrupt when the bytes are sent. The host looks at
  *     least every millisecond (stub_devices_look). */
 #include "runtime/stub_devices.h"
@@ -317,27 +318,31 @@ static void take_pit(struct vm *vm, struct stub_devices *d)
 }
 
 /* ---- the APIC timer's deadline ---- */
-/* The limit is the end of the slice: then the host looks. */
+/* The limit is the end of the slice: then the host looks. Where the vCPU runs meanwhile (one alone: the place is its own)
+ * it is twice as far as the host's looks are apart. So a deadline behind it that one look just misses, because the guest's
+ * store was still on its way, is found by the next. */
 static void show_deadline(struct vm *vm, struct stub_devices *d)
 {
-    uint64_t limit = UINT64_MAX;
-    (void)vm;
-    if (!d->shared && d->owner && lapic_takes_deadlines(d->owner))
-        limit = d->until + d->owner->tsc_offset;
+    uint64_t limit = UINT64_MAX, until = d->until;
+    if (d->shared)
+        until = clock_now(&vm->clock) + SHARED_SPAN;
+    if (d->owner && lapic_takes_deadlines(d->owner))
+        limit = clock_ticks(&vm->clock, until) + d->owner->tsc_offset;
     if (limit == d->limit)
         return;
-    d->limit = d->state->deadline.limit = limit;
+    d->limit = limit;
+    __atomic_store_n(&d->state->deadline.limit, limit, __ATOMIC_RELEASE);
     d->changed = true;
 }
 
 static void take_deadline(struct stub_devices *d)
 {
-    uint64_t deadline = d->state->deadline.posted;
-    if (!deadline || d->limit == UINT64_MAX)
+    if (!__atomic_load_n(&d->state->deadline.posted, __ATOMIC_ACQUIRE) || d->limit == UINT64_MAX)
         return;
-    d->state->deadline.posted = 0;
+    uint64_t deadline = __atomic_exchange_n(&d->state->deadline.posted, 0, __ATOMIC_ACQ_REL);
     d->changed = true;
-    lapic_write_msr(d->owner, PV_MSR_TSC_DEADLINE, deadline);
+    if (deadline) /* the guest may have taken it back */
+        lapic_write_msr(d->owner, PV_MSR_TSC_DEADLINE, deadline);
 }
 
 /* ---- the ring ---- */
@@ -457,6 +462,9 @@ void stub_devices_start(struct vm *vm)
     }
     d->changed = true;
     d->shared = !vm->engine->takes_turns;
+    if (d->shared && vm->vcpu_count == 1)
+        d->owner = vm->vcpus[0];
+    mc146818_attend(vm->mc146818);
     vm->bus.before = before_access;
     vm->bus.after = after_access;
     vm->bus.after_mmio = after_mmio;
