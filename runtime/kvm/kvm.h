@@ -18,6 +18,8 @@
 #include "runtime/vcpu.h"
 #include "runtime/vm.h"
 
+struct kvm;
+
 struct kvm_cpu {
     struct vcpu *vcpu;
     struct kvm *kvm;
@@ -28,11 +30,27 @@ struct kvm_cpu {
     bool inside;         /* in KVM_RUN, or about to be: written under the lock */
     bool pulled;         /* struct vcpu holds the state, the kernel's is old */
     bool unfinished;     /* the last exit's instruction is completed by the next KVM_RUN */
+    uint32_t known;      /* vcpu->events that it entered the guest with */
     pthread_cond_t wake; /* for a thread whose vCPU is halted */
 };
 
+/* Who has the interrupt chips and the timer. All but the first two under the lock. */
+struct kvm_chips {
+    int (*create)(struct kvm *kvm, struct error *err); /* before the first vCPU; may be NULL */
+    int (*set_up_cpu)(struct kvm_cpu *cpu, struct error *err); /* may be NULL */
+    /* What waits for the vCPU goes into the kernel, and its state. Behind it, the vCPU may be halted. */
+    int (*offer)(struct kvm_cpu *cpu, struct error *err);
+    bool (*sleeps)(const struct kvm_cpu *cpu); /* it waits in this process, for `wake` */
+    /* just before and after KVM_RUN */
+    void (*entering)(struct kvm_cpu *cpu);
+    int (*left)(struct kvm_cpu *cpu, struct error *err);
+    bool (*halted_for_ever)(struct kvm *kvm);
+};
+extern const struct kvm_chips kvm_user_chips; /* chips_user.c */
+
 struct kvm {
     struct vm *vm;
+    const struct kvm_chips *chips;
     int fd, vm_fd;
     size_t run_size; /* bytes of struct kvm_run's mapping */
     pthread_mutex_t lock;
@@ -45,6 +63,23 @@ struct kvm {
     uint64_t soft_steps;  /* instructions that the soft processor executed instead */
     struct error failure; /* why a thread gave up; code 0 = none did */
 };
+
+/* ---- machine.c: the VM and its vCPUs, made and taken apart ---- */
+int kvm_create(struct vm *vm, struct error *err);
+void kvm_destroy(struct vm *vm);
+/* *err from errno: "KVM: what: why". Returns -1. */
+int kvm_system_failed(struct error *err, const char *what);
+
+/* ---- engine.c: the vCPUs' threads ---- */
+/* Makes the vCPU's KVM_RUN return, if it is inside. */
+void kvm_kick(struct kvm_cpu *cpu);
+/* After anything that may have concerned other vCPUs than `self` (NULL: none is excepted). */
+void kvm_notify(struct kvm *kvm, const struct kvm_cpu *self);
+
+/* ---- timekeeper.c ---- */
+/* Under the lock: timers and the world outside, until the VM ends. */
+void kvm_keep_time(struct kvm *kvm);
+void kvm_deadline_changed(void *vm);
 
 /* ---- state.c: a vCPU's state, here and in the kernel. 0, or -1 with *err. ---- */
 int kvm_pull(struct kvm_cpu *cpu, struct error *err);
