@@ -17,6 +17,22 @@ static const char *needs_soft(const struct vm_config *config)
                                    : NULL;
 }
 
+/* Whose interrupt chips. The kernel's are asked for, or they are good: a vCPU that the kernel runs meets them without
+ * leaving it. One whose instructions are often executed here, by the soft processor, wants them here. */
+static const struct engine *with_chips(const struct vm_config *config,
+                                       const struct kvm_quality *quality, struct error *err)
+{
+    const char *asked = config->irqchip ? config->irqchip : "auto";
+    if (!strcmp(asked, "user"))
+        return &kvm_engine;
+    if (!quality->no_chips)
+        return !strcmp(asked, "kernel") || !quality->why_not[0] ? &kvm_chips_engine : &kvm_engine;
+    if (!strcmp(asked, "auto"))
+        return &kvm_engine;
+    fail(err, HVRUN_NO_ENGINE, "/dev/kvm: has no %s; use --irqchip user", quality->no_chips);
+    return NULL;
+}
+
 static const struct engine *choose_kvm(const struct vm_config *config, struct error *err)
 {
     struct kvm_quality quality;
@@ -28,7 +44,7 @@ static const struct engine *choose_kvm(const struct vm_config *config, struct er
         return NULL;
     if (quality.why_not[0])
         fprintf(stderr, "hvrun: %s\n", quality.why_not);
-    return &kvm_engine;
+    return with_chips(config, &quality, err);
 }
 
 /* Its break patches trap, which only the soft engine gives back to it (stub_attach). */
@@ -45,8 +61,11 @@ static const struct engine *choose_any(const struct vm_config *config, const str
     if (needs_soft(config) || has_breaks(image) || kvm_absent())
         return &soft_engine;
     if (kvm_probe(&quality, &err) == 0 && !quality.why_not[0] &&
-        kvm_limit_features(&quality, &err) == 0)
-        return &kvm_engine;
+        kvm_limit_features(&quality, &err) == 0) {
+        const struct engine *engine = with_chips(config, &quality, &err);
+        if (engine)
+            return engine;
+    }
     /* what is wrong with it, without the advice for who named it */
     const char *why = err.code ? err.text : quality.why_not;
     fprintf(stderr, "hvrun: %.*s; the soft engine runs instead\n", (int)strcspn(why, ";"), why);

@@ -111,6 +111,8 @@ static void *cpu_thread(void *argument)
     } else {
         kvm_complete(cpu, &err);
         kvm_pull(cpu, &err); /* for who looks at the registers afterwards */
+        if (kvm->chips->ended)
+            kvm->chips->ended(cpu);
     }
     kvm->vm->running = NULL;
     vm_wake(kvm->vm);
@@ -146,3 +148,8 @@ static int run(struct vm *vm, struct error *err)
 
 const struct engine kvm_engine = {
     .name = "kvm", .create = kvm_create, .run = run, .destroy = kvm_destroy};
+const struct engine kvm_chips_engine = {.name = "kvm",
+                                        .create = kvm_create,
+                                        .run = run,
+                                        .destroy = kvm_destroy,
+                                        .chips = &kvm_kernel_interrupt_chips};

@@ -26,11 +26,14 @@ struct kvm_cpu {
     int fd;
     struct kvm_run *run; /* shared with the kernel */
     pthread_t thread;
-    bool started;        /* `thread` is one */
-    bool inside;         /* in KVM_RUN, or about to be: written under the lock */
-    bool pulled;         /* struct vcpu holds the state, the kernel's is old */
-    bool unfinished;     /* the last exit's instruction is completed by the next KVM_RUN */
-    uint32_t known;      /* vcpu->events that it entered the guest with */
+    bool started;    /* `thread` is one */
+    bool inside;     /* in KVM_RUN, or about to be: written under the lock */
+    bool pulled;     /* struct vcpu holds the state, the kernel's is old */
+    bool unfinished; /* the last exit's instruction is completed by the next KVM_RUN */
+    uint32_t known;  /* vcpu->events that it entered the guest with */
+    /* chips_kernel.c */
+    bool answered, parked;
+    uint64_t used;       /* its thread's processor time when looked at last, ns */
     pthread_cond_t wake; /* for a thread whose vCPU is halted */
 };
 
@@ -44,9 +47,14 @@ struct kvm_chips {
     /* just before and after KVM_RUN */
     void (*entering)(struct kvm_cpu *cpu);
     int (*left)(struct kvm_cpu *cpu, struct error *err);
+    void (*ended)(struct kvm_cpu *cpu); /* runs no more; may be NULL */
+    /* Asked by the timekeeper: at kvm.look, and whenever it is awake. */
     bool (*halted_for_ever)(struct kvm *kvm);
 };
-extern const struct kvm_chips kvm_user_chips; /* chips_user.c */
+extern const struct kvm_chips kvm_user_chips;   /* chips_user.c */
+extern const struct kvm_chips kvm_kernel_chips; /* chips_kernel.c */
+extern const struct interrupt_chips
+    kvm_kernel_interrupt_chips; /* the same, as the machine sees them */
 
 struct kvm {
     struct vm *vm;
@@ -55,12 +63,17 @@ struct kvm {
     size_t run_size; /* bytes of struct kvm_run's mapping */
     pthread_mutex_t lock;
     struct kvm_cpu cpus[VCPUS_MAX];
-    unsigned halted;      /* vCPUs that wait */
-    uint64_t tsc_start;   /* host TSC at guest time 0 */
-    uint64_t deadline;    /* guest time at which the timekeeper wakes by itself */
-    uint64_t ioctls;      /* KVM_RUN calls and all others on vCPUs, since the start */
-    uint64_t runs;        /* KVM_RUN calls */
-    uint64_t soft_steps;  /* instructions that the soft processor executed instead */
+    unsigned halted;     /* vCPUs that wait */
+    uint64_t tsc_start;  /* host TSC at guest time 0 */
+    uint64_t deadline;   /* guest time at which the timekeeper wakes by itself */
+    uint64_t ioctls;     /* KVM_RUN calls and all others on vCPUs, since the start */
+    uint64_t runs;       /* KVM_RUN calls */
+    uint64_t soft_steps; /* instructions that the soft processor executed instead */
+    /* chips_kernel.c */
+    uint32_t lines;          /* levels */
+    bool roll_call, alive;   /* all vCPUs are to come out; one of them is not halted for ever */
+    uint64_t look, patience; /* guest time of the next look, and ns from one to the next */
+    uint64_t line_ioctls;
     struct error failure; /* why a thread gave up; code 0 = none did */
 };
 
@@ -91,8 +104,10 @@ int kvm_set_tsc(struct kvm_cpu *cpu, struct error *err);
 
 /* ---- probe.c: what this host's KVM is worth ---- */
 struct kvm_quality {
-    char why_not[160];      /* why `auto` does not take it; empty = it does */
-    double mips;            /* ring-0 loop of ALU instructions */
+    char why_not[160]; /* why `auto` does not take it; empty = it does */
+    double mips;       /* ring-0 loop of ALU instructions */
+    const char
+        *no_chips; /* what it lacks to have interrupt chips and 8254; NULL = it can have them */
     bool no_xsave, no_cx16; /* cannot be executed in ring 0 */
     bool no_tsc_frequency;  /* the host's TSC changes its pace */
     bool no_tsc_offset;     /* RDTSC gives the host's TSC, whatever is set */

@@ -12,8 +12,10 @@
 #include "runtime/kvm/kvm.h"
 #include "runtime/soft/engine.h"
 
-#define SECOND    1000000000u
-#define TSS_PAGES 0xfffbd000ull /* three pages that some processors need for real mode; no RAM */
+#define SECOND           1000000000u
+#define MSR_APIC_BASE    0x1bu
+#define MSR_TSC_DEADLINE 0x6e0u
+#define TSS_PAGES        0xfffbd000ull /* three pages that some processors need for real mode; no RAM */
 
 int kvm_system_failed(struct error *err, const char *what)
 {
@@ -36,15 +38,18 @@ static int add_memory(struct kvm *kvm, unsigned slot, uint64_t physical, uint8_t
 /* Every MSR that KVM does not keep for this machine (state.c) is an exit. */
 static int filter_msrs(struct kvm *kvm, struct error *err)
 {
-    static const uint32_t allowed[] = {0x174,      0x175,      0x176,      0x277,      0xc0000080,
-                                       0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000100,
-                                       0xc0000101, 0xc0000102, 0xc0000103, 0x4b564d00, 0x4b564d01};
+    static const uint32_t allowed[] = {
+        0x174,      0x175,      0x176,      0x277,         0xc0000080,      0xc0000081,
+        0xc0000082, 0xc0000083, 0xc0000084, 0xc0000100,    0xc0000101,      0xc0000102,
+        0xc0000103, 0x4b564d00, 0x4b564d01, MSR_APIC_BASE, MSR_TSC_DEADLINE};
+    /* the last two are the local APIC's, as are the x2APIC's, which no filter stops */
+    const size_t count = sizeof allowed / sizeof allowed[0] - (kvm->vm->engine->chips ? 0 : 2);
     enum { RANGES = 3, RANGE = 0x400 };
     static const uint32_t bases[RANGES] = {0, 0xc0000000, 0x4b564d00};
     uint8_t bitmap[RANGES][RANGE / 8] = {{0}};
     struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_DENY};
     for (unsigned r = 0; r < RANGES; r++) {
-        for (size_t n = 0; n < sizeof allowed / sizeof allowed[0]; n++)
+        for (size_t n = 0; n < count; n++)
             if (allowed[n] - bases[r] < RANGE)
                 bitmap[r][(allowed[n] - bases[r]) / 8] |=
                     (uint8_t)(1u << ((allowed[n] - bases[r]) & 7));
@@ -79,7 +84,7 @@ static int create_vm(struct kvm *kvm, struct error *err)
     kvm->run_size = (size_t)size;
     if (ioctl(kvm->vm_fd, KVM_SET_TSS_ADDR, TSS_PAGES) < 0)
         return kvm_system_failed(err, "KVM_SET_TSS_ADDR");
-    if (filter_msrs(kvm, err) < 0)
+    if (filter_msrs(kvm, err) < 0 || (kvm->chips->create && kvm->chips->create(kvm, err) < 0))
         return -1;
     if (add_memory(kvm, 0, 0, memory->host, memory->low_size, err) < 0)
         return -1;
@@ -168,7 +173,8 @@ int kvm_create(struct vm *vm, struct error *err)
         return fail(err, HVRUN_HOST, "KVM engine: out of memory");
     vm->kvm = kvm;
     kvm->vm = vm;
-    kvm->chips = &kvm_user_chips;
+    kvm->chips = vm->engine && vm->engine->chips ? &kvm_kernel_chips : &kvm_user_chips;
+    kvm->look = CLOCK_NEVER;
     pthread_mutex_init(&kvm->lock, NULL);
     for (unsigned k = 0; k < VCPUS_MAX; k++)
         pthread_cond_init(&kvm->cpus[k].wake, NULL);
@@ -181,7 +187,8 @@ int kvm_create(struct vm *vm, struct error *err)
     start_clock(vm);
     vm->clock.deadline_changed = kvm_deadline_changed;
     for (unsigned k = 0; k < vm->vcpu_count; k++)
-        if (kvm_set_up_cpu(&kvm->cpus[k], err) < 0)
+        if (kvm_set_up_cpu(&kvm->cpus[k], err) < 0 ||
+            (kvm->chips->set_up_cpu && kvm->chips->set_up_cpu(&kvm->cpus[k], err) < 0))
             return -1;
     return 0;
 }

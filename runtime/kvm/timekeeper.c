@@ -20,6 +20,8 @@ static void wait_for_time(struct kvm *kvm)
 {
     struct vm *vm = kvm->vm;
     uint64_t present = clock_now(&vm->clock), deadline = clock_deadline(&vm->clock);
+    if (kvm->look < deadline)
+        deadline = kvm->look;
     uint64_t wait = deadline <= present ? 0 : deadline - present;
     kvm->deadline = deadline;
     console_flush(vm);
