@@ -7,14 +7,16 @@
 #include "image/patched_note.h"
 #include "runtime/kvm/kvm.h"
 
+/* Who steps or debugs and does not say on what does it where each instruction costs next to nothing. */
+static bool better_on_soft(const struct vm_config *config)
+{
+    return config->gdb || config->step || config->trace;
+}
+
 /* What only the soft engine does; NULL: nothing of it is wanted. */
 static const char *needs_soft(const struct vm_config *config)
 {
-    return config->gdb             ? "--gdb"
-           : config->step          ? "--step"
-           : config->trace         ? "--trace"
-           : config->deterministic ? "--deterministic"
-                                   : NULL;
+    return config->deterministic ? "--deterministic" : NULL;
 }
 
 static const struct engine *choose_kvm(const struct vm_config *config, struct error *err)
@@ -42,7 +44,7 @@ static const struct engine *choose_any(const struct vm_config *config, const str
 {
     struct kvm_quality quality;
     struct error err = {0};
-    if (needs_soft(config) || has_breaks(image) || kvm_absent())
+    if (needs_soft(config) || better_on_soft(config) || has_breaks(image) || kvm_absent())
         return &soft_engine;
     if (kvm_probe(&quality, &err) == 0 && !quality.why_not[0] &&
         kvm_limit_features(&quality, &err) == 0)

@@ -17,10 +17,12 @@
 #include "runtime/cpuid.h"
 #include "runtime/interrupts.h"
 #include "runtime/soft/engine.h"
+#include "runtime/soft/loop.h"
 
 #define SECOND    1000000000u
 #define TSS_PAGES 0xfffbd000ull /* three pages that some processors need for real mode; no RAM */
 #define KICK      SIGURG        /* makes KVM_RUN return; ignored by default */
+#define POLL_NS   1000000u /* guest time between two questions to a VMM that wants to be asked */
 
 static int system_failed(struct error *err, const char *what)
 {
@@ -41,6 +43,8 @@ static void deadline_changed(void *context)
     struct vm *vm = context;
     if (clock_deadline(&vm->clock) < vm->kvm->deadline)
         vm_wake(vm);
+    else if (vm->soft->entered) /* the soft processor runs a vCPU (enter.c) */
+        soft_deadline_changed(vm);
 }
 
 /* ---- who must look up ---- */
@@ -59,7 +63,7 @@ static void notify(struct kvm *kvm, const struct kvm_cpu *self)
     struct vm *vm = kvm->vm;
     for (unsigned k = 0; k < vm->vcpu_count; k++) {
         struct kvm_cpu *cpu = &kvm->cpus[k];
-        if (cpu == self || (!cpu->vcpu->events && !vm->shutdown))
+        if (cpu == self || (!cpu->vcpu->events && !kvm_ends(kvm)))
             continue;
         pthread_cond_signal(&cpu->wake);
         if (cpu->inside && !cpu->run->immediate_exit) {
@@ -80,7 +84,10 @@ static int take_start_event(struct kvm_cpu *cpu, struct error *err)
 {
     if (kvm_complete(cpu, err) < 0 || kvm_pull(cpu, err) < 0)
         return -1;
+    kvm_soft_fresh(cpu->kvm);
+    kvm_settle(cpu);
     soft_take_event(cpu->vcpu);
+    cpu->translations_stale = true;
     cpu->kvm->vm->running = cpu->vcpu;
     return 0;
 }
@@ -101,7 +108,7 @@ static int inject_interrupt(struct kvm_cpu *cpu, struct error *err)
     /* what the last exit said of them; state that was pulled may have changed since */
     bool open = cpu->run->ready_for_interrupt_injection && cpu->run->if_flag;
     if (cpu->pulled)
-        open = vcpu->rflags & RFLAGS_IF && !vcpu->shadow;
+        open = vcpu->rflags & RFLAGS_IF && !vcpu->shadow && !kvm_event_queued(cpu);
     if (!open || cpu->unfinished) {
         cpu->run->request_interrupt_window = 1;
         if (vcpu->activity == ACTIVITY_HLT &&
@@ -126,7 +133,7 @@ static int inject_interrupt(struct kvm_cpu *cpu, struct error *err)
 static int prepare(struct kvm_cpu *cpu, struct error *err)
 {
     struct vcpu *vcpu = cpu->vcpu;
-    while (vcpu->events & (VCPU_EVENT_INIT | VCPU_EVENT_SIPI) && !cpu->kvm->vm->shutdown)
+    while (vcpu->events & (VCPU_EVENT_INIT | VCPU_EVENT_SIPI) && !kvm_ends(cpu->kvm))
         if (take_start_event(cpu, err) < 0)
             return -1;
     if (!wakes(vcpu))
@@ -145,7 +152,7 @@ static int prepare(struct kvm_cpu *cpu, struct error *err)
 static void wait_for_event(struct kvm_cpu *cpu)
 {
     struct kvm *kvm = cpu->kvm;
-    if (++kvm->halted == kvm->vm->vcpu_count)
+    if (++kvm->halted == (unsigned)__builtin_popcount(kvm->taking_part))
         vm_wake(kvm->vm); /* perhaps for ever: the timekeeper decides */
     pthread_cond_wait(&cpu->wake, &kvm->lock);
     kvm->halted--;
@@ -160,6 +167,7 @@ static int enter(struct kvm_cpu *cpu, struct error *err)
     cpu->run->immediate_exit = 0;
     cpu->unfinished = false;
     cpu->inside = true;
+    kvm->memory_changed = true;
     kvm->vm->running = NULL;
     kvm->ioctls++;
     kvm->runs++;
@@ -191,7 +199,7 @@ static bool sleeps(const struct kvm_cpu *cpu)
 static int run_cpu(struct kvm_cpu *cpu, struct error *err)
 {
     struct vm *vm = cpu->kvm->vm;
-    while (!vm->shutdown) {
+    while (!kvm_ends(cpu->kvm)) {
         notify(cpu->kvm, cpu);
         if (sleeps(cpu)) {
             vm->running = NULL;
@@ -216,13 +224,14 @@ static void *cpu_thread(void *argument)
     struct error err = {0};
     pthread_mutex_lock(&kvm->lock);
     kvm->vm->running = cpu->vcpu;
-    if (run_cpu(cpu, &err) < 0) {
+    if (kvm_set_breakpoints(cpu, &err) < 0 || run_cpu(cpu, &err) < 0) {
         if (!kvm->failure.code)
             kvm->failure = err;
         vm_stop(kvm->vm, SHUTDOWN_HOST_ERROR, HVRUN_HOST);
     } else {
-        kvm_complete(cpu, &err);
-        kvm_pull(cpu, &err); /* for who looks at the registers afterwards */
+        /* for who looks at the registers afterwards */
+        if (kvm_complete(cpu, &err) == 0 && kvm_pull(cpu, &err) == 0 && kvm->leave)
+            kvm_settle(cpu);
     }
     kvm->vm->running = NULL;
     vm_wake(kvm->vm);
@@ -232,13 +241,21 @@ static void *cpu_thread(void *argument)
 }
 
 /* ---- the timekeeper ---- */
+/* A VM entry's VMM wants to be asked whether it goes on. */
+static bool polls(const struct vm *vm)
+{
+    return vm->soft->entered && vm->poll.ask;
+}
+
 /* No timer runs, no vCPU does, and nobody can interrupt one: unless bytes come from the console. */
 static bool halted_for_ever(const struct kvm *kvm)
 {
-    if (kvm->halted < kvm->vm->vcpu_count)
+    if (kvm->halted < (unsigned)__builtin_popcount(kvm->taking_part) || polls(kvm->vm))
         return false;
     for (unsigned k = 0; k < kvm->vm->vcpu_count; k++) {
         const struct kvm_cpu *cpu = &kvm->cpus[k];
+        if (!(kvm->taking_part >> k & 1))
+            continue;
         if (cpu->vcpu->activity == ACTIVITY_HLT && cpu->run->if_flag)
             return false;
         if (wakes(cpu->vcpu) && !sleeps(cpu))
@@ -252,12 +269,15 @@ static void wait_for_time(struct kvm *kvm)
     struct vm *vm = kvm->vm;
     uint64_t present = clock_now(&vm->clock), deadline = clock_deadline(&vm->clock);
     uint64_t wait = deadline <= present ? 0 : deadline - present;
+    if (polls(vm) && wait > POLL_NS)
+        wait = POLL_NS;
     kvm->deadline = deadline;
     console_flush(vm);
     pthread_mutex_unlock(&kvm->lock);
     struct timespec timeout = {(time_t)(wait / SECOND), (long)(wait % SECOND)};
-    struct pollfd wake = {.fd = vm->wake_fd, .events = POLLIN};
-    ppoll(&wake, 1, deadline == CLOCK_NEVER ? NULL : &timeout, NULL);
+    struct pollfd wake[2] = {{.fd = vm->wake_fd, .events = POLLIN},
+                             {.fd = polls(vm) ? vm->poll.fd : -1, .events = POLLIN}};
+    ppoll(wake, 2, wait + present == CLOCK_NEVER ? NULL : &timeout, NULL);
     pthread_mutex_lock(&kvm->lock);
     kvm->deadline = 0; /* awake */
 }
@@ -265,27 +285,32 @@ static void wait_for_time(struct kvm *kvm)
 static void keep_time(struct kvm *kvm)
 {
     struct vm *vm = kvm->vm;
-    while (!vm->shutdown) {
+    while (!kvm_ends(kvm)) {
         vm_attend(vm);
         clock_run(&vm->clock);
-        if (!vm->shutdown && halted_for_ever(kvm))
+        if (!vm->shutdown && kvm_asked_back(kvm))
+            kvm->leave = true;
+        if (!kvm_ends(kvm) && halted_for_ever(kvm))
             vm_stop(vm, SHUTDOWN_HALT, HVRUN_DONE);
         notify(kvm, NULL);
-        if (vm->shutdown)
+        if (kvm_ends(kvm))
             break;
         wait_for_time(kvm);
     }
     notify(kvm, NULL);
 }
 
-static int run(struct vm *vm, struct error *err)
+int kvm_run_threads(struct kvm *kvm, struct error *err)
 {
-    struct kvm *kvm = vm->kvm;
+    struct vm *vm = kvm->vm;
     struct sigaction action = {.sa_handler = kicked};
     sigaction(KICK, &action, NULL);
     pthread_mutex_lock(&kvm->lock);
     for (unsigned k = 0; k < vm->vcpu_count; k++) {
         struct kvm_cpu *cpu = &kvm->cpus[k];
+        cpu->started = false;
+        if (!(kvm->taking_part >> k & 1))
+            continue;
         cpu->started = pthread_create(&cpu->thread, NULL, cpu_thread, cpu) == 0;
         if (!cpu->started) {
             fail(&kvm->failure, HVRUN_HOST, "no thread for vCPU %u", k);
@@ -301,6 +326,13 @@ static int run(struct vm *vm, struct error *err)
         return 0;
     *err = kvm->failure;
     return -1;
+}
+
+static int run(struct vm *vm, struct error *err)
+{
+    vm->kvm->taking_part = (1u << vm->vcpu_count) - 1;
+    vm->kvm->leave = false;
+    return kvm_run_threads(vm->kvm, err);
 }
 
 /* ---- making and taking apart ---- */
@@ -458,4 +490,5 @@ static int create(struct vm *vm, struct error *err)
     return 0;
 }
 
-const struct engine kvm_engine = {.name = "kvm", .create = create, .run = run, .destroy = destroy};
+const struct engine kvm_engine = {
+    .name = "kvm", .create = create, .run = run, .destroy = destroy, .enter = kvm_enter};
