@@ -7,14 +7,16 @@
 #include "image/patched_note.h"
 #include "runtime/kvm/kvm.h"
 
+/* Who steps or debugs and does not say on what does it where each instruction costs next to nothing. */
+static bool better_on_soft(const struct vm_config *config)
+{
+    return config->gdb || config->step || config->trace;
+}
+
 /* What only the soft engine does; NULL: nothing of it is wanted. */
 static const char *needs_soft(const struct vm_config *config)
 {
-    return config->gdb             ? "--gdb"
-           : config->step          ? "--step"
-           : config->trace         ? "--trace"
-           : config->deterministic ? "--deterministic"
-                                   : NULL;
+    return config->deterministic ? "--deterministic" : NULL;
 }
 
 /* Whose interrupt chips. The kernel's are asked for, or they are good: a vCPU that the kernel runs meets them without
@@ -23,13 +25,18 @@ static const struct engine *with_chips(const struct vm_config *config,
                                        const struct kvm_quality *quality, struct error *err)
 {
     const char *asked = config->irqchip ? config->irqchip : "auto";
+    bool stepped = better_on_soft(config);
+    if (!strcmp(asked, "auto"))
+        return quality->why_not[0] || quality->no_chips || stepped ? &kvm_engine
+                                                                   : &kvm_chips_engine;
     if (!strcmp(asked, "user"))
         return &kvm_engine;
-    if (!quality->no_chips)
-        return !strcmp(asked, "kernel") || !quality->why_not[0] ? &kvm_chips_engine : &kvm_engine;
-    if (!strcmp(asked, "auto"))
-        return &kvm_engine;
-    fail(err, HVRUN_NO_ENGINE, "/dev/kvm: has no %s; use --irqchip user", quality->no_chips);
+    if (!quality->no_chips && !stepped)
+        return &kvm_chips_engine;
+    if (stepped)
+        fail(err, HVRUN_NO_ENGINE, "--gdb, --step and --trace need --irqchip user");
+    else
+        fail(err, HVRUN_NO_ENGINE, "/dev/kvm: has no %s; use --irqchip user", quality->no_chips);
     return NULL;
 }
 
@@ -58,7 +65,7 @@ static const struct engine *choose_any(const struct vm_config *config, const str
 {
     struct kvm_quality quality;
     struct error err = {0};
-    if (needs_soft(config) || has_breaks(image) || kvm_absent())
+    if (needs_soft(config) || better_on_soft(config) || has_breaks(image) || kvm_absent())
         return &soft_engine;
     if (kvm_probe(&quality, &err) == 0 && !quality.why_not[0] &&
         kvm_limit_features(&quality, &err) == 0) {

@@ -84,6 +84,7 @@ struct vm_config {
 };
 
 struct vcpu;
+struct vmcs;
 struct breakpoints;
 struct interrupt_chips;
 struct console;
@@ -100,6 +101,9 @@ struct engine {
     /* Runs all vCPUs until vm->shutdown is set. 0, or -1 with *err for a host failure. */
     int (*run)(struct vm *vm, struct error *err);
     void (*destroy)(struct vm *vm);
+    /* A VM entry (vmcs.h), begun for the `count` control structures of `list`: runs to the first exit and returns
+     * whose it is. NULL: the soft processor does it. */
+    struct vmcs *(*enter)(struct vm *vm, struct vmcs *const *list, unsigned count);
     /* Guest and devices take turns on one thread: what a patched guest's state page shows of devices is exact. */
     bool takes_turns;
     /* It has interrupt chips and 8254 of its own (interrupts.h); NULL: they are devices of the machine. */

@@ -255,7 +255,7 @@ static bool all_dead(struct kvm *kvm)
 static bool halted_for_ever(struct kvm *kvm)
 {
     uint64_t now = clock_now(&kvm->vm->clock);
-    if (kvm->roll_call && !kvm->alive && kvm->halted < kvm->vm->vcpu_count)
+    if (kvm->roll_call && !kvm->alive && kvm->halted < kvm_threads(kvm))
         return false; /* they are still coming */
     if (kvm->roll_call) {
         if (!kvm->alive && all_dead(kvm))

@@ -26,10 +26,12 @@ static bool sleeps(const struct kvm_cpu *cpu)
 /* No timer runs, no vCPU does, and nobody can interrupt one: unless bytes come from the console. */
 static bool halted_for_ever(struct kvm *kvm)
 {
-    if (kvm->halted < kvm->vm->vcpu_count)
+    if (kvm->halted < kvm_threads(kvm))
         return false;
     for (unsigned k = 0; k < kvm->vm->vcpu_count; k++) {
         const struct kvm_cpu *cpu = &kvm->cpus[k];
+        if (!(kvm->taking_part >> k & 1))
+            continue;
         if (cpu->vcpu->activity == ACTIVITY_HLT && cpu->run->if_flag)
             return false;
         if (wakes(cpu->vcpu) && !sleeps(cpu))
@@ -44,7 +46,10 @@ static int take_start_event(struct kvm_cpu *cpu, struct error *err)
 {
     if (kvm_complete(cpu, err) < 0 || kvm_pull(cpu, err) < 0)
         return -1;
+    kvm_soft_fresh(cpu->kvm);
+    kvm_settle(cpu);
     soft_take_event(cpu->vcpu);
+    cpu->translations_stale = true;
     cpu->kvm->vm->running = cpu->vcpu;
     return 0;
 }
@@ -65,7 +70,7 @@ static int inject_interrupt(struct kvm_cpu *cpu, struct error *err)
     /* what the last exit said of them; state that was pulled may have changed since */
     bool open = cpu->run->ready_for_interrupt_injection && cpu->run->if_flag;
     if (cpu->pulled)
-        open = vcpu->rflags & RFLAGS_IF && !vcpu->shadow;
+        open = vcpu->rflags & RFLAGS_IF && !vcpu->shadow && !kvm_event_queued(cpu);
     if (!open || cpu->unfinished) {
         cpu->run->request_interrupt_window = 1;
         if (vcpu->activity == ACTIVITY_HLT &&
@@ -90,7 +95,7 @@ static int inject_interrupt(struct kvm_cpu *cpu, struct error *err)
 static int offer(struct kvm_cpu *cpu, struct error *err)
 {
     struct vcpu *vcpu = cpu->vcpu;
-    while (vcpu->events & (VCPU_EVENT_INIT | VCPU_EVENT_SIPI) && !cpu->kvm->vm->shutdown)
+    while (vcpu->events & (VCPU_EVENT_INIT | VCPU_EVENT_SIPI) && !kvm_ends(cpu->kvm))
         if (take_start_event(cpu, err) < 0)
             return -1;
     if (!wakes(vcpu))

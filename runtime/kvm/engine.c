@@ -24,7 +24,7 @@ void kvm_notify(struct kvm *kvm, const struct kvm_cpu *self)
     struct vm *vm = kvm->vm;
     for (unsigned k = 0; k < vm->vcpu_count; k++) {
         struct kvm_cpu *cpu = &kvm->cpus[k];
-        if (cpu == self || !((cpu->vcpu->events & ~cpu->known) || vm->shutdown))
+        if (cpu == self || !((cpu->vcpu->events & ~cpu->known) || kvm_ends(kvm)))
             continue;
         pthread_cond_signal(&cpu->wake);
         kvm_kick(cpu);
@@ -41,7 +41,7 @@ static void kicked(int signal)
 static void wait_for_event(struct kvm_cpu *cpu)
 {
     struct kvm *kvm = cpu->kvm;
-    if (++kvm->halted == kvm->vm->vcpu_count)
+    if (++kvm->halted == kvm_threads(kvm))
         vm_wake(kvm->vm); /* perhaps for ever: the timekeeper decides */
     pthread_cond_wait(&cpu->wake, &kvm->lock);
     kvm->halted--;
@@ -57,6 +57,7 @@ static int enter(struct kvm_cpu *cpu, struct error *err)
     cpu->unfinished = false;
     cpu->inside = true;
     cpu->known = vcpu->events;
+    kvm->memory_changed = true;
     kvm->vm->running = NULL;
     kvm->ioctls++;
     kvm->runs++;
@@ -79,7 +80,7 @@ static int enter(struct kvm_cpu *cpu, struct error *err)
 static int run_cpu(struct kvm_cpu *cpu, struct error *err)
 {
     struct vm *vm = cpu->kvm->vm;
-    while (!vm->shutdown) {
+    while (!kvm_ends(cpu->kvm)) {
         kvm_notify(cpu->kvm, cpu);
         if (cpu->kvm->chips->sleeps(cpu)) {
             vm->running = NULL;
@@ -104,13 +105,14 @@ static void *cpu_thread(void *argument)
     struct error err = {0};
     pthread_mutex_lock(&kvm->lock);
     kvm->vm->running = cpu->vcpu;
-    if (run_cpu(cpu, &err) < 0) {
+    if (kvm_set_breakpoints(cpu, &err) < 0 || run_cpu(cpu, &err) < 0) {
         if (!kvm->failure.code)
             kvm->failure = err;
         vm_stop(kvm->vm, SHUTDOWN_HOST_ERROR, HVRUN_HOST);
     } else {
-        kvm_complete(cpu, &err);
-        kvm_pull(cpu, &err); /* for who looks at the registers afterwards */
+        /* for who looks at the registers afterwards */
+        if (kvm_complete(cpu, &err) == 0 && kvm_pull(cpu, &err) == 0 && kvm->leave)
+            kvm_settle(cpu);
         if (kvm->chips->ended)
             kvm->chips->ended(cpu);
     }
@@ -121,14 +123,17 @@ static void *cpu_thread(void *argument)
     return NULL;
 }
 
-static int run(struct vm *vm, struct error *err)
+int kvm_run_threads(struct kvm *kvm, struct error *err)
 {
-    struct kvm *kvm = vm->kvm;
+    struct vm *vm = kvm->vm;
     struct sigaction action = {.sa_handler = kicked};
     sigaction(KICK, &action, NULL);
     pthread_mutex_lock(&kvm->lock);
     for (unsigned k = 0; k < vm->vcpu_count; k++) {
         struct kvm_cpu *cpu = &kvm->cpus[k];
+        cpu->started = false;
+        if (!(kvm->taking_part >> k & 1))
+            continue;
         cpu->started = pthread_create(&cpu->thread, NULL, cpu_thread, cpu) == 0;
         if (!cpu->started) {
             fail(&kvm->failure, HVRUN_HOST, "no thread for vCPU %u", k);
@@ -146,8 +151,15 @@ static int run(struct vm *vm, struct error *err)
     return -1;
 }
 
+static int run(struct vm *vm, struct error *err)
+{
+    vm->kvm->taking_part = (1u << vm->vcpu_count) - 1;
+    vm->kvm->leave = false;
+    return kvm_run_threads(vm->kvm, err);
+}
+
 const struct engine kvm_engine = {
-    .name = "kvm", .create = kvm_create, .run = run, .destroy = kvm_destroy};
+    .name = "kvm", .create = kvm_create, .run = run, .destroy = kvm_destroy, .enter = kvm_enter};
 const struct engine kvm_chips_engine = {.name = "kvm",
                                         .create = kvm_create,
                                         .run = run,

@@ -14,8 +14,8 @@
 #include "runtime/kvm/kvm.h"
 
 enum { PML4 = 0x1000, PDPT = 0x2000, PD = 0x3000, CODE = 0x4000, DATA = 0x6000, SIZE = 0x10000 };
-#define PAGE_FLAGS 0x3u  /* present, writable */
-#define PAGE_2M    0x83u /* the same, large */
+#define PAGE_FLAGS 0x7u  /* present, writable, for user mode too */
+#define PAGE_2M    0x87u /* the same, large */
 #define MIPS_GOOD  100.0
 
 static const struct needed {
@@ -245,6 +245,51 @@ static int measure(int fd, struct kvm_quality *quality, struct error *err)
         return 0;
     }
     return err->code ? -1 : fail(err, HVRUN_NO_ENGINE, "KVM: cannot run ring-0 code");
+}
+
+/* ---- KVM_SET_GUEST_DEBUG ---- */
+/* At privilege level 3. */
+static bool lab_user(struct lab *lab)
+{
+    struct kvm_sregs s;
+    if (ioctl(lab->cpu, KVM_GET_SREGS, &s) < 0)
+        return false;
+    struct kvm_segment *const all[] = {&s.cs, &s.ss, &s.ds, &s.es, &s.fs, &s.gs};
+    for (size_t n = 0; n < sizeof all / sizeof all[0]; n++) {
+        all[n]->dpl = 3;
+        all[n]->selector |= 3;
+    }
+    return ioctl(lab->cpu, KVM_SET_SREGS, &s) == 0;
+}
+
+/* nop; nop; mov %dr0, %rax; hlt: a breakpoint at the second, or with a guard on the debug registers */
+static bool debug_exits(int fd, bool user, uint64_t dr7)
+{
+    static const uint8_t code[] = {0x90, 0x90, 0x0f, 0x21, 0xc0, 0xf4};
+    struct lab lab;
+    struct error ignored;
+    struct kvm_guest_debug debug = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
+                                    .arch.debugreg = {[0] = CODE + 1, [7] = 0x400 | dr7}};
+    bool met = lab_open(&lab, fd, &ignored) == 0 &&
+               lab_load(&lab, code, sizeof code, &ignored) == 0 && (!user || lab_user(&lab)) &&
+               ioctl(lab.cpu, KVM_SET_GUEST_DEBUG, &debug) == 0;
+    if (met)
+        lab_run(&lab);
+    met = met && lab.run->exit_reason == KVM_EXIT_DEBUG;
+    lab_close(&lab);
+    return met;
+}
+
+void kvm_probe_debug(struct kvm_debug *debug)
+{
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    *debug = (struct kvm_debug){.ring0 = false};
+    if (fd < 0)
+        return;
+    debug->ring0 = debug_exits(fd, false, 2);
+    debug->ring3 = debug_exits(fd, true, 2);
+    debug->guard = debug_exits(fd, false, DR7_GD);
+    close(fd);
 }
 
 static int open_kvm(struct error *err)

@@ -4,8 +4,11 @@
 
 #include "runtime/console.h"
 #include "runtime/kvm/kvm.h"
+#include "runtime/soft/engine.h"
+#include "runtime/soft/loop.h"
 
-#define SECOND 1000000000u
+#define SECOND  1000000000u
+#define POLL_NS 1000000u /* guest time between two questions to a VMM that wants to be asked */
 
 /* Called under the lock: the timekeeper sleeps until a deadline that was the first one then. */
 void kvm_deadline_changed(void *context)
@@ -13,9 +16,17 @@ void kvm_deadline_changed(void *context)
     struct vm *vm = context;
     if (clock_deadline(&vm->clock) < vm->kvm->deadline)
         vm_wake(vm);
+    else if (vm->soft->entered) /* the soft processor runs a vCPU (enter.c) */
+        soft_deadline_changed(vm);
 }
 
 /* ---- the timekeeper ---- */
+/* A VM entry's VMM wants to be asked whether it goes on: then nothing is for ever. */
+static bool polls(const struct vm *vm)
+{
+    return vm->soft->entered && vm->poll.ask;
+}
+
 static void wait_for_time(struct kvm *kvm)
 {
     struct vm *vm = kvm->vm;
@@ -23,12 +34,15 @@ static void wait_for_time(struct kvm *kvm)
     if (kvm->look < deadline)
         deadline = kvm->look;
     uint64_t wait = deadline <= present ? 0 : deadline - present;
+    if (polls(vm) && wait > POLL_NS)
+        wait = POLL_NS;
     kvm->deadline = deadline;
     console_flush(vm);
     pthread_mutex_unlock(&kvm->lock);
     struct timespec timeout = {(time_t)(wait / SECOND), (long)(wait % SECOND)};
-    struct pollfd wake = {.fd = vm->wake_fd, .events = POLLIN};
-    ppoll(&wake, 1, deadline == CLOCK_NEVER ? NULL : &timeout, NULL);
+    struct pollfd wake[2] = {{.fd = vm->wake_fd, .events = POLLIN},
+                             {.fd = polls(vm) ? vm->poll.fd : -1, .events = POLLIN}};
+    ppoll(wake, 2, wait + present == CLOCK_NEVER ? NULL : &timeout, NULL);
     pthread_mutex_lock(&kvm->lock);
     kvm->deadline = 0; /* awake */
 }
@@ -36,13 +50,15 @@ static void wait_for_time(struct kvm *kvm)
 void kvm_keep_time(struct kvm *kvm)
 {
     struct vm *vm = kvm->vm;
-    while (!vm->shutdown) {
+    while (!kvm_ends(kvm)) {
         vm_attend(vm);
         clock_run(&vm->clock);
-        if (!vm->shutdown && kvm->chips->halted_for_ever(kvm))
+        if (!vm->shutdown && kvm_asked_back(kvm))
+            kvm->leave = true;
+        if (!kvm_ends(kvm) && !polls(vm) && kvm->chips->halted_for_ever(kvm))
             vm_stop(vm, SHUTDOWN_HALT, HVRUN_DONE);
         kvm_notify(kvm, NULL);
-        if (vm->shutdown)
+        if (kvm_ends(kvm))
             break;
         wait_for_time(kvm);
     }
