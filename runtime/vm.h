@@ -90,6 +90,7 @@ struct interrupt_chips;
 struct console;
 struct gdb;
 struct stub;
+struct stub_routine;
 struct soft;
 struct kvm;
 struct io_blocks;
@@ -108,6 +109,9 @@ struct engine {
     bool takes_turns;
     /* It has interrupt chips and 8254 of its own (interrupts.h); NULL: they are devices of the machine. */
     const struct interrupt_chips *chips;
+    /* Whether a routine that works is worth linking (rule of profit); NULL: what the guest answers by itself is, and
+     * with --link-all the others are. */
+    bool (*links)(const struct vm *vm, const struct stub_routine *r);
 };
 extern const struct engine soft_engine;      /* soft/engine.c */
 extern const struct engine kvm_engine;       /* kvm/engine.c */

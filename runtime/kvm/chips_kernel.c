@@ -9,6 +9,8 @@
 #include "runtime/interrupts.h"
 #include "runtime/kvm/kvm.h"
 
+#define MSR_TSC_DEADLINE 0x6e0u
+
 #define ISA_LINES   16u
 #define ISA_CASCADE 2u
 #define PIC_PINS    8u
@@ -136,12 +138,31 @@ static int set_up_cpu(struct kvm_cpu *cpu, struct error *err)
     return kvm_cpu_ioctl(cpu, KVM_SET_LAPIC, &apic, "KVM_SET_LAPIC", err);
 }
 
+/* The kernel turns a deadline into a time when it is set: with another TSC it is another time. */
+static void tsc_moved(struct kvm_cpu *cpu)
+{
+    uint64_t deadline;
+    if (read_msr(cpu->vcpu, MSR_TSC_DEADLINE, &deadline) == 0 && deadline)
+        write_msr(cpu->vcpu, MSR_TSC_DEADLINE, deadline);
+}
+
 /* ---- a vCPU's course ---- */
+/* A HLT that was executed here: by a doorbell's handler, or by the soft processor. */
+static int halt_in_kernel(struct kvm_cpu *cpu, struct error *err)
+{
+    struct kvm_mp_state halted = {.mp_state = KVM_MP_STATE_HALTED};
+    if (kvm_complete(cpu, err) < 0 || kvm_push(cpu, err) < 0)
+        return -1;
+    return kvm_cpu_ioctl(cpu, KVM_SET_MP_STATE, &halted, "KVM_SET_MP_STATE", err);
+}
+
+/* As far as this process is concerned a vCPU is always active: the kernel lets it wait. */
 static int offer(struct kvm_cpu *cpu, struct error *err)
 {
     struct vcpu *vcpu = cpu->vcpu;
-    vcpu->activity =
-        ACTIVITY_ACTIVE; /* as far as this process is concerned: the kernel lets it wait */
+    if (vcpu->activity == ACTIVITY_HLT && halt_in_kernel(cpu, err) < 0)
+        return -1;
+    vcpu->activity = ACTIVITY_ACTIVE;
     if (vcpu->events & VCPU_EVENT_NMI) {
         vcpu->events &= ~VCPU_EVENT_NMI;
         if (kvm_cpu_ioctl(cpu, KVM_NMI, NULL, "KVM_NMI", err) < 0)
@@ -285,4 +306,5 @@ const struct kvm_chips kvm_kernel_chips = {.create = create,
                                            .entering = entering,
                                            .left = left,
                                            .ended = ended,
+                                           .tsc_moved = tsc_moved,
                                            .halted_for_ever = halted_for_ever};

@@ -5,7 +5,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "runtime/console.h"
 #include "runtime/kvm/kvm.h"
+#include "runtime/stub.h"
 
 #define KICK SIGURG /* makes KVM_RUN return; ignored by default */
 
@@ -41,6 +43,10 @@ static void kicked(int signal)
 static void wait_for_event(struct kvm_cpu *cpu)
 {
     struct kvm *kvm = cpu->kvm;
+    if (kvm->vm->stub) /* while nobody runs, nobody looks */
+        stub_devices_take(kvm->vm);
+    if (!kvm->chips->sleeps(cpu))
+        return;
     if (++kvm->halted == kvm_threads(kvm))
         vm_wake(kvm->vm); /* perhaps for ever: the timekeeper decides */
     pthread_cond_wait(&cpu->wake, &kvm->lock);
@@ -145,6 +151,10 @@ int kvm_run_threads(struct kvm *kvm, struct error *err)
     for (unsigned k = 0; k < vm->vcpu_count; k++)
         if (kvm->cpus[k].started)
             pthread_join(kvm->cpus[k].thread, NULL);
+    if (vm->stub) {
+        stub_devices_take(vm);
+        console_flush(vm);
+    }
     if (!kvm->failure.code)
         return 0;
     *err = kvm->failure;
@@ -158,10 +168,15 @@ static int run(struct vm *vm, struct error *err)
     return kvm_run_threads(vm->kvm, err);
 }
 
-const struct engine kvm_engine = {
-    .name = "kvm", .create = kvm_create, .run = run, .destroy = kvm_destroy, .enter = kvm_enter};
+const struct engine kvm_engine = {.name = "kvm",
+                                  .create = kvm_create,
+                                  .run = run,
+                                  .destroy = kvm_destroy,
+                                  .enter = kvm_enter,
+                                  .links = kvm_links};
 const struct engine kvm_chips_engine = {.name = "kvm",
                                         .create = kvm_create,
                                         .run = run,
                                         .destroy = kvm_destroy,
+                                        .links = kvm_links,
                                         .chips = &kvm_kernel_interrupt_chips};

@@ -65,7 +65,8 @@ struct kvm_chips {
     /* just before and after KVM_RUN */
     void (*entering)(struct kvm_cpu *cpu);
     int (*left)(struct kvm_cpu *cpu, struct error *err);
-    void (*ended)(struct kvm_cpu *cpu); /* runs no more; may be NULL */
+    void (*ended)(struct kvm_cpu *cpu);     /* runs no more; may be NULL */
+    void (*tsc_moved)(struct kvm_cpu *cpu); /* behind kvm_set_tsc; may be NULL */
     /* Asked by the timekeeper: at kvm.look, and whenever it is awake. */
     bool (*halted_for_ever)(struct kvm *kvm);
 };
@@ -81,16 +82,21 @@ struct kvm {
     size_t run_size; /* bytes of struct kvm_run's mapping */
     pthread_mutex_t lock;
     struct kvm_cpu cpus[VCPUS_MAX];
-    uint32_t taking_part; /* bit k: vCPU k runs, if the VM does */
-    unsigned halted;      /* of those: vCPUs that wait */
-    bool leave;           /* a VM entry (enter.c) is to end */
-    struct vmcs *left;    /* … by the exit of this one; NULL: not by an exit */
-    bool memory_changed;  /* guests ran in KVM: what the soft processor has cached is old */
-    uint64_t tsc_start;   /* host TSC at guest time 0 */
-    uint64_t deadline;    /* guest time at which the timekeeper wakes by itself */
-    uint64_t ioctls;      /* KVM_RUN calls and all others on vCPUs, since the start */
-    uint64_t runs;        /* KVM_RUN calls */
-    uint64_t soft_steps;  /* instructions that the soft processor executed instead */
+    uint32_t taking_part;  /* bit k: vCPU k runs, if the VM does */
+    unsigned halted;       /* of those: vCPUs that wait */
+    bool leave;            /* a VM entry (enter.c) is to end */
+    struct vmcs *left;     /* … by the exit of this one; NULL: not by an exit */
+    bool memory_changed;   /* guests ran in KVM: what the soft processor has cached is old */
+    uint64_t tsc_start;    /* host TSC at guest time 0 */
+    uint64_t deadline;     /* guest time at which the timekeeper wakes by itself */
+    uint64_t ioctls;       /* KVM_RUN calls and all others on vCPUs, since the start */
+    uint64_t runs;         /* KVM_RUN calls */
+    uint64_t pulls;        /* register files copied out of the kernel */
+    uint64_t soft_steps;   /* instructions that the soft processor executed instead */
+    uint64_t rings;        /* doorbells */
+    uint64_t rings_pulled; /* those that needed registers */
+    /* MSRs that KVM keeps come to user space, too, to be counted: two ioctls instead of none */
+    bool counts_msrs;
     struct kvm_debug debug;
     bool debug_known; /* `debug` was found out */
     const char *said; /* why the soft processor runs a guest with breakpoints, once it was said */
@@ -186,6 +192,22 @@ int kvm_debug_exit(struct kvm_cpu *cpu, struct error *err);
 
 /* ---- exits.c: what a return from KVM_RUN asks for; under the lock ---- */
 int kvm_handle_exit(struct kvm_cpu *cpu, struct error *err);
+/* KVM does not say where an exit came from without a register transfer: it is counted at no address. */
+#define KVM_NO_ADDRESS 0
+
+/* ---- msrs.c ---- */
+/* Which MSR accesses KVM leaves to user space; before the first vCPU is made. */
+int kvm_filter_msrs(struct kvm *kvm, struct error *err);
+int kvm_exit_rdmsr(struct kvm_cpu *cpu, struct error *err);
+int kvm_exit_wrmsr(struct kvm_cpu *cpu, struct error *err);
+
+/* ---- rings.c: routines of a patched guest ---- */
+struct stub_routine;
+/* engine.links */
+bool kvm_links(const struct vm *vm, const struct stub_routine *r);
+/* True if this is the doorbell of a routine that was linked; then kvm_ring does what it asks for. */
+bool kvm_rings(const struct kvm_cpu *cpu, uint32_t index);
+int kvm_ring(struct kvm_cpu *cpu, uint32_t index, struct error *err);
 
 /* ---- soft_step.c: instructions that KVM cannot execute, or that are the soft processor's ---- */
 int kvm_soft_step(struct kvm_cpu *cpu, struct error *err);

@@ -12,10 +12,8 @@
 #include "runtime/kvm/kvm.h"
 #include "runtime/soft/engine.h"
 
-#define SECOND           1000000000u
-#define MSR_APIC_BASE    0x1bu
-#define MSR_TSC_DEADLINE 0x6e0u
-#define TSS_PAGES        0xfffbd000ull /* three pages that some processors need for real mode; no RAM */
+#define SECOND    1000000000u
+#define TSS_PAGES 0xfffbd000ull /* three pages that some processors need for real mode; no RAM */
 
 int kvm_system_failed(struct error *err, const char *what)
 {
@@ -35,40 +33,6 @@ static int add_memory(struct kvm *kvm, unsigned slot, uint64_t physical, uint8_t
     return 0;
 }
 
-/* Every MSR that KVM does not keep for this machine (state.c) is an exit. */
-static int filter_msrs(struct kvm *kvm, struct error *err)
-{
-    static const uint32_t allowed[] = {
-        0x174,      0x175,      0x176,      0x277,         0xc0000080,      0xc0000081,
-        0xc0000082, 0xc0000083, 0xc0000084, 0xc0000100,    0xc0000101,      0xc0000102,
-        0xc0000103, 0x4b564d00, 0x4b564d01, MSR_APIC_BASE, MSR_TSC_DEADLINE};
-    /* the last two are the local APIC's, as are the x2APIC's, which no filter stops */
-    const size_t count = sizeof allowed / sizeof allowed[0] - (kvm->vm->engine->chips ? 0 : 2);
-    enum { RANGES = 3, RANGE = 0x400 };
-    static const uint32_t bases[RANGES] = {0, 0xc0000000, 0x4b564d00};
-    uint8_t bitmap[RANGES][RANGE / 8] = {{0}};
-    struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_DENY};
-    for (unsigned r = 0; r < RANGES; r++) {
-        for (size_t n = 0; n < count; n++)
-            if (allowed[n] - bases[r] < RANGE)
-                bitmap[r][(allowed[n] - bases[r]) / 8] |=
-                    (uint8_t)(1u << ((allowed[n] - bases[r]) & 7));
-        filter.ranges[r] =
-            (struct kvm_msr_filter_range){.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
-                                          .base = bases[r],
-                                          .nmsrs = RANGE,
-                                          .bitmap = bitmap[r]};
-    }
-    struct kvm_enable_cap exits = {.cap = KVM_CAP_X86_USER_SPACE_MSR,
-                                   .args = {KVM_MSR_EXIT_REASON_INVAL |
-                                            KVM_MSR_EXIT_REASON_UNKNOWN |
-                                            KVM_MSR_EXIT_REASON_FILTER}};
-    if (ioctl(kvm->vm_fd, KVM_ENABLE_CAP, &exits) < 0 ||
-        ioctl(kvm->vm_fd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
-        return kvm_system_failed(err, "MSR exits");
-    return 0;
-}
-
 static int create_vm(struct kvm *kvm, struct error *err)
 {
     struct memory *memory = &kvm->vm->memory;
@@ -84,7 +48,7 @@ static int create_vm(struct kvm *kvm, struct error *err)
     kvm->run_size = (size_t)size;
     if (ioctl(kvm->vm_fd, KVM_SET_TSS_ADDR, TSS_PAGES) < 0)
         return kvm_system_failed(err, "KVM_SET_TSS_ADDR");
-    if (filter_msrs(kvm, err) < 0 || (kvm->chips->create && kvm->chips->create(kvm, err) < 0))
+    if (kvm_filter_msrs(kvm, err) < 0 || (kvm->chips->create && kvm->chips->create(kvm, err) < 0))
         return -1;
     if (add_memory(kvm, 0, 0, memory->host, memory->low_size, err) < 0)
         return -1;
@@ -174,6 +138,7 @@ int kvm_create(struct vm *vm, struct error *err)
     vm->kvm = kvm;
     kvm->vm = vm;
     kvm->chips = vm->engine && vm->engine->chips ? &kvm_kernel_chips : &kvm_user_chips;
+    kvm->counts_msrs = kvm->chips == &kvm_user_chips; /* the mode to compare with the soft engine */
     kvm->look = CLOCK_NEVER;
     pthread_mutex_init(&kvm->lock, NULL);
     for (unsigned k = 0; k < VCPUS_MAX; k++)
