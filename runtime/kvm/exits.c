@@ -5,6 +5,7 @@
 #include "runtime/interrupts.h"
 #include "runtime/kvm/kvm.h"
 #include "runtime/soft/engine.h"
+#include "runtime/soft/enter.h"
 
 /* ---- ports ---- */
 /* The index of a doorbell; false: it is an ordinary access. */
@@ -72,6 +73,8 @@ static int halt(struct kvm_cpu *cpu, struct error *err)
     (void)err;
     stats_exit(&cpu->kvm->vm->stats, EXIT_KIND_HLT, KVM_NO_ADDRESS);
     cpu->vcpu->activity = ACTIVITY_HLT;
+    if (!cpu->pulled) /* who asks whether the guest can go on looks there */
+        cpu->vcpu->rflags = (cpu->vcpu->rflags & ~RFLAGS_IF) | (cpu->run->if_flag ? RFLAGS_IF : 0);
     return 0;
 }
 
@@ -84,9 +87,16 @@ static int nothing(struct kvm_cpu *cpu, struct error *err)
 
 static int shutdown(struct kvm_cpu *cpu, struct error *err)
 {
+    struct vmcs *vmcs = entered(cpu->vcpu);
     if (kvm_pull(cpu, err) < 0)
         return -1;
-    cpu_triple_fault(cpu->vcpu);
+    if (!vmcs) {
+        cpu_triple_fault(cpu->vcpu);
+        return 0;
+    }
+    cpu->vcpu->activity = ACTIVITY_SHUTDOWN;
+    vmcs->exit_reason = VMCS_EXIT_TRIPLE_FAULT; /* by what, KVM does not tell */
+    kvm_leave(cpu->kvm, vmcs);
     return 0;
 }
 
@@ -112,6 +122,7 @@ static int (*const handlers[])(struct kvm_cpu *cpu, struct error *err) = {
     [KVM_EXIT_IRQ_WINDOW_OPEN] = nothing,
     [KVM_EXIT_SET_TPR] = nothing,
     [KVM_EXIT_SHUTDOWN] = shutdown,
+    [KVM_EXIT_DEBUG] = kvm_debug_exit,
     [KVM_EXIT_INTERNAL_ERROR] = internal_error,
 };
 #define HANDLERS (sizeof handlers / sizeof handlers[0])

@@ -5,13 +5,16 @@
 
 #include "runtime/kvm/kvm.h"
 
-#define MSR_EFER 0xc0000080u
+#define MSR_EFER         0xc0000080u
+#define MSR_TSC_DEADLINE 0x6e0u
 
 /* Kept by KVM (state.c moves them). All others are exits to msr.c: so a guest sees the same machine on both engines. */
 static const uint32_t kept[] = {0x174,      0x175,      0x176,      0x277,      0xc0000080,
                                 0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000100,
                                 0xc0000101, 0xc0000102, 0xc0000103, 0x4b564d00, 0x4b564d01};
 #define KEPT (sizeof kept / sizeof kept[0])
+/* The local APIC's, where KVM has it; the x2APIC's no filter stops. */
+static const uint32_t kept_by_apic[] = {0x1b, MSR_TSC_DEADLINE};
 
 static bool is_kept(uint32_t msr)
 {
@@ -23,7 +26,7 @@ static bool is_kept(uint32_t msr)
 
 int kvm_filter_msrs(struct kvm *kvm, struct error *err)
 {
-    enum { RANGES = 3, RANGE = 0x400 };
+    enum { RANGES = 3, RANGE = 0x800 };
     static const uint32_t bases[RANGES] = {0, 0xc0000000, 0x4b564d00};
     uint8_t bitmap[RANGES][RANGE / 8] = {{0}};
     struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_DENY};
@@ -31,6 +34,8 @@ int kvm_filter_msrs(struct kvm *kvm, struct error *err)
         for (size_t n = 0; n < KEPT && !kvm->counts_msrs; n++)
             if (kept[n] - bases[r] < RANGE)
                 bitmap[r][(kept[n] - bases[r]) / 8] |= (uint8_t)(1u << ((kept[n] - bases[r]) & 7));
+        for (size_t n = 0; n < 2 && r == 0 && kvm->chips == &kvm_kernel_chips; n++)
+            bitmap[r][kept_by_apic[n] / 8] |= (uint8_t)(1u << (kept_by_apic[n] & 7));
         filter.ranges[r] =
             (struct kvm_msr_filter_range){.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
                                           .base = bases[r],
@@ -114,5 +119,11 @@ int kvm_exit_wrmsr(struct kvm_cpu *cpu, struct error *err)
         return write_efer(cpu, value, err);
     else
         cpu->run->msr.error = !move_kept(cpu, KVM_SET_MSRS, &value);
-    return offset == cpu->vcpu->tsc_offset ? 0 : kvm_set_tsc(cpu, err);
+    if (offset == cpu->vcpu->tsc_offset)
+        return 0;
+    if (kvm_set_tsc(cpu, err) < 0)
+        return -1;
+    if (cpu->kvm->chips->tsc_moved)
+        cpu->kvm->chips->tsc_moved(cpu);
+    return 0;
 }
