@@ -55,14 +55,15 @@ enum io_blocks_mode {
 
 /* What the command line asks for. Strings are borrowed. */
 struct vm_config {
-    const char *kernel; /* path */
-    const char *engine; /* "auto", "soft", "kvm" */
-    uint64_t memory;    /* bytes */
-    unsigned smp;       /* 1 .. VCPUS_MAX */
-    const char *initrd; /* NULL = none. Multiboot: "FILE [ARGS][,FILE [ARGS]]…" are modules */
-    const char *append; /* NULL = none */
-    const char *serial; /* "stdio" or a file */
-    const char *stats;  /* file or NULL */
+    const char *kernel;  /* path */
+    const char *engine;  /* "auto", "soft", "kvm" */
+    const char *irqchip; /* "auto", "user", "kernel"; NULL = "auto" */
+    uint64_t memory;     /* bytes */
+    unsigned smp;        /* 1 .. VCPUS_MAX */
+    const char *initrd;  /* NULL = none. Multiboot: "FILE [ARGS][,FILE [ARGS]]…" are modules */
+    const char *append;  /* NULL = none */
+    const char *serial;  /* "stdio" or a file */
+    const char *stats;   /* file or NULL */
     bool summary;
     double timeout; /* seconds of wall time; 0 = none */
     bool no_patch;
@@ -86,10 +87,13 @@ struct vm_config {
 };
 
 struct vcpu;
+struct vmcs;
 struct breakpoints;
+struct interrupt_chips;
 struct console;
 struct gdb;
 struct stub;
+struct stub_routine;
 struct soft;
 struct kvm;
 struct io_blocks;
@@ -102,11 +106,20 @@ struct engine {
     /* Runs all vCPUs until vm->shutdown is set. 0, or -1 with *err for a host failure. */
     int (*run)(struct vm *vm, struct error *err);
     void (*destroy)(struct vm *vm);
+    /* A VM entry (vmcs.h), begun for the `count` control structures of `list`: runs to the first exit and returns
+     * whose it is. NULL: the soft processor does it. */
+    struct vmcs *(*enter)(struct vm *vm, struct vmcs *const *list, unsigned count);
     /* Guest and devices take turns on one thread: what a patched guest's state page shows of devices is exact. */
     bool takes_turns;
+    /* It has interrupt chips and 8254 of its own (interrupts.h); NULL: they are devices of the machine. */
+    const struct interrupt_chips *chips;
+    /* Whether a routine that works is worth linking (rule of profit); NULL: what the guest answers by itself is, and
+     * with --link-all the others are. */
+    bool (*links)(const struct vm *vm, const struct stub_routine *r);
 };
-extern const struct engine soft_engine; /* soft/engine.c */
-extern const struct engine kvm_engine;  /* kvm/engine.c */
+extern const struct engine soft_engine;      /* soft/engine.c */
+extern const struct engine kvm_engine;       /* kvm/engine.c */
+extern const struct engine kvm_chips_engine; /* the same, with chips of the kernel */
 
 struct vm {
     struct vm_config config;
