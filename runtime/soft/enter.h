@@ -47,7 +47,8 @@ void exit_on_software(struct vcpu *cpu, const struct insn *i, enum event_type ty
 
 /* An event has arrived: the handler's first instruction is next. */
 void entry_note_delivered(struct vcpu *cpu, const struct event *event);
-/* INT n and its kind begins to deliver itself (`event`), or has arrived (NULL). */
+/* INT n and its kind begins to deliver itself (`event`), or is through (NULL): it has arrived, unless the task it led to
+ * has faulted since. */
 void entry_note_own_delivery(struct vcpu *cpu, const struct event *event);
 
 /* ---- instructions: the control is vcpu.exiting ---- */

@@ -166,9 +166,6 @@ static void check_tlb(const struct vm *vm, const struct tlb_entry *e)
 /* (A long loop with nothing to explore: not traced.) */
 __attribute__((no_sanitize("coverage"))) static void check_vcpu(struct vcpu *cpu)
 {
-    if (cpu->activity ==
-        ACTIVITY_SHUTDOWN) /* a fault within a task switch: what follows is left open */
-        return;
     uint8_t mode = cpu->mode, cpl = cpu->cpl;
     uint64_t key = cpu->jump_key, base[6];
     const struct tlb_entry *tlb = cpu->tlb;

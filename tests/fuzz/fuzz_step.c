@@ -116,8 +116,10 @@ static void set_points(struct vm *vm, uint64_t *state)
 }
 
 /* ---- what must hold ---- */
-static bool was_not_executed(const struct vmcs *vmcs)
+static bool was_not_executed(const struct vmcs *vmcs, uint16_t task)
 {
+    if (vmcs->cpu->segment[SEG_TR].selector != task) /* the fault is that of the task switched to */
+        return false;
     bool fault = vmcs->exit_reason == VMCS_EXIT_EXCEPTION && vmcs->event.vector != EXC_MC;
     return (fault ||
             (vmcs->exit_reason >= VMCS_EXIT_HLT && vmcs->exit_reason <= VMCS_EXIT_LISTED)) &&
@@ -129,6 +131,7 @@ static void enter(struct vm *vm, struct vmcs *vmcs, bool all)
     uint64_t before[17], steps;
     memcpy(before, vmcs->cpu->r, 16 * sizeof before[0]);
     before[16] = vmcs->cpu->rip;
+    uint16_t task = vmcs->cpu->segment[SEG_TR].selector;
     steps = vm->stats.steps;
     struct vmcs *left = vmcs;
     if (all)
@@ -142,7 +145,7 @@ static void enter(struct vm *vm, struct vmcs *vmcs, bool all)
     must(vm->stats.steps == steps + (left->exit_reason == VMCS_EXIT_STEP));
     must(!left->entered && !left->cpu->exiting && !left->cpu->block && !left->cpu->r[REG_ZERO]);
     must(left->exit_reason == VMCS_EXIT_INVALID || !left->pending_step_exit);
-    if (!all && vmcs->single_step && !vmcs->smm && was_not_executed(vmcs)) {
+    if (!all && vmcs->single_step && !vmcs->smm && was_not_executed(vmcs, task)) {
         must(memcmp(before, vmcs->cpu->r, 16 * sizeof before[0]) == 0);
         must(before[16] == vmcs->cpu->rip);
     }

@@ -44,6 +44,19 @@ int step_lab_open(void **state);
 int step_lab_open_kvm(void **state);
 int step_lab_close(void **state);
 
+/* RIP behind so many bytes of the code. */
+#define STEP_BEHIND(n) (STEP_CODE + (n))
+static inline enum vmcs_exit step(struct step_lab *lab)
+{
+    return step_enter(lab);
+}
+/* One step, which ends as such with RIP there. */
+#define STEPS_TO(rip_)                                                                             \
+    do {                                                                                           \
+        assert_int_equal(step(lab), VMCS_EXIT_STEP);                                               \
+        assert_int_equal(lab->cpu->rip, (rip_));                                                   \
+    } while (0)
+
 void step_gate(struct step_lab *lab, int vector, unsigned flags);
 void step_load(struct step_lab *lab, uint64_t at, const uint8_t *code, const uint8_t *end);
 #define STEP_LOAD(lab, name) step_load(lab, STEP_CODE, name##_code, name##_end)

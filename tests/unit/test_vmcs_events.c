@@ -10,18 +10,7 @@
 
 #include "runtime/soft/engine.h"
 
-#define CODE(n) (STEP_CODE + (n))
-
-static enum vmcs_exit step(struct step_lab *lab)
-{
-    return step_enter(lab);
-}
-
-#define STEPS_TO(rip_)                                                                             \
-    do {                                                                                           \
-        assert_int_equal(step(lab), VMCS_EXIT_STEP);                                               \
-        assert_int_equal(lab->cpu->rip, (rip_));                                                   \
-    } while (0)
+#define CODE(n) STEP_BEHIND(n)
 
 /* ---- S8 to S11: HLT ---- */
 /* Arms the APIC's timer for 1000 ticks, vector 0x30, and halts. */

@@ -7,18 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#define CODE(n) (STEP_CODE + (n)) /* RIP behind so many bytes */
-
-static enum vmcs_exit step(struct step_lab *lab)
-{
-    return step_enter(lab);
-}
-
-#define STEPS_TO(rip_)                                                                             \
-    do {                                                                                           \
-        assert_int_equal(step(lab), VMCS_EXIT_STEP);                                               \
-        assert_int_equal(lab->cpu->rip, (rip_));                                                   \
-    } while (0)
+#define CODE(n) STEP_BEHIND(n)
 
 /* ---- S0 ---- */
 STEP_ASM(count, "1: inc %rax; cmp $1000, %rax; jne 1b; cpuid; hlt");
