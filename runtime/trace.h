@@ -15,6 +15,7 @@
 #include "image/error.h"
 
 struct trace;
+struct vcpu;
 struct vm;
 struct vmcs;
 
@@ -26,6 +27,10 @@ void trace_begin(struct trace *trace);
 int trace_step(struct trace *trace, const struct vmcs *vmcs, struct error *err);
 /* Lines written so far. */
 uint64_t trace_lines(const struct trace *trace);
+/* Where the vCPU is, guest-linear; and the bytes there: as many as are mapped, up to the longest instruction. */
+#define TRACE_BYTES 15u
+uint64_t trace_linear(const struct vcpu *cpu);
+unsigned trace_fetch(struct vmcs *vmcs, uint64_t linear, uint8_t bytes[TRACE_BYTES]);
 /* Finishes the file and gives it its name; `keep` false: removes it. 0, or -1 with *err. NULL is fine. */
 int trace_close(struct trace *trace, bool keep, struct error *err);
 
