@@ -14,6 +14,7 @@ enum option_kind {
     OPTION_SMP,
     OPTION_SECONDS,
     OPTION_ENGINE,
+    OPTION_IRQCHIP,
     OPTION_COUNT,
     OPTION_IO_BLOCKS,
     OPTION_IO_EXTENT
@@ -33,6 +34,8 @@ struct option_row {
 
 static const struct option_row rows[] = {
     {'e', "engine", "ENGINE", OPTION_ENGINE, CONFIG(engine), "auto, soft or kvm (auto)"},
+    {0, "irqchip", "WHERE", OPTION_IRQCHIP, CONFIG(irqchip),
+     "interrupt chips on KVM: auto, user or kernel (auto)"},
     {'m', "memory", "SIZE", OPTION_SIZE, CONFIG(memory), "guest memory: 512M, 2G (256M)"},
     {0, "smp", "N", OPTION_SMP, CONFIG(smp), "virtual processors, 1 to 4 (1)"},
     {'i', "initrd", "FILE", OPTION_STRING, CONFIG(initrd), "initial RAM disk; multiboot: modules"},
@@ -161,6 +164,11 @@ static int take(const struct option_row *row, const char *value, struct options 
             return fail(err, HVRUN_USAGE, "--engine '%s': auto, soft or kvm is needed", value);
         *(const char **)field = value;
         return 0;
+    case OPTION_IRQCHIP:
+        if (strcmp(value, "auto") && strcmp(value, "user") && strcmp(value, "kernel"))
+            return fail(err, HVRUN_USAGE, "--irqchip '%s': auto, user or kernel is needed", value);
+        *(const char **)field = value;
+        return 0;
     case OPTION_COUNT:
         return take_count(row->name, value, field, err);
     case OPTION_IO_BLOCKS:
@@ -228,6 +236,7 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
     int answer;
 
     *options = (struct options){.config = {.engine = "auto",
+                                           .irqchip = "auto",
                                            .memory = 256ull << 20,
                                            .smp = 1,
                                            .serial = "stdio",
@@ -248,6 +257,8 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
         return fail(err, HVRUN_USAGE,
                     argc == optind ? "no KERNEL given; see 'hvrun --help'"
                                    : "one KERNEL only; see 'hvrun --help'");
+    if (!strcmp(options->config.irqchip, "kernel") && !strcmp(options->config.engine, "soft"))
+        return fail(err, HVRUN_USAGE, "--irqchip kernel: only with --engine kvm");
     if (options->config.gdb_nowait && !options->config.gdb)
         return fail(err, HVRUN_USAGE, "--gdb-nowait: only together with --gdb");
     if (options->config.gdb && (options->config.step || options->config.trace))

@@ -55,14 +55,15 @@ enum io_blocks_mode {
 
 /* What the command line asks for. Strings are borrowed. */
 struct vm_config {
-    const char *kernel; /* path */
-    const char *engine; /* "auto", "soft", "kvm" */
-    uint64_t memory;    /* bytes */
-    unsigned smp;       /* 1 .. VCPUS_MAX */
-    const char *initrd; /* NULL = none. Multiboot: "FILE [ARGS][,FILE [ARGS]]…" are modules */
-    const char *append; /* NULL = none */
-    const char *serial; /* "stdio" or a file */
-    const char *stats;  /* file or NULL */
+    const char *kernel;  /* path */
+    const char *engine;  /* "auto", "soft", "kvm" */
+    const char *irqchip; /* "auto", "user", "kernel"; NULL = "auto" */
+    uint64_t memory;     /* bytes */
+    unsigned smp;        /* 1 .. VCPUS_MAX */
+    const char *initrd;  /* NULL = none. Multiboot: "FILE [ARGS][,FILE [ARGS]]…" are modules */
+    const char *append;  /* NULL = none */
+    const char *serial;  /* "stdio" or a file */
+    const char *stats;   /* file or NULL */
     bool summary;
     double timeout; /* seconds of wall time; 0 = none */
     bool no_patch;
@@ -85,9 +86,11 @@ struct vm_config {
 struct vcpu;
 struct vmcs;
 struct breakpoints;
+struct interrupt_chips;
 struct console;
 struct gdb;
 struct stub;
+struct stub_routine;
 struct soft;
 struct kvm;
 struct io_blocks;
@@ -104,9 +107,15 @@ struct engine {
     struct vmcs *(*enter)(struct vm *vm, struct vmcs *const *list, unsigned count);
     /* Guest and devices take turns on one thread: what a patched guest's state page shows of devices is exact. */
     bool takes_turns;
+    /* It has interrupt chips and 8254 of its own (interrupts.h); NULL: they are devices of the machine. */
+    const struct interrupt_chips *chips;
+    /* Whether a routine that works is worth linking (rule of profit); NULL: what the guest answers by itself is, and
+     * with --link-all the others are. */
+    bool (*links)(const struct vm *vm, const struct stub_routine *r);
 };
-extern const struct engine soft_engine; /* soft/engine.c */
-extern const struct engine kvm_engine;  /* kvm/engine.c */
+extern const struct engine soft_engine;      /* soft/engine.c */
+extern const struct engine kvm_engine;       /* kvm/engine.c */
+extern const struct engine kvm_chips_engine; /* the same, with chips of the kernel */
 
 struct vm {
     struct vm_config config;

@@ -18,7 +18,7 @@ enum { PML4 = 0x1000, PDPT = 0x2000, PD = 0x3000, CODE = 0x4000, DATA = 0x6000, 
 #define PAGE_2M    0x87u /* the same, large */
 #define MIPS_GOOD  100.0
 
-static const struct {
+static const struct needed {
     int capability;
     const char *name;
 } needed[] = {
@@ -35,6 +35,25 @@ static const struct {
     {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"},
     {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
 };
+
+/* For interrupt chips and 8254 in the kernel. */
+static const struct needed needed_for_chips[] = {
+    {KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
+    {KVM_CAP_IRQ_ROUTING, "KVM_CAP_IRQ_ROUTING"},
+    {KVM_CAP_PIT2, "KVM_CAP_PIT2"},
+    {KVM_CAP_REINJECT_CONTROL, "KVM_CAP_REINJECT_CONTROL"},
+    {KVM_CAP_TSC_DEADLINE_TIMER, "KVM_CAP_TSC_DEADLINE_TIMER"},
+    {KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
+};
+
+/* The name of the first that is missing, or NULL. */
+static const char *missing(int fd, const struct needed *list, size_t count)
+{
+    for (size_t n = 0; n < count; n++)
+        if (ioctl(fd, KVM_CHECK_EXTENSION, list[n].capability) <= 0)
+            return list[n].name;
+    return NULL;
+}
 
 /* ---- a VM of its own ---- */
 struct lab {
@@ -281,13 +300,11 @@ static int open_kvm(struct error *err)
     int version = ioctl(fd, KVM_GET_API_VERSION, 0);
     if (version != KVM_API_VERSION)
         fail(err, HVRUN_NO_ENGINE, "/dev/kvm: API version %d; 12 is needed", version);
-    for (size_t n = 0; version == KVM_API_VERSION && n < sizeof needed / sizeof needed[0]; n++)
-        if (ioctl(fd, KVM_CHECK_EXTENSION, needed[n].capability) <= 0) {
-            fail(err, HVRUN_NO_ENGINE, "/dev/kvm: has no %s; use --engine soft", needed[n].name);
-            version = -1;
-        }
-    if (version == KVM_API_VERSION)
+    const char *name = missing(fd, needed, sizeof needed / sizeof needed[0]);
+    if (version == KVM_API_VERSION && !name)
         return fd;
+    if (name)
+        fail(err, HVRUN_NO_ENGINE, "/dev/kvm: has no %s; use --engine soft", name);
     close(fd);
     return -1;
 }
@@ -312,6 +329,8 @@ int kvm_probe(struct kvm_quality *quality, struct error *err)
         close(fd);
         return -1;
     }
+    quality->no_chips =
+        missing(fd, needed_for_chips, sizeof needed_for_chips / sizeof needed_for_chips[0]);
     quality->no_xsave = !executes(fd, xrstor_code, sizeof xrstor_code, &ignored);
     quality->no_cx16 = !executes(fd, cx16_code, sizeof cx16_code, &ignored);
     quality->no_tsc_offset = !offsets_tsc(fd, &ignored);

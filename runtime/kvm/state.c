@@ -428,6 +428,7 @@ int kvm_pull(struct kvm_cpu *cpu, struct error *err)
         move_msrs(cpu, false, err) < 0)
         return -1;
     vcpu_mode_changed(cpu->vcpu);
+    cpu->kvm->pulls++;
     cpu->pulled = true;
     return 0;
 }
