@@ -131,13 +131,12 @@ static char *put_change(char *at, const char *name, uint64_t value)
 }
 
 /* ---- the instruction ---- */
-static uint64_t linear_rip(const struct vcpu *cpu)
+uint64_t trace_linear(const struct vcpu *cpu)
 {
     return vcpu_code64(cpu) ? cpu->rip : (uint32_t)(cpu->rip + cpu->segment[SEG_CS].base);
 }
 
-/* The bytes at RIP: as many as there are up to the longest instruction. */
-static unsigned fetch(struct vmcs *vmcs, uint64_t linear, uint8_t bytes[INSN_MAX])
+unsigned trace_fetch(struct vmcs *vmcs, uint64_t linear, uint8_t bytes[INSN_MAX])
 {
     const struct vcpu *cpu = vmcs->cpu;
     const struct tlb_entry *e =
@@ -196,9 +195,9 @@ static void make_text(struct trace *t, struct text *text)
 static void look_ahead(struct trace *t, struct vmcs *vmcs)
 {
     struct text *next = &t->next[vmcs->cpu->index];
-    uint64_t address = linear_rip(vmcs->cpu);
+    uint64_t address = trace_linear(vmcs->cpu);
     uint8_t bits = (uint8_t)vcpu_code_bits(vmcs->cpu), bytes[INSN_MAX] = {0};
-    unsigned available = fetch(vmcs, address, bytes);
+    unsigned available = trace_fetch(vmcs, address, bytes);
     struct text *cached = &t->texts[(address ^ address >> 14) & (TEXTS - 1)];
     if (!cached->bits || cached->address != address || cached->bits != bits ||
         cached->available > available || memcmp(cached->bytes, bytes, cached->length) != 0) {
