@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/soft/engine.h"
 #include "runtime/vcpu.h"
 #include "tests/fuzz/guest.h"
 
