@@ -51,6 +51,13 @@ check "--trace-start COUNT" cmp -s "$tmp/counted" <(sed -n 101p "$tmp/trace")
 "$hvrun" --trace "$tmp/none" --trace-start no_such_symbol "$interrupts" >/dev/null 2>"$tmp/err" </dev/null
 check "a symbol that is not there is refused" test $? -eq 2
 check "and no trace is left" test ! -e "$tmp/none"
+for bad in 99999999999999999999 9223372036854775808 0x 0x10000000000000000 main+ main+-5 main+0x10000000000000000 +5; do
+    timeout -k 1 20 "$hvrun" --trace "$tmp/none" --trace-start "$bad" "$interrupts" >/dev/null 2>"$tmp/err" </dev/null
+    check "--trace-start '$bad' is refused" test $? -eq 2
+done
+timeout -k 1 60 "$hvrun" --deterministic --trace "$tmp/far" --trace-start 9223372036854775807 "$interrupts" \
+    >"$tmp/out" 2>/dev/null </dev/null
+check "a trace that never begins leaves the guest alone" cmp -s "$tmp/ran" "$tmp/out"
 "$hvrun" --trace /dev/full "$interrupts" >/dev/null 2>"$tmp/err" </dev/null
 check "a trace that cannot be written ends the run" test $? -eq 74
 check "with one line that names it" grep -q '^hvrun: /dev/full: cannot write it: No space left' "$tmp/err"
