@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "hvstub/hvstub.h"
+#include "image/patched_note.h"
 #include "runtime/kvm/kvm.h"
 
 /* What only the soft engine does; NULL: nothing of it is wanted. */
@@ -29,7 +31,32 @@ static const struct engine *choose_kvm(const struct vm_config *config, struct er
     return &kvm_engine;
 }
 
-const struct engine *engine_choose(const struct vm_config *config, struct error *err)
+/* Its break patches trap, which only the soft engine gives back to it (stub_attach). */
+static bool has_breaks(const struct image *image)
 {
-    return strcmp(config->engine, "kvm") ? &soft_engine : choose_kvm(config, err);
+    struct pv_note note;
+    return patched_note_find(image, &note, NULL, NULL) && note.flags & PV_IMAGE_NEEDS_RUNTIME;
+}
+
+static const struct engine *choose_any(const struct vm_config *config, const struct image *image)
+{
+    struct kvm_quality quality;
+    struct error err = {0};
+    if (needs_soft(config) || has_breaks(image) || kvm_absent())
+        return &soft_engine;
+    if (kvm_probe(&quality, &err) == 0 && !quality.why_not[0] &&
+        kvm_limit_features(&quality, &err) == 0)
+        return &kvm_engine;
+    /* what is wrong with it, without the advice for who named it */
+    const char *why = err.code ? err.text : quality.why_not;
+    fprintf(stderr, "hvrun: %.*s; the soft engine runs instead\n", (int)strcspn(why, ";"), why);
+    return &soft_engine;
+}
+
+const struct engine *engine_choose(const struct vm_config *config, const struct image *image,
+                                   struct error *err)
+{
+    if (!strcmp(config->engine, "soft"))
+        return &soft_engine;
+    return strcmp(config->engine, "kvm") ? choose_any(config, image) : choose_kvm(config, err);
 }

@@ -169,27 +169,31 @@ static int run_vm(struct vm *vm, struct image *image, struct error *err)
     return code;
 }
 
-static int hvrun(const struct vm_config *config, struct error *err)
+/* Runs it on the engine that suits. Returns hvrun's exit code; *err is set if there is a message. */
+static int run_image(const struct vm_config *config, struct image *image, struct error *err)
 {
-    const struct engine *engine = engine_choose(config, err);
-    struct image image;
-    struct vm *vm;
-    int code;
+    const struct engine *engine = engine_choose(config, image, err);
     if (!engine)
         return err->code;
+    struct vm *vm = calloc(1, sizeof *vm);
+    if (!vm) {
+        fail(err, HVRUN_HOST, "out of memory");
+        return err->code;
+    }
+    vm->config = *config;
+    vm->engine = engine;
+    vm->image = image;
+    int code = run_vm(vm, image, err);
+    free(vm);
+    return code;
+}
+
+static int hvrun(const struct vm_config *config, struct error *err)
+{
+    struct image image;
     if (check_outputs(config, err) < 0 || open_kernel(config, &image, err) < 0)
         return err->code;
-    vm = calloc(1, sizeof *vm);
-    if (vm) {
-        vm->config = *config;
-        vm->engine = engine;
-        vm->image = &image;
-        code = run_vm(vm, &image, err);
-        free(vm);
-    } else {
-        fail(err, HVRUN_HOST, "out of memory");
-        code = err->code;
-    }
+    int code = run_image(config, &image, err);
     image_close(&image);
     return code;
 }

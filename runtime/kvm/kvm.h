@@ -59,8 +59,11 @@ struct kvm_quality {
     char why_not[160];      /* why `auto` does not take it; empty = it does */
     double mips;            /* ring-0 loop of ALU instructions */
     bool no_xsave, no_cx16; /* cannot be executed in ring 0 */
+    bool no_tsc_frequency;  /* the host's TSC changes its pace */
     bool no_tsc_offset;     /* RDTSC gives the host's TSC, whatever is set */
 };
+/* There is no /dev/kvm, as on many hosts. */
+bool kvm_absent(void);
 /* 0; or -1 with *err (HVRUN_NO_ENGINE): there is no usable KVM at all. */
 int kvm_probe(struct kvm_quality *quality, struct error *err);
 /* Takes from the CPUID model what this KVM does not offer or cannot execute. Before the first vCPU is made. */
