@@ -204,6 +204,7 @@ $(FUZZ)/libraries.a: $(call fuzz_obj,$(IMAGE_SRC) $(PATCHC_SRC) $(RUNTIME_SRC)) 
 
 $(FUZZ)/fuzz_image $(FUZZ)/fuzz_bzimage: $(call fuzz_obj,tests/unit/tiny_elf.c tests/unit/tiny_bzimage.c)
 $(FUZZ)/fuzz_guest $(FUZZ)/fuzz_step: $(call fuzz_obj,tests/fuzz/guest.c)
+$(FUZZ)/fuzz_guest $(FUZZ)/fuzz_step $(FUZZ)/fuzz_gdb $(FUZZ)/fuzz_stub: $(call fuzz_obj,tests/fuzz/quiet.c)
 $(FUZZ)/fuzz_io_blocks: $(call fuzz_obj,tests/unit/one_insn.c tests/unit/io_lab.c)
 $(FUZZ)/fuzz_stub: $(call fuzz_obj,tests/unit/stub_guest.c tests/unit/code_runner.c)
 

@@ -25,7 +25,7 @@ struct option_row {
     const char *name;
     const char *argument; /* NULL: takes none */
     enum option_kind kind;
-    size_t field;     /* offset in struct options */
+    uint32_t field;   /* offset in struct options */
     const char *help; /* one line */
 };
 
