@@ -30,8 +30,8 @@ WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototyp
 # Guest memory and registers are read at every width: no strict aliasing.
 BASE_CFLAGS := -std=gnu11 -fno-strict-aliasing $(WARN) -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='"$(VERSION)"' -MMD -MP
 ALL_CFLAGS := $(BASE_CFLAGS) $(if $(CPPFLAGS),$(CPPFLAGS) )$(CFLAGS) $(SANFLAGS)
-# Reproducible: the same sources give the same bytes in whatever folder they stand. (Not among the flags above,
-# which objects are rebuilt for: objects do not differ by it.)
+# Reproducible: the same sources give the same bytes in whatever folder they stand; so another folder is no reason to
+# rebuild, and this flag is not among those above.
 ANY_FOLDER := -ffile-prefix-map=$(CURDIR)=.
 LIBS    := -lelf -lZydis -lxxhash -ljansson -lz -llzma -llz4 -lzstd -lbz2 -llzo2 -lpthread
 
@@ -88,6 +88,9 @@ benches: $(BENCHES)
 deps:
 	@tests/install-deps $(BUILD_DEPS) $(TEST_DEPS)
 
+build-deps:
+	@tests/install-deps $(BUILD_DEPS)
+
 lint-deps:
 	@tests/install-deps $(LINT_DEPS)
 
@@ -105,7 +108,7 @@ $(1):
 	@mkdir -p $$(@D)
 	@printf '%s\n' '$(subst ','\'',$(2))' > $$@
 endef
-$(eval $(call stamp,$(BUILD)/obj/flags,$(CC) $(ALL_CFLAGS)))
+$(eval $(call stamp,$(BUILD)/obj/flags,$(CC) $(ALL_CFLAGS) in any folder))
 $(eval $(call stamp,$(BUILD)/obj/data-folder,$(DATA)))
 $(eval $(call stamp,$(BUILD)/obj/image-files,$(IMAGE_SRC)))
 $(eval $(call stamp,$(BUILD)/obj/patchc-files,$(PATCHC_SRC)))
@@ -234,7 +237,7 @@ demo: deps all
 	@BUILD=$(BUILD) KERNELS=$(BASE)/kernels tests/demo
 
 # ---- static analysis ------------------------------------------------------------------------------
-lint: format-check tidy cppcheck shellcheck manlint
+lint: format-check tidy cppcheck shellcheck manlint licence-check
 
 format-check: lint-deps
 	clang-format --dry-run -Werror $(C_SRC)
@@ -255,6 +258,9 @@ shellcheck: lint-deps
 
 manlint: lint-deps
 	! mandoc -Tlint -Wstyle $(MAN) | grep -v 'referenced manual not found' # those are not installed yet
+
+licence-check:
+	tests/licence-headers --check
 
 # ---- installation ---------------------------------------------------------------------------------
 # What a program that embeds the hypervisor needs: runtime/vmcs.h and what it includes, the two libraries.
@@ -309,18 +315,19 @@ clean:
 help:
 	@echo 'make               build/patchc, build/hvrun and the samples'
 	@echo 'make deps          install the Debian packages that build and tests need'
+	@echo 'make build-deps    only those that a build needs'
 	@echo 'make check         all tests (SAN=1: with sanitizers; TESTS="boot*": only those)'
 	@echo 'make check-boots   every way to boot the patched kernels under QEMU'
 	@echo 'make check-reproducible   both programs, built in another folder, are the same'
 	@echo 'make demo          patch Debian'\''s kernel and boot it'
 	@echo 'make bench         measure: a table and build/bench.json'
 	@echo 'make fuzz          the fuzz targets, build/fuzz/fuzz_*'
-	@echo 'make lint          format-check, tidy, cppcheck, shellcheck, manlint'
+	@echo 'make lint          format-check, tidy, cppcheck, shellcheck, manlint, licence-check'
 	@echo 'make install       to PREFIX (/usr/local) below DESTDIR; also uninstall'
 	@echo 'make deb           Debian packages, build/deb/*.deb'
 	@echo 'make clean         remove build/'
 
-.PHONY: all samples unit fuzz tests tools benches deps lint-deps check check-boots check-reproducible bench demo lint \
-	format-check format tidy cppcheck shellcheck manlint install uninstall deb deb-deps clean help
+.PHONY: all samples unit fuzz tests tools benches deps build-deps lint-deps check check-boots check-reproducible bench demo lint \
+	format-check format tidy cppcheck shellcheck manlint licence-check install uninstall deb deb-deps clean help
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD)/obj $(FUZZ)/obj -name '*.d' 2>/dev/null)

@@ -12,7 +12,7 @@ folder=$tmp/another/folder
 mkdir -p "$folder"
 cp -r Makefile VERSION hvstub image ioblock patchc runtime templates "$folder"
 # No cache of compiler output: that would be the same, of course. Jobs are this build's own.
-# shellcheck disable=SC2046 # several targets
+# shellcheck disable=SC2046,SC2086 # several targets
 (unset MAKEFLAGS MAKELEVEL && cd "$folder" && CCACHE_DISABLE=1 make BUILD=build \
     $(printf 'build/%s ' $products)) >"$tmp/log" 2>&1
 check 'the tree builds in another folder' test $? -eq 0 || note "$(tail -n 5 "$tmp/log")"
