@@ -41,7 +41,7 @@ LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck
 # ---- sources, found by where they are -------------------------------------------------------------
 IMAGE_SRC    := $(wildcard image/*.c ioblock/*.c)
 PATCHC_SRC   := $(filter-out patchc/main.c,$(wildcard patchc/*.c))
-RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/kvm/*.c runtime/devices/*.c))
+RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/translator/*.c runtime/kvm/*.c runtime/devices/*.c))
 TEMPLATES    := $(wildcard templates/*.S)
 UNIT_SRC     := $(wildcard tests/unit/test_*.c)
 UNIT_SUPPORT := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
@@ -53,7 +53,7 @@ SAMPLE_KERNEL := $(wildcard samples/kernel/*.S samples/kernel/*.c)
 SAMPLE_DIRS  := $(filter-out samples/kernel,$(patsubst %/,%,$(sort $(dir $(wildcard samples/*/*.S samples/*/*.c)))))
 MAN          := $(wildcard man/*.1 man/*.5)
 C_SRC        := $(wildcard image/*.[ch] ioblock/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
-	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/kvm/*.[ch] runtime/devices/*.[ch]) \
+	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/translator/*.[ch] runtime/kvm/*.[ch] runtime/devices/*.[ch]) \
 	$(wildcard examples/*.c tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/tools/*/*.[ch] tests/bench/*.[ch])
 SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run \
 	tests/bench/hvrun.sh tests/bench/gdb.sh \

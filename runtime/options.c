@@ -15,6 +15,7 @@ enum option_kind {
     OPTION_SECONDS,
     OPTION_ENGINE,
     OPTION_COUNT,
+    OPTION_SWITCH,
     OPTION_IO_BLOCKS,
     OPTION_IO_EXTENT
 };
@@ -57,6 +58,8 @@ static const struct option_row rows[] = {
      "from an address, SYMBOL[+OFFSET] or a count on"},
     {0, "trace-stop", "WHERE", OPTION_STRING, CONFIG(trace_stop), "up to there; the guest runs on"},
     {0, "trace-count", "N", OPTION_COUNT, CONFIG(trace_count), "N lines at most"},
+    {0, "translator", "ON", OPTION_SWITCH, CONFIG(translator),
+     "the soft engine translates what runs often: on or off"},
     {0, "io-blocks", "MODE", OPTION_IO_BLOCKS, CONFIG(io_blocks),
      "blocks of IO in one exit: off, table, scan or auto"},
     {0, "io-extent", "POLICY", OPTION_IO_EXTENT, CONFIG(io_extent),
@@ -141,6 +144,14 @@ static int take_count(const char *name, const char *text, uint64_t *count, struc
     return 0;
 }
 
+static int take_switch(const char *name, const char *text, bool *on, struct error *err)
+{
+    *on = !strcmp(text, "on");
+    if (!*on && strcmp(text, "off"))
+        return fail(err, HVRUN_USAGE, "--%s '%s': on or off is needed", name, text);
+    return 0;
+}
+
 static int take(const struct option_row *row, const char *value, struct options *options,
                 struct error *err)
 {
@@ -161,6 +172,8 @@ static int take(const struct option_row *row, const char *value, struct options 
             return fail(err, HVRUN_USAGE, "--engine '%s': auto, soft or kvm is needed", value);
         *(const char **)field = value;
         return 0;
+    case OPTION_SWITCH:
+        return take_switch(row->name, value, field, err);
     case OPTION_COUNT:
         return take_count(row->name, value, field, err);
     case OPTION_IO_BLOCKS:
