@@ -57,7 +57,7 @@ static void find_code(struct generator *g)
     emit_load(e, TEMP_COUNT, RM_INDEXED(RSP, TEMP_COUNT, 3, rip_table(g)));
     emit_lea(e, TEMP_COUNT, RM_INDEXED(TEMP_COUNT, TEMP_ADDRESS, 0, 0));
     uint32_t found = emit_jump_if_zero(e);
-    exit_jump(g, exit_make(g, TRANSLATOR_INTERPRET));
+    exit_jump(g, exit_make(g, TRANSLATOR_INDIRECT));
     emit_here_short(e, found);
 }
 

@@ -348,9 +348,10 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
         return interpret(translator, cpu, exit);
     case TRANSLATOR_ACCESS:
     case TRANSLATOR_INTERPRET:
+    case TRANSLATOR_INDIRECT:
     case TRANSLATOR_EXITS:
         break;
     }
-    translator->stats.exits[TRANSLATOR_INTERPRET]++;
+    translator->stats.exits[exit->reason]++;
     return interpret(translator, cpu, exit);
 }
