@@ -13,16 +13,17 @@
 
 #define CODE_BYTES   (40u << 20)
 #define DATA_BYTES   (24u << 20)
-#define WARM         24 /* runs after which a block is translated */
-#define VERSIONS_MAX 8  /* of a block, at as many RIPs */
-#define WORTH        3  /* instructions in a row that are worth going into translated code for */
+#define WARM         24
+#define VERSIONS_MAX 8 /* of a block, at as many RIPs */
+#define WORTH        3 /* instructions in a row that are worth going into translated code for */
 #define ROOM_CODE    (64u << 10) /* what the largest block may need */
 #define ROOM_DATA    (64u << 10)
 
 struct translator {
     struct vm *vm;
     struct code_cache code;
-    size_t fixed; /* bytes of code that are always there */
+    unsigned warm; /* runs after which a block is translated */
+    size_t fixed;  /* bytes of code that are always there */
     enter_fn *enter;
     const void *leave;
     struct exit_point
@@ -54,6 +55,7 @@ struct translator *translator_create(struct vm *vm, struct error *err)
         return NULL;
     }
     translator->vm = vm;
+    translator->warm = vm->config.translator_warm ? vm->config.translator_warm : WARM;
     if (code_cache_create(&translator->code, CODE_BYTES, DATA_BYTES, err)) {
         free(translator);
         return NULL;
@@ -216,10 +218,11 @@ static struct version *version_at(struct translator *translator, struct block *b
 OP(run_counted)
 {
     struct block *block = cpu->block;
-    if (likely(++block->runs < WARM))
+    struct translator *translator = cpu->vm->soft->translator;
+    if (likely(++block->runs < translator->warm))
         return block->first_run(cpu, i);
     block->insns[0].run = block->first_run;
-    translate(cpu->vm->soft->translator, block, cpu->rip);
+    translate(translator, block, cpu->rip);
     return block->insns[0].run(cpu, i);
 }
 
