@@ -46,7 +46,7 @@ DEB_DEPS   := debhelper dpkg-dev fakeroot lintian
 # ---- sources, found by where they are -------------------------------------------------------------
 IMAGE_SRC    := $(wildcard image/*.c ioblock/*.c)
 PATCHC_SRC   := $(filter-out patchc/main.c,$(wildcard patchc/*.c))
-RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/kvm/*.c runtime/devices/*.c))
+RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/translator/*.c runtime/kvm/*.c runtime/devices/*.c))
 TEMPLATES    := $(wildcard templates/*.S)
 UNIT_SRC     := $(wildcard tests/unit/test_*.c)
 UNIT_SUPPORT := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
@@ -58,7 +58,7 @@ SAMPLE_KERNEL := $(wildcard samples/kernel/*.S samples/kernel/*.c)
 SAMPLE_DIRS  := $(filter-out samples/kernel,$(patsubst %/,%,$(sort $(dir $(wildcard samples/*/*.S samples/*/*.c)))))
 MAN          := $(wildcard man/*.[1-9])
 C_SRC        := $(wildcard image/*.[ch] ioblock/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
-	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/kvm/*.[ch] runtime/devices/*.[ch]) \
+	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/translator/*.[ch] runtime/kvm/*.[ch] runtime/devices/*.[ch]) \
 	$(wildcard examples/*.c tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/tools/*/*.[ch] tests/bench/*.[ch])
 # Every script, found by its first line; completions and what tests source have none.
 # Every script: by its first line, or by its name where it is only sourced.
