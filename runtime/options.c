@@ -60,6 +60,7 @@ static const struct option_row rows[] = {
      "from an address, SYMBOL[+OFFSET] or a count on"},
     {0, "trace-stop", "WHERE", OPTION_STRING, CONFIG(trace_stop), "up to there; the guest runs on"},
     {0, "trace-count", "N", OPTION_COUNT, CONFIG(trace_count), "N lines at most"},
+    {0, "lockstep", NULL, OPTION_FLAG, CONFIG(lockstep), "run on KVM, too, and compare the two"},
     {0, "io-blocks", "MODE", OPTION_IO_BLOCKS, CONFIG(io_blocks),
      "blocks of IO in one exit: off, table, scan or auto"},
     {0, "io-extent", "POLICY", OPTION_IO_EXTENT, CONFIG(io_extent),
@@ -229,6 +230,21 @@ static const struct option_row *row_of(int answer)
     return NULL;
 }
 
+/* Both engines are to do the same: the guest's own instructions, at a time that does not depend on the host. */
+static int for_lockstep(struct vm_config *config, struct error *err)
+{
+    if (config->smp > 1)
+        return fail(err, HVRUN_USAGE, "--lockstep: with one virtual processor only");
+    if (config->gdb || config->step || config->trace)
+        return fail(err, HVRUN_USAGE, "--lockstep: not together with --gdb, --step or --trace");
+    if (strcmp(config->engine, "auto"))
+        return fail(err, HVRUN_USAGE, "--lockstep: runs both engines; without --engine");
+    config->deterministic = true;
+    config->no_patch = true;
+    config->io_blocks = IO_BLOCKS_OFF;
+    return 0;
+}
+
 int options_parse(int argc, char **argv, struct options *options, struct error *err)
 {
     char letters[2 * ROWS + 2];
@@ -268,7 +284,7 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
         return fail(err, HVRUN_USAGE,
                     "--trace-start, -stop and -count: only together with --trace");
     options->config.kernel = argv[optind];
-    return 0;
+    return options->config.lockstep ? for_lockstep(&options->config, err) : 0;
 }
 
 void options_help(FILE *stream)
