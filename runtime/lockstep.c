@@ -11,7 +11,9 @@
 #include "image/image.h"
 #include "image/terminal.h"
 #include "runtime/dump.h"
+#include "runtime/kvm/follower.h"
 #include "runtime/soft/decode.h"
+#include "runtime/soft/engine.h"
 #include "runtime/trace.h"
 #include "runtime/vmcs.h"
 
@@ -61,22 +63,14 @@ static double seconds(void)
 }
 
 /* ---- instructions ---- */
-static enum class classify(ZydisMnemonic mnemonic)
-{
-    switch (mnemonic) {
-    case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDTSCP:
-    case ZYDIS_MNEMONIC_RDRAND:
-    case ZYDIS_MNEMONIC_RDSEED:
-    case ZYDIS_MNEMONIC_RDPMC:
-    case ZYDIS_MNEMONIC_CPUID:
-        return GIVEN;
-    case ZYDIS_MNEMONIC_RDMSR:
-        return READS_MSR;
-    case ZYDIS_MNEMONIC_WRMSR:
-        return WRITES_MSR;
-    default:
-        return PLAIN;
+static enum class classify(ZydisMnemonic mnemonic) {
+    switch (mnemonic){
+        case ZYDIS_MNEMONIC_RDTSC : case ZYDIS_MNEMONIC_RDTSCP : case ZYDIS_MNEMONIC_RDRAND : case
+        ZYDIS_MNEMONIC_RDSEED : case ZYDIS_MNEMONIC_RDPMC : case
+        ZYDIS_MNEMONIC_CPUID : return GIVEN;
+        case ZYDIS_MNEMONIC_RDMSR : return READS_MSR;
+        case ZYDIS_MNEMONIC_WRMSR : return WRITES_MSR;
+        default : return PLAIN;
     }
 }
 
@@ -225,8 +219,7 @@ static int come(struct lockstep *l, const struct lockstep_point *point, struct e
 
 static int come_to(struct lockstep *l, enum lockstep_kind kind, struct error *err)
 {
-    const struct lockstep_point point = {
-        .kind = kind, .cpu = l->cpu, .instructions = l->since};
+    const struct lockstep_point point = {.kind = kind, .cpu = l->cpu, .instructions = l->since};
     return come(l, &point, err);
 }
 
@@ -261,8 +254,7 @@ static int behind_msr(struct lockstep *l, const struct vcpu *before, struct erro
                                          .instructions = l->since,
                                          .msr = (uint32_t)before->r[RCX],
                                          .faulted = faulted,
-                                         .value = l->cpu->r[RDX] << 32 |
-                                                  (uint32_t)l->cpu->r[RAX]};
+                                         .value = l->cpu->r[RDX] << 32 | (uint32_t)l->cpu->r[RAX]};
     return come(l, &point, err);
 }
 
@@ -343,6 +335,19 @@ static int run(struct lockstep *l, struct error *err)
                 " instructions, compared at %" PRIu64 " points\n",
                 l->vm->engine->name, l->follower->name, l->executed, l->points);
     return 0;
+}
+
+int lockstep_main(struct vm *vm, struct error *err)
+{
+    struct lockstep_follower *follower = kvm_follower_open(vm, err);
+    if (!follower)
+        return -1;
+    int result = lockstep_run(vm, follower, stderr, err);
+    follower->close(follower);
+    if (result == 0 && vm->shutdown != SHUTDOWN_DIFFERENCE && vm->stop_request == SHUTDOWN_NONE &&
+        vm->shutdown != SHUTDOWN_TRIPLE_FAULT)
+        vm->exit_code = HVRUN_DONE; /* whatever the guest says of itself */
+    return result;
 }
 
 int lockstep_run(struct vm *leader, struct lockstep_follower *follower, FILE *stream,

@@ -19,22 +19,22 @@
 #include "runtime/vcpu.h"
 
 enum lockstep_kind {
-    LOCKSTEP_ACCESS, /* behind an instruction that accessed ports or memory-mapped registers */
-    LOCKSTEP_MSR,    /* behind RDMSR, WRMSR */
-    LOCKSTEP_HALT,   /* behind HLT */
+    LOCKSTEP_ACCESS,   /* behind an instruction that accessed ports or memory-mapped registers */
+    LOCKSTEP_MSR,      /* behind RDMSR, WRMSR */
+    LOCKSTEP_HALT,     /* behind HLT */
     LOCKSTEP_SHUTDOWN, /* a triple fault */
-    LOCKSTEP_BEFORE,   /* before an instruction whose result is not the guest's alone (RDTSC, CPUID) */
-    LOCKSTEP_SEARCH,   /* before any instruction: its address may have been passed before, with other registers */
+    LOCKSTEP_BEFORE, /* before an instruction whose result is not the guest's alone (RDTSC, CPUID) */
+    LOCKSTEP_SEARCH, /* before any instruction: its address may have been passed before, with other registers */
 };
 
 struct lockstep_point {
     enum lockstep_kind kind;
-    struct vcpu *cpu;          /* the leader's */
-    uint64_t instructions;     /* by the leader since the follower last came to one */
+    struct vcpu *cpu;                  /* the leader's */
+    uint64_t instructions;             /* by the leader since the follower last came to one */
     const struct bus_access *accesses; /* ACCESS: in order */
     unsigned count;
-    uint32_t msr;  /* MSR: its number, … */
-    bool faulted;  /* … an exception was the answer, … */
+    uint32_t msr;   /* MSR: its number, … */
+    bool faulted;   /* … an exception was the answer, … */
     uint64_t value; /* … or this was read or written */
 };
 

@@ -6,7 +6,8 @@
 #include "runtime/vm.h"
 
 #define MEMORY_LINES 16u
-#define ACCESSED     0x6000000060ull /* accessed and dirty, of one wide page-table entry or two narrow ones */
+#define ACCESSED                                                                                   \
+    0x6000000060ull /* accessed and dirty, of one wide page-table entry or two narrow ones */
 
 void lockstep_copy(struct vm *to, const struct vm *from)
 {
@@ -43,8 +44,8 @@ static unsigned compare_general(const struct vcpu *a, const struct vcpu *b, uint
     unsigned count = differ("rip", a->rip, b->rip, stream);
     for (unsigned n = 0; n < 16; n++)
         count += differ(names[n], a->r[n], b->r[n], stream);
-    return count + differ("rflags", vcpu_rflags(a) & ~undefined, vcpu_rflags(b) & ~undefined,
-                          stream);
+    return count +
+           differ("rflags", vcpu_rflags(a) & ~undefined, vcpu_rflags(b) & ~undefined, stream);
 }
 
 static unsigned compare_segments(const struct vcpu *a, const struct vcpu *b, FILE *stream)
@@ -75,15 +76,15 @@ static const struct {
 } fields[] = {
 #define FIELD(field)                                                                               \
     {                                                                                              \
-        #field, offsetof(struct vcpu, field), sizeof((struct vcpu *)0)->field                      \
+#field, offsetof(struct vcpu, field), sizeof((struct vcpu *)0)->field                      \
     }
-    FIELD(gdt_base),     FIELD(gdt_limit),    FIELD(idt_base), FIELD(idt_limit),
-    FIELD(cr0),          FIELD(cr2),          FIELD(cr3),      FIELD(cr4),
-    FIELD(dr[0]),        FIELD(dr[1]),        FIELD(dr[2]),    FIELD(dr[3]),
-    FIELD(dr[6]),        FIELD(dr[7]),        FIELD(efer),     FIELD(star),
-    FIELD(lstar),        FIELD(cstar),        FIELD(fmask),    FIELD(kernel_gs_base),
-    FIELD(sysenter_cs),  FIELD(sysenter_esp), FIELD(pat),      FIELD(sysenter_eip),
-    FIELD(xcr0),         FIELD(pkru),         FIELD(shadow),   FIELD(nmi_blocked),
+    FIELD(gdt_base),    FIELD(gdt_limit),    FIELD(idt_base), FIELD(idt_limit),
+    FIELD(cr0),         FIELD(cr2),          FIELD(cr3),      FIELD(cr4),
+    FIELD(dr[0]),       FIELD(dr[1]),        FIELD(dr[2]),    FIELD(dr[3]),
+    FIELD(dr[6]),       FIELD(dr[7]),        FIELD(efer),     FIELD(star),
+    FIELD(lstar),       FIELD(cstar),        FIELD(fmask),    FIELD(kernel_gs_base),
+    FIELD(sysenter_cs), FIELD(sysenter_esp), FIELD(pat),      FIELD(sysenter_eip),
+    FIELD(xcr0),        FIELD(pkru),         FIELD(shadow),   FIELD(nmi_blocked),
 #undef FIELD
 };
 

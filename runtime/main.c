@@ -19,6 +19,7 @@
 #include "runtime/gdb.h"
 #include "runtime/io_dispatcher.h"
 #include "runtime/loader.h"
+#include "runtime/lockstep.h"
 #include "runtime/options.h"
 #include "runtime/stepper.h"
 #include "runtime/stub.h"
@@ -99,7 +100,8 @@ static int run(struct vm *vm, const struct image *image, struct error *err)
     if (watchdog_start(vm, err) < 0 || contain(&vm->config, err) < 0)
         return -1;
     double start = now();
-    int result = vm->gdb              ? gdb_run(vm, err)
+    int result = vm->config.lockstep  ? lockstep_main(vm, err)
+                 : vm->gdb            ? gdb_run(vm, err)
                  : stepper_wanted(vm) ? stepper_run(vm, err)
                                       : vm->engine->run(vm, err);
     vm->wall_seconds = now() - start;

@@ -58,6 +58,7 @@ static const struct option_row rows[] = {
     {0, "trace-start", "WHERE", OPTION_STRING, CONFIG(trace_start), NULL},
     {0, "trace-stop", "WHERE", OPTION_STRING, CONFIG(trace_stop), NULL},
     {0, "trace-count", "N", OPTION_COUNT, CONFIG(trace_count), NULL},
+    {0, "lockstep", NULL, OPTION_FLAG, CONFIG(lockstep), "run on KVM, too, and compare the two"},
     {0, "translator", "ON", OPTION_SWITCH, CONFIG(translator),
      "the soft engine translates what runs often: on or off"},
     {0, "io-blocks", "MODE", OPTION_IO_BLOCKS, CONFIG(io_blocks),
@@ -241,6 +242,21 @@ static const struct option_row *row_of(int answer)
     return NULL;
 }
 
+/* Both engines are to do the same: the guest's own instructions, at a time that does not depend on the host. */
+static int for_lockstep(struct vm_config *config, struct error *err)
+{
+    if (config->smp > 1)
+        return fail(err, HVRUN_USAGE, "--lockstep: with one virtual processor only");
+    if (config->gdb || config->step || config->trace)
+        return fail(err, HVRUN_USAGE, "--lockstep: not together with --gdb, --step or --trace");
+    if (strcmp(config->engine, "auto"))
+        return fail(err, HVRUN_USAGE, "--lockstep: runs both engines; without --engine");
+    config->deterministic = true;
+    config->no_patch = true;
+    config->io_blocks = IO_BLOCKS_OFF;
+    return 0;
+}
+
 int options_parse(int argc, char **argv, struct options *options, struct error *err)
 {
     char letters[2 * ROWS + 2];
@@ -281,7 +297,7 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
         return fail(err, HVRUN_USAGE,
                     "--trace-start, -stop and -count: only together with --trace");
     options->config.kernel = argv[optind];
-    return 0;
+    return options->config.lockstep ? for_lockstep(&options->config, err) : 0;
 }
 
 static void help_row(const struct option_row *row, FILE *stream)

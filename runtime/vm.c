@@ -20,6 +20,7 @@ const char *const shutdown_names[SHUTDOWNS] = {
     [SHUTDOWN_QUIT] = "quit",
     [SHUTDOWN_STEPS] = "steps",
     [SHUTDOWN_HOST_ERROR] = "host-error",
+    [SHUTDOWN_DIFFERENCE] = "difference",
 };
 
 void vm_stop(struct vm *vm, enum shutdown shutdown, int exit_code)

@@ -18,6 +18,7 @@
 /* hvrun's exit codes (hvrun(1), EXIT STATUS). */
 enum hvrun_exit {
     HVRUN_DONE = 0,
+    HVRUN_DIFFERENCE = 1, /* --lockstep */
     HVRUN_USAGE = 2,
     HVRUN_IMAGE = 66,
     HVRUN_GUEST_DEATH = 70,
@@ -41,6 +42,7 @@ enum shutdown {
     SHUTDOWN_QUIT /* Ctrl-A x */,
     SHUTDOWN_STEPS,
     SHUTDOWN_HOST_ERROR,
+    SHUTDOWN_DIFFERENCE, /* found by --lockstep */
     SHUTDOWNS
 };
 extern const char *const shutdown_names[SHUTDOWNS]; /* "power-off", … */
@@ -77,6 +79,7 @@ struct vm_config {
     /* where the trace begins and ends (stepper_check); NULL = start and end of the run */
     const char *trace_start;
     const char *trace_stop;
+    bool lockstep;        /* KVM runs the same guest, and is compared (lockstep.h) */
     uint64_t trace_count; /* lines of it; 0 = no limit */
     bool translator;      /* the soft engine translates code that runs often */
     unsigned translator_warm; /* runs after which it does, for tests; 0 = as is best */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -13,12 +14,14 @@
 
 #include "runtime/interrupts.h"
 #include "runtime/kvm/kvm.h"
+#include "runtime/kvmclock.h"
 #include "runtime/trace.h"
 
-#define LOOK_NS    100000000 /* how often KVM_RUN is interrupted, to see whether it is worth going on */
-#define PATIENCE_S 10.0      /* without an exit, and more if the leader has executed much */
-#define SLOWEST    1e5       /* instructions a second */
-#define TRIES      100000u   /* times that a searched address is passed */
+#define LOOK_NS                                                                                    \
+    100000000           /* how often KVM_RUN is interrupted, to see whether it is worth going on */
+#define PATIENCE_S 10.0 /* without an exit, and more if the leader has executed much */
+#define SLOWEST    1e5  /* instructions a second */
+#define TRIES      100000u /* times that a searched address is passed */
 
 #ifndef sigev_notify_thread_id
 #define sigev_notify_thread_id _sigev_un._tid
@@ -106,12 +109,6 @@ static bool settled(struct kvm_follower *f, struct error *err)
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_SET_TPR:
         return true;
-    case KVM_EXIT_X86_RDMSR:
-    case KVM_EXIT_X86_WRMSR:
-        if (!kvm_keeps_msr(run->msr.index))
-            return false;
-        run->msr.error = 1; /* a value that it may not have */
-        return true;
     case KVM_EXIT_INTERNAL_ERROR: /* an instruction that this KVM cannot execute */
         return run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION &&
                kvm_soft_step(f->cpu, err) == 0;
@@ -144,7 +141,7 @@ static enum lockstep_answer next_exit(struct kvm_follower *f, struct error *err)
 /* The exit was answered: KVM completes its instruction. DIFFERS: which accesses something else. */
 static enum lockstep_answer complete(struct kvm_follower *f, struct error *err)
 {
-    f->exited = false;
+    f->exited = f->cpu->unfinished = false;
     f->cpu->run->immediate_exit = 1;
     enum lockstep_answer answer = run(f, err);
     f->cpu->run->immediate_exit = 0;
@@ -209,8 +206,8 @@ static enum lockstep_answer one_access(struct kvm_follower *f, const struct bus_
     bool port = is_port(run, a);
     if (!port && !is_memory(run, a))
         return other_exit(f, wanted, err);
-    uint8_t *data = port ? (uint8_t *)run + run->io.data_offset + f->element * run->io.size
-                         : run->mmio.data;
+    uint8_t *data =
+        port ? (uint8_t *)run + run->io.data_offset + f->element * run->io.size : run->mmio.data;
     if (a->write) {
         memcpy(&value, data, a->width);
         if (value != a->value)
@@ -234,13 +231,37 @@ static enum lockstep_answer accesses(struct kvm_follower *f, const struct lockst
     return f->exited ? LOCKSTEP_PASSED : complete(f, err);
 }
 
+/* Of those that KVM keeps its own value is what the guest gets. */
+static enum lockstep_answer kept_msr(struct kvm_follower *f, bool writes, struct error *err)
+{
+    f->cpu->unfinished = true;
+    if ((writes ? kvm_exit_wrmsr(f->cpu, err) : kvm_exit_rdmsr(f->cpu, err)) < 0)
+        return LOCKSTEP_FAILED;
+    if (f->cpu->unfinished)
+        return complete(f, err);
+    f->exited = false;
+    return LOCKSTEP_THERE;
+}
+
+/* The paravirtual clock is the leader's: KVM, left to itself, would write another one. */
+static bool is_clock(uint32_t msr)
+{
+    return msr == MSR_KVM_WALL_CLOCK || msr == MSR_KVM_SYSTEM_TIME;
+}
+
+static void copy_clock(struct kvm_follower *f, uint64_t value)
+{
+    uint8_t bytes[32]; /* the larger structure */
+    uint64_t at = value & ~3ull;
+    if (memory_read(&f->leader->memory, at, bytes, sizeof bytes))
+        memory_write(&f->base.vm->memory, at, bytes, sizeof bytes);
+}
+
 static enum lockstep_answer msr(struct kvm_follower *f, const struct lockstep_point *point,
                                 struct error *err)
 {
     struct kvm_run *run = f->cpu->run;
     char wanted[64];
-    if (kvm_keeps_msr(point->msr))
-        return LOCKSTEP_PASSED;
     enum lockstep_answer answer = next_exit(f, err);
     if (answer != LOCKSTEP_THERE)
         return answer;
@@ -251,10 +272,15 @@ static enum lockstep_answer msr(struct kvm_follower *f, const struct lockstep_po
     if (writes && !point->faulted && run->msr.data != point->value)
         return differs(err, "0x%" PRIx64 " is written to MSR 0x%x, on KVM 0x%llx", point->value,
                        point->msr, run->msr.data);
+    if (kvm_asks_to_count(f->cpu) && !is_clock(point->msr))
+        return kept_msr(f, writes, err);
     if (!writes)
         run->msr.data = point->value;
     run->msr.error = point->faulted;
-    return complete(f, err);
+    enum lockstep_answer behind = complete(f, err);
+    if (writes && is_clock(point->msr) && behind == LOCKSTEP_THERE)
+        copy_clock(f, point->value);
+    return behind;
 }
 
 static enum lockstep_answer simple(struct kvm_follower *f, uint32_t reason, const char *wanted,
@@ -299,7 +325,8 @@ static enum lockstep_answer run_to(struct kvm_follower *f, const struct vcpu *le
             return LOCKSTEP_FAILED;
         if (same_registers(leader, f->cpu->vcpu))
             return LOCKSTEP_THERE;
-        if (kvm_soft_step(f->cpu, err) < 0) /* past it: an iteration, if it is a string instruction */
+        if (kvm_soft_step(f->cpu, err) <
+            0) /* past it: an iteration, if it is a string instruction */
             return LOCKSTEP_FAILED;
         if (same_registers(leader, f->cpu->vcpu))
             return LOCKSTEP_THERE;
@@ -328,7 +355,7 @@ static enum lockstep_answer stop_at(struct kvm_follower *f, const struct vcpu *l
     enum lockstep_answer answer = run_to(f, leader, searches, err);
     struct error second = {0};
     return set_stop(f, 0, false, answer == LOCKSTEP_THERE ? err : &second) < 0 ? LOCKSTEP_FAILED
-                                                                              : answer;
+                                                                               : answer;
 }
 
 static enum lockstep_answer come(struct lockstep_follower *follower,

@@ -43,7 +43,7 @@ static const struct {
 };
 #define REGISTERS (sizeof registers / sizeof registers[0])
 
-static int pull_registers(struct kvm_cpu *cpu, struct error *err)
+int kvm_pull_registers(struct kvm_cpu *cpu, struct error *err)
 {
     struct kvm_regs regs;
     if (IOCTL(KVM_GET_REGS, &regs) < 0)
@@ -423,9 +423,9 @@ int kvm_pull(struct kvm_cpu *cpu, struct error *err)
     if (cpu->pulled)
         return 0;
     /* events first: an exception that waits gets its CR2 and DR6 by being looked at */
-    if (pull_events(cpu, err) < 0 || pull_system(cpu, err) < 0 || pull_registers(cpu, err) < 0 ||
-        pull_debug(cpu, err) < 0 || pull_fpu(cpu, err) < 0 || pull_xcr0(cpu, err) < 0 ||
-        move_msrs(cpu, false, err) < 0)
+    if (pull_events(cpu, err) < 0 || pull_system(cpu, err) < 0 ||
+        kvm_pull_registers(cpu, err) < 0 || pull_debug(cpu, err) < 0 || pull_fpu(cpu, err) < 0 ||
+        pull_xcr0(cpu, err) < 0 || move_msrs(cpu, false, err) < 0)
         return -1;
     vcpu_mode_changed(cpu->vcpu);
     cpu->kvm->pulls++;
