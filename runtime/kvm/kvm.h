@@ -88,6 +88,7 @@ struct kvm {
     struct vmcs *left;     /* … by the exit of this one; NULL: not by an exit */
     bool memory_changed;   /* guests ran in KVM: what the soft processor has cached is old */
     uint64_t tsc_start;    /* host TSC at guest time 0 */
+    unsigned slower;       /* how many times: guest time against the host's */
     uint64_t deadline;     /* guest time at which the timekeeper wakes by itself */
     uint64_t ioctls;       /* KVM_RUN calls and all others on vCPUs, since the start */
     uint64_t runs;         /* KVM_RUN calls */
@@ -175,6 +176,8 @@ struct kvm_quality {
 bool kvm_absent(void);
 /* 0; or -1 with *err (HVRUN_NO_ENGINE): there is no usable KVM at all. */
 int kvm_probe(struct kvm_quality *quality, struct error *err);
+/* How many times slower guest time should pass, as the last probe found the host: 1 where it executes ring 0 well. */
+unsigned kvm_slowness(void);
 /* Takes from the CPUID model what this KVM does not offer or cannot execute. Before the first vCPU is made. */
 int kvm_limit_features(const struct kvm_quality *quality, struct error *err);
 

@@ -318,6 +318,13 @@ bool kvm_absent(void)
     return fd < 0 && (errno == ENOENT || errno == ENODEV || errno == ENXIO);
 }
 
+static unsigned slowness = 1;
+
+unsigned kvm_slowness(void)
+{
+    return slowness;
+}
+
 int kvm_probe(struct kvm_quality *quality, struct error *err)
 {
     struct error ignored = {0};
@@ -335,6 +342,7 @@ int kvm_probe(struct kvm_quality *quality, struct error *err)
     quality->no_cx16 = !executes(fd, cx16_code, sizeof cx16_code, &ignored);
     quality->no_tsc_offset = !offsets_tsc(fd, &ignored);
     close(fd);
+    slowness = quality->mips < MIPS_GOOD ? (unsigned)(MIPS_GOOD / (quality->mips + 0.01)) : 1;
     if (quality->mips < MIPS_GOOD)
         snprintf(quality->why_not, sizeof quality->why_not,
                  "/dev/kvm executes ring 0 at %.1f MIPS: not by the processor", quality->mips);
