@@ -20,6 +20,14 @@
 
 struct kvm;
 
+/* What is known of a port's exits (io_events.c). */
+#define KVM_PORTS 64
+struct kvm_port {
+    uint16_t port;
+    uint16_t distance; /* exits between two that are tried; 0 = nothing is known */
+    uint16_t due;      /* exits up to the next one */
+};
+
 struct kvm_cpu {
     struct vcpu *vcpu;
     struct kvm *kvm;
@@ -43,6 +51,8 @@ struct kvm_cpu {
     uint64_t clock_msrs[2];  /* MSR_KVM_WALL_CLOCK and _SYSTEM_TIME as KVM has them */
     uint64_t tsc_offset;     /* vcpu.tsc_offset as KVM has it */
     bool translations_stale; /* the soft processor was here, and may have flushed some */
+
+    struct kvm_port ports[KVM_PORTS];
 
     /* ---- breakpoints ---- */
     unsigned debugging; /* how many KVM_SET_GUEST_DEBUG has set up */
@@ -95,6 +105,7 @@ struct kvm {
     uint64_t pulls;        /* register files copied out of the kernel */
     uint64_t soft_steps;   /* instructions that the soft processor executed instead */
     uint64_t rings;        /* doorbells */
+    uint64_t io_pulls;     /* exits of port accesses that needed registers */
     uint64_t rings_pulled; /* those that needed registers */
     /* MSRs that KVM keeps come to user space, too, to be counted: two ioctls instead of none */
     bool counts_msrs;
@@ -197,6 +208,11 @@ int kvm_debug_exit(struct kvm_cpu *cpu, struct error *err);
 int kvm_handle_exit(struct kvm_cpu *cpu, struct error *err);
 /* KVM does not say where an exit came from without a register transfer: it is counted at no address. */
 #define KVM_NO_ADDRESS 0
+
+/* ---- io_events.c ---- */
+/* True if the exit of this port access is to become an event that may take others with it; then kvm_io_event does. */
+bool kvm_io_due(struct kvm_cpu *cpu);
+int kvm_io_event(struct kvm_cpu *cpu, struct error *err);
 
 /* ---- msrs.c ---- */
 /* Which MSR accesses KVM leaves to user space; before the first vCPU is made. */
