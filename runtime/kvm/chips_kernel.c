@@ -299,7 +299,8 @@ static bool halted_for_ever(struct kvm *kvm)
     return false;
 }
 
-const struct kvm_chips kvm_kernel_chips = {.create = create,
+const struct kvm_chips kvm_kernel_chips = {.collects = true,
+                                           .create = create,
                                            .set_up_cpu = set_up_cpu,
                                            .offer = offer,
                                            .sleeps = sleeps,

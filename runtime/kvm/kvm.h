@@ -67,6 +67,7 @@ struct kvm_debug {
 
 /* Who has the interrupt chips and the timer. All but the first two under the lock. */
 struct kvm_chips {
+    bool collects; /* not every port access need be an exit (coalesced.c) */
     int (*create)(struct kvm *kvm, struct error *err); /* before the first vCPU; may be NULL */
     int (*set_up_cpu)(struct kvm_cpu *cpu, struct error *err); /* may be NULL */
     /* What waits for the vCPU goes into the kernel, and its state. Behind it, the vCPU may be halted. */
@@ -102,6 +103,7 @@ struct kvm {
     uint64_t deadline;     /* guest time at which the timekeeper wakes by itself */
     uint64_t ioctls;       /* KVM_RUN calls and all others on vCPUs, since the start */
     uint64_t runs;         /* KVM_RUN calls */
+    uint64_t came;         /* those that came back with an exit */
     uint64_t pulls;        /* register files copied out of the kernel */
     uint64_t soft_steps;   /* instructions that the soft processor executed instead */
     uint64_t rings;        /* doorbells */
@@ -117,6 +119,10 @@ struct kvm {
     bool roll_call, alive;   /* all vCPUs are to come out; one of them is not halted for ever */
     uint64_t look, patience; /* guest time of the next look, and ns from one to the next */
     uint64_t line_ioctls;
+    /* coalesced.c */
+    struct kvm_coalesced_mmio_ring *ring; /* shared with the kernel; NULL: none */
+    uint32_t ring_slots;
+    bool prompt;          /* somebody waits for what is in it */
     struct error failure; /* why a thread gave up; code 0 = none did */
 };
 
@@ -151,6 +157,16 @@ int kvm_run_threads(struct kvm *kvm, struct error *err);
 /* Under the lock: timers and the world outside, until kvm_ends. */
 void kvm_keep_time(struct kvm *kvm);
 void kvm_deadline_changed(void *vm);
+
+/* ---- coalesced.c: writes without an exit ---- */
+/* From here on the kernel collects some; behind the making of the vCPUs. */
+void kvm_collect_writes(struct kvm *kvm);
+/* Those that it has go to the devices. `exit`: what comes next (NULL: nothing). */
+void kvm_take_writes(struct kvm *kvm, const struct kvm_run *exit);
+
+/* ---- counters.c ---- */
+/* Into vm->stats. */
+void kvm_count_all(struct kvm *kvm);
 
 /* ---- enter.c: VM entry ---- */
 struct vmcs *kvm_enter(struct vm *vm, struct vmcs *const *list, unsigned count);

@@ -158,6 +158,8 @@ int kvm_create(struct vm *vm, struct error *err)
     vm->clock.context = vm;
     start_clock(vm);
     vm->clock.deadline_changed = kvm_deadline_changed;
+    if (kvm->chips->collects)
+        kvm_collect_writes(kvm);
     for (unsigned k = 0; k < vm->vcpu_count; k++)
         if (kvm_set_up_cpu(&kvm->cpus[k], err) < 0 ||
             (kvm->chips->set_up_cpu && kvm->chips->set_up_cpu(&kvm->cpus[k], err) < 0))

@@ -30,7 +30,7 @@ static bool polls(const struct vm *vm)
     return vm->soft->entered && vm->poll.ask;
 }
 
-/* What a state page needs: a look while a vCPU may write to it. */
+/* What a state page or the ring of writes needs: a look while a vCPU may write to it. */
 static bool somebody_runs(const struct kvm *kvm)
 {
     for (unsigned k = 0; k < kvm->vm->vcpu_count; k++)
@@ -67,6 +67,7 @@ void kvm_keep_time(struct kvm *kvm)
     struct vm *vm = kvm->vm;
     while (!kvm_ends(kvm)) {
         bool look = stub_devices_look(vm);
+        kvm_take_writes(kvm, NULL);
         vm_attend(vm);
         clock_run(&vm->clock);
         if (look)
@@ -78,7 +79,7 @@ void kvm_keep_time(struct kvm *kvm)
         kvm_notify(kvm, NULL);
         if (kvm_ends(kvm))
             break;
-        wait_for_time(kvm, look);
+        wait_for_time(kvm, look || kvm->prompt);
     }
     kvm_notify(kvm, NULL);
 }
