@@ -193,6 +193,7 @@ int kvm_set_tsc(struct kvm_cpu *cpu, struct error *err);
 struct kvm_quality {
     char why_not[160]; /* why `auto` does not take it; empty = it does */
     double mips;       /* ring-0 loop of ALU instructions */
+    int tsc_khz;       /* the host's TSC */
     const char
         *no_chips; /* what it lacks to have interrupt chips and 8254; NULL = it can have them */
     bool no_xsave, no_cx16; /* cannot be executed in ring 0 */

@@ -60,20 +60,15 @@ static int create_vm(struct kvm *kvm, struct error *err)
 /* ---- vCPUs ---- */
 /* The guest's TSC is the host's but for an offset, and the machine says at what frequency that runs. Where KVM executes
  * ring 0 at some thousand instructions a millisecond, a kernel's timer interrupts would leave it no time for anything
- * else: there the machine says a higher frequency, so guest time passes that much slower. (Above FREQUENCY_MAX kernels
- * compute in too few bits.) Chips of the kernel's know but the real one. */
+ * else: there the machine says a higher frequency, so guest time passes that much slower. Chips of the kernel's know but the
+ * real one. */
 static int set_frequency(struct kvm_cpu *cpu, struct error *err)
 {
     struct kvm *kvm = cpu->kvm;
     int khz = ioctl(cpu->fd, KVM_GET_TSC_KHZ, 0);
     if (khz <= 0)
         return fail(err, HVRUN_NO_ENGINE, "KVM: the host's TSC has no constant frequency");
-    unsigned slower = kvm->chips == &kvm_user_chips ? kvm_slowness() : 1;
-    if (slower > FREQUENCY_MAX / (unsigned)khz)
-        slower = FREQUENCY_MAX / (unsigned)khz;
-    if (slower > 1 && cpu->vcpu->index == 0)
-        fprintf(stderr, "hvrun: guest time passes %u times slower than the host's\n", slower);
-    kvm->slower = slower ? slower : 1;
+    kvm->slower = kvm->chips == &kvm_user_chips ? kvm_slowness() : 1;
     kvm->vm->clock.tsc_khz = (uint32_t)khz * kvm->slower;
     return 0;
 }
