@@ -208,8 +208,7 @@ static void an_access_that_leads_nowhere_is_seldom_tried(void **state)
     finish(g);
 }
 
-/* The loop, twice; between, the port in its code is raised by one. The port is in the instruction:
- * mov $2, %ebx; 2: mov $100, %ecx; 1: out %al, $imm; nop; dec %ecx; jnz 1b; incb imm(%rip); cpuid; dec %ebx; … */
+/* A loop, twice; between, the port in its code is raised by one, by an instruction that KVM executes: CPUID ends a block. */
 static void B3_code_that_changed_between_two_events_is_seen(void **state)
 {
     (void)state;
@@ -219,9 +218,9 @@ static void B3_code_that_changed_between_two_events_is_seen(void **state)
                                    0xb9, 100,  0,    0,    0,          /* 2: mov $100, %ecx */
                                    0xe6, 0xb0,                         /* 1: out %al, $0xb0 */
                                    0x90, 0xff, 0xc9, 0x75, 0xf9,       /* nop; dec %ecx; jnz 1b */
-                                   0xfe, 0x05, 0xf4, 0xff, 0xff, 0xff, /* incb imm(%rip) */
-                                   0x31, 0xc0, 0x0f, 0xa2, /* xor %eax, %eax; cpuid: ends a block */
-                                   0xff, 0xce, 0x75, 0xe6, /* dec %esi; jnz 2b */
+                                   0x31, 0xc0, 0x0f, 0xa2,             /* xor %eax, %eax; cpuid */
+                                   0xfe, 0x05, 0xf0, 0xff, 0xff, 0xff, /* incb 1b+1(%rip) */
+                                   0xff, 0xce, 0x75, 0xe6,             /* dec %esi; jnz 2b */
                                    0xfa, 0xf4};
     struct stub_guest *g = guest_of(code, sizeof code, IO_BLOCKS_SCAN);
     const struct bus_window window = {
