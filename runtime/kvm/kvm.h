@@ -117,6 +117,7 @@ struct kvm {
     /* chips_kernel.c */
     uint32_t lines;          /* levels */
     bool roll_call, alive;   /* all vCPUs are to come out; one of them is not halted for ever */
+    bool look_afresh;        /* the roll call itself used their time */
     uint64_t look, patience; /* guest time of the next look, and ns from one to the next */
     uint64_t line_ioctls;
     /* coalesced.c */
