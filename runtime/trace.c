@@ -150,11 +150,6 @@ uint64_t trace_lines(const struct trace *t)
 }
 
 /* ---- the instruction ---- */
-static uint64_t linear_rip(const struct vcpu *cpu)
-{
-    return vcpu_code64(cpu) ? cpu->rip : (uint32_t)(cpu->rip + cpu->segment[SEG_CS].base);
-}
-
 /* The bytes at RIP: as many as there are up to the longest instruction. */
 static unsigned fetch(struct vmcs *vmcs, uint64_t linear, uint8_t bytes[INSN_MAX])
 {
@@ -215,7 +210,7 @@ static void make_text(struct trace *t, struct text *text)
 static void look_ahead(struct trace *t, struct vmcs *vmcs)
 {
     struct text *next = &t->next[vmcs->cpu->index];
-    uint64_t address = linear_rip(vmcs->cpu);
+    uint64_t address = vcpu_linear_rip(vmcs->cpu);
     uint8_t bits = (uint8_t)vcpu_code_bits(vmcs->cpu), bytes[INSN_MAX] = {0};
     unsigned available = fetch(vmcs, address, bytes);
     struct text *cached = &t->texts[(address ^ address >> 14) & (TEXTS - 1)];

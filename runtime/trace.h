@@ -3,9 +3,10 @@
  *     ADDRESS<tab>SYMBOL+OFFSET<tab>BYTES<tab>INSTRUCTION<tab>CHANGES<tab>EVENT
  *
  * Addresses are guest-linear, numbers hexadecimal. CHANGES are the registers that the instruction changed
- * (trace_state.c), RIP aside: "rax=5 rflags=246". EVENT is what was delivered in that step: "#PF error=2 cr2=7f00", "interrupt=30"; an event that
- * came before an instruction could be executed has a line without bytes. Nothing else is in a line, so that equal loops
- * are equal lines: traces compress well. With several vCPUs the number of the vCPU and ':' come first. */
+ * (trace_state.c), RIP aside: "rax=5 rflags=246". EVENT is what was delivered in that step: "#PF error=2 cr2=7f00",
+ * "interrupt=30"; an event that came before an instruction could be executed has a line without bytes. Nothing else is
+ * in a line, so that equal loops are equal lines: traces compress well. With several vCPUs the number of the vCPU and
+ * ':' come first. */
 #ifndef RUNTIME_TRACE_H
 #define RUNTIME_TRACE_H
 
