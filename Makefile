@@ -33,11 +33,11 @@ ALL_CFLAGS := $(BASE_CFLAGS) $(if $(CPPFLAGS),$(CPPFLAGS) )$(CFLAGS) $(SANFLAGS)
 # Reproducible: the same sources give the same bytes in whatever folder they stand; so another folder is no reason to
 # rebuild, and this flag is not among those above.
 ANY_FOLDER := -ffile-prefix-map=$(CURDIR)=.
-LIBS    := -lelf -lZydis -lxxhash -ljansson -lz -llzma -llz4 -lzstd -lbz2 -llzo2 -lpthread
+LIBS    := -lelf -lZydis -lxxhash -ljansson -lz -llzma -llz4 -lzstd -lbz2 -llzo2 -lseccomp -lpthread
 
 # What Debian calls all that.
 BUILD_DEPS := gcc libc6-dev binutils libelf-dev libzydis-dev libxxhash-dev libjansson-dev zlib1g-dev \
-	liblzma-dev liblz4-dev libzstd-dev libbz2-dev liblzo2-dev
+	liblzma-dev liblz4-dev libzstd-dev libbz2-dev liblzo2-dev libseccomp-dev
 TEST_DEPS  := libcmocka-dev clang libclang-rt-14-dev qemu-system-x86 busybox-static cpio jq file time pkg-config \
 	gzip xz-utils lz4 lzop zstd bzip2 gdb
 LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck mandoc
@@ -46,7 +46,7 @@ DEB_DEPS   := debhelper dpkg-dev fakeroot lintian
 # ---- sources, found by where they are -------------------------------------------------------------
 IMAGE_SRC    := $(wildcard image/*.c ioblock/*.c)
 PATCHC_SRC   := $(filter-out patchc/main.c,$(wildcard patchc/*.c))
-RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/kvm/*.c runtime/devices/*.c))
+RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/translator/*.c runtime/kvm/*.c runtime/devices/*.c))
 TEMPLATES    := $(wildcard templates/*.S)
 UNIT_SRC     := $(wildcard tests/unit/test_*.c)
 UNIT_SUPPORT := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
@@ -58,7 +58,7 @@ SAMPLE_KERNEL := $(wildcard samples/kernel/*.S samples/kernel/*.c)
 SAMPLE_DIRS  := $(filter-out samples/kernel,$(patsubst %/,%,$(sort $(dir $(wildcard samples/*/*.S samples/*/*.c)))))
 MAN          := $(wildcard man/*.[1-9])
 C_SRC        := $(wildcard image/*.[ch] ioblock/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
-	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/kvm/*.[ch] runtime/devices/*.[ch]) \
+	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/translator/*.[ch] runtime/kvm/*.[ch] runtime/devices/*.[ch]) \
 	$(wildcard examples/*.c tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/tools/*/*.[ch] tests/bench/*.[ch])
 # Every script, found by its first line; completions and what tests source have none.
 # Every script: by its first line, or by its name where it is only sourced.
@@ -213,6 +213,7 @@ $(FUZZ)/libraries.a: $(call fuzz_obj,$(IMAGE_SRC) $(PATCHC_SRC) $(RUNTIME_SRC)) 
 
 $(FUZZ)/fuzz_image $(FUZZ)/fuzz_bzimage: $(call fuzz_obj,tests/unit/tiny_elf.c tests/unit/tiny_bzimage.c)
 $(FUZZ)/fuzz_guest $(FUZZ)/fuzz_step: $(call fuzz_obj,tests/fuzz/guest.c)
+$(FUZZ)/fuzz_guest $(FUZZ)/fuzz_step $(FUZZ)/fuzz_gdb $(FUZZ)/fuzz_stub: $(call fuzz_obj,tests/fuzz/quiet.c)
 $(FUZZ)/fuzz_io_blocks: $(call fuzz_obj,tests/unit/one_insn.c tests/unit/io_lab.c)
 $(FUZZ)/fuzz_stub: $(call fuzz_obj,tests/unit/stub_guest.c tests/unit/code_runner.c)
 
