@@ -92,24 +92,16 @@ static json_t *stats_json(const struct vm *vm)
                      number(stats->steps), "translator", translator_json(vm));
 }
 
-int stats_check(const char *path, struct error *err)
-{
-    if (output_check(path, err) == 0)
-        return 0;
-    err->code = HVRUN_HOST;
-    return -1;
-}
-
-int stats_write(const struct vm *vm, const char *path, struct error *err)
+int stats_write(const struct vm *vm, struct output *file, struct error *err)
 {
     json_t *json = stats_json(vm);
     char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(json);
     if (!text)
-        return fail(err, HVRUN_HOST, "%s: out of memory", path);
+        return fail(err, HVRUN_HOST, "counters: out of memory");
     size_t length = strlen(text);
     text[length++] = '\n'; /* in place of the NUL */
-    int result = output_write(path, &(struct iovec){text, length}, 1, 0644, err);
+    int result = output_append(file, &(struct iovec){text, length}, 1, err);
     free(text);
     if (result < 0)
         err->code = HVRUN_HOST;

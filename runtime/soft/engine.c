@@ -60,13 +60,12 @@ void soft_yield(struct vcpu *cpu)
 
 /* A timer was armed: a slice that would run past it is cut short. The instructions of the block behind the one under
  * execution count too: it is left, and they come back to what is withheld. */
-static void deadline_changed(void *context)
+void soft_deadline_changed(struct vm *vm)
 {
-    struct vm *vm = context;
     struct vcpu *cpu = vm->running;
     if (!cpu || !vm->clock.first)
         return;
-    uint64_t now = soft_now(vm), deadline = vm->clock.first->deadline;
+    uint64_t now = clock_now(&vm->clock), deadline = vm->clock.first->deadline;
     int64_t left = deadline > now ? (int64_t)(deadline - now) : 0;
     int64_t excess = cpu->budget + cpu->withheld + block_rest(cpu) - left;
     if (excess <= 0)
@@ -74,6 +73,11 @@ static void deadline_changed(void *context)
     vcpu_kick(cpu);
     cpu->withheld -= excess;
     vm->soft->slice -= excess;
+}
+
+static void deadline_changed(void *context)
+{
+    soft_deadline_changed(context);
 }
 
 /* ---- one vCPU ---- */
@@ -147,11 +151,15 @@ void soft_step(struct vcpu *cpu)
     cpu->one_iteration = true;
     if (cpu->vm->stub)
         stub_devices_begin(cpu, 1);
-    if (setjmp(cpu->unwind))
+    switch (setjmp(cpu->unwind)) {
+    case 0:
+        if (!((cpu->events || cpu->pending_db) && take_event(cpu)) &&
+            cpu->activity == ACTIVITY_ACTIVE)
+            step_instruction(cpu);
+        break;
+    case UNWIND_FAULT:
         soft_unwound(cpu);
-    else if (!((cpu->events || cpu->pending_db) && take_event(cpu)) &&
-             cpu->activity == ACTIVITY_ACTIVE)
-        step_instruction(cpu);
+    }
     cpu->one_iteration = false;
     end_slice(cpu);
 }
@@ -159,20 +167,17 @@ void soft_step(struct vcpu *cpu)
 void soft_take_event(struct vcpu *cpu)
 {
     soft_begin(cpu, 1);
-    if (setjmp(cpu->unwind))
-        soft_unwound(cpu);
-    else
+    if (!setjmp(cpu->unwind)) /* delivery deals with its faults itself */
         take_event(cpu);
     end_slice(cpu);
 }
 
-void soft_deliver_fault(struct vcpu *cpu)
+void soft_deliver(struct vcpu *cpu, enum event_type type, int vector, bool has_error,
+                  uint32_t error)
 {
     soft_begin(cpu, 1);
-    if (setjmp(cpu->unwind))
-        soft_unwound(cpu);
-    else
-        event_deliver_fault(cpu);
+    if (!setjmp(cpu->unwind)) /* the same */
+        event_deliver(cpu, type, vector, has_error, error);
     end_slice(cpu);
 }
 
@@ -210,9 +215,9 @@ static void idle(struct vm *vm)
         vm_stop(vm, SHUTDOWN_HALT, HVRUN_DONE);
         return;
     }
-    uint64_t now = soft_now(vm), deadline = clock_deadline(&vm->clock);
+    uint64_t now = clock_now(&vm->clock), deadline = clock_deadline(&vm->clock);
     uint64_t wait = deadline > now ? deadline - now : 0;
-    if (deadline != CLOCK_NEVER && vm->config.deterministic) {
+    if (deadline != CLOCK_NEVER && vm->config.deterministic && vm->clock.source == soft_now) {
         vm->soft->idle_ns += wait;
         return;
     }
@@ -232,7 +237,7 @@ static void idle(struct vm *vm)
 static int64_t slice(const struct vm *vm)
 {
     int64_t length = vm->vcpu_count > 1 ? SLICE_MANY : SLICE_ONE;
-    uint64_t now = soft_now((void *)vm), deadline = clock_deadline(&vm->clock);
+    uint64_t now = clock_now(&vm->clock), deadline = clock_deadline(&vm->clock);
     if (deadline <= now)
         return 1;
     return deadline - now < (uint64_t)length ? (int64_t)(deadline - now) : length;
@@ -248,8 +253,7 @@ static void end_round(struct vm *vm)
     soft->ran = false;
 }
 
-/* During a VM entry: has the VMM asked to be back? */
-static bool asked_back(struct vm *vm)
+bool soft_asked_back(struct vm *vm)
 {
     if (!vm->soft->entered)
         return false;
@@ -273,7 +277,7 @@ struct vcpu *soft_next_turn(struct vm *vm)
         if (atomic_load_explicit(&vm->attention, memory_order_acquire))
             vm_attend(vm);
         clock_run(&vm->clock);
-        if (vm->shutdown || asked_back(vm))
+        if (vm->shutdown || soft_asked_back(vm))
             break;
         struct vcpu *cpu = vm->vcpus[soft->next++];
         if (!takes_part(vm, cpu) || !cpu_wakes(cpu))

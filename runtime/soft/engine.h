@@ -32,8 +32,6 @@ void soft_run(struct vcpu *cpu, int64_t instructions);
 void soft_step(struct vcpu *cpu);
 /* Takes the event of highest priority that waits, if it may come in; executes nothing. */
 void soft_take_event(struct vcpu *cpu);
-/* Delivers vcpu.fault through the IDT, when no vCPU is running here. */
-void soft_deliver_fault(struct vcpu *cpu);
 /* Gives up the rest of the slice (PAUSE, a timer that is due earlier): guest time does not jump. */
 void soft_yield(struct vcpu *cpu);
 /* Instructions executed so far by all vCPUs, the running one's block position included. */
@@ -56,6 +54,9 @@ void event_deliver(struct vcpu *cpu, enum event_type type, int vector, bool has_
 /* One attempt of it, which unwinds (cpu_raise) if delivery faults: what vmcs stepping needs to look at. */
 void event_deliver_once(struct vcpu *cpu, enum event_type type, int vector, bool has_error,
                         uint32_t error);
+/* Delivers it when no vCPU is running here. */
+void soft_deliver(struct vcpu *cpu, enum event_type type, int vector, bool has_error,
+                  uint32_t error);
 /* Delivers vcpu.fault (set by cpu_raise): the loop calls it after unwinding; RIP and registers are restored by then. */
 void event_deliver_fault(struct vcpu *cpu);
 /* Shutdown state: a register dump on stderr, then the VM stops with HVRUN_GUEST_DEATH. */

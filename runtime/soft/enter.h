@@ -24,6 +24,10 @@ static inline bool entry_waits(const struct vcpu *cpu)
     return vmcs && (vmcs->entry_event.valid || vmcs->pending_step_exit);
 }
 
+/* The entry's course on this engine: turn after turn until a vCPU exits. Returns whose exit it is: `first`'s, if the
+ * machine ends or the VMM asks to be back. */
+struct vmcs *soft_run_turns(struct vm *vm, struct vmcs *first);
+
 /* ---- events ---- */
 /* The fault in vcpu.fault, not yet delivered: of an instruction (RIP and registers as before it), or one that prevented
  * the delivery of `under_delivery`. */
@@ -43,7 +47,8 @@ void exit_on_software(struct vcpu *cpu, const struct insn *i, enum event_type ty
 
 /* An event has arrived: the handler's first instruction is next. */
 void entry_note_delivered(struct vcpu *cpu, const struct event *event);
-/* INT n and its kind begins to deliver itself (`event`), or has arrived (NULL). */
+/* INT n and its kind begins to deliver itself (`event`), or is through (NULL): it has arrived, unless the task it led to
+ * has faulted since. */
 void entry_note_own_delivery(struct vcpu *cpu, const struct event *event);
 
 /* ---- instructions: the control is vcpu.exiting ---- */

@@ -199,10 +199,6 @@ static void deliver32(struct vcpu *cpu, const struct event *event)
     read_gate(cpu, event, false, &gate);
     if (gate.type == TYPE_TASK_GATE) {
         task_switch(cpu, i, gate.selector, TASK_EVENT, event->rip, event);
-        if (event->type == EVENT_NMI)
-            cpu->nmi_blocked = true;
-        cpu->activity = ACTIVITY_ACTIVE;
-        cpu->shadow = 0;
         return;
     }
     unsigned width = gate.type == TYPE_INTERRUPT || gate.type == TYPE_TRAP ? 4 : 2;
@@ -389,7 +385,6 @@ void event_software(struct vcpu *cpu, const struct insn *i, enum event_type type
     entry_note_own_delivery(cpu, &event);
     deliver(cpu, &event);
     entry_note_own_delivery(cpu, NULL);
-    entry_note_delivered(cpu, &event);
     cpu->untrapped = true;
     if (pending)
         set_dr6(cpu, pending);

@@ -65,8 +65,9 @@ void entry_note_own_delivery(struct vcpu *cpu, const struct event *event)
         return;
     if (event)
         vmcs->own_delivery = describe(event);
-    else
-        vmcs->own_delivery.valid = false;
+    else if (vmcs->own_delivery.valid) /* else a fault of the task it led to has come since */
+        vmcs->delivered = vmcs->own_delivery;
+    vmcs->own_delivery.valid = event != NULL;
 }
 
 void exit_on_fault(struct vcpu *cpu, const struct event *under_delivery)
@@ -109,6 +110,7 @@ void exit_on_triple_fault(struct vcpu *cpu)
         return;
     vmcs->event = exception(cpu->fault.vector, cpu->fault.has_error, cpu->fault.error);
     cpu->activity = ACTIVITY_SHUTDOWN;
+    cpu->shadow = 0; /* only an active processor has one */
     leave(cpu, VMCS_EXIT_TRIPLE_FAULT);
 }
 

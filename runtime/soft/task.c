@@ -158,6 +158,11 @@ static void enter_task(struct vcpu *cpu, const struct task *task, bool nested)
     cpu->cpl = task->eflags & RFLAGS_VM ? 3 : (uint8_t)RPL(task->selector[SEG_CS]);
     cpu->segment[SEG_CS].rights |= (uint32_t)cpu->cpl << 5;
     vcpu_set_rflags(cpu, task->eflags | (nested ? RFLAGS_NT : 0));
+    if (task->event) { /* it has arrived, whatever happens next */
+        cpu->nmi_blocked |= task->event->type == EVENT_NMI;
+        cpu->activity = ACTIVITY_ACTIVE;
+        cpu->shadow = 0;
+    }
     vcpu_mode_changed(cpu);
 }
 
@@ -275,8 +280,11 @@ void task_switch(struct vcpu *cpu, const struct insn *i, uint16_t selector, enum
     if (!i) {
         start_task(cpu, &task);
     } else if (cpu_catch(cpu, start_task, &task)) {
-        insn_leave(cpu, i, cpu->rip); /* the fault is the new task's: its delivery may end the entry */
+        /* The fault is the new task's, the instruction is done; delivering may end the entry. */
+        insn_leave(cpu, i, cpu->rip);
         cpu->block = NULL;
+        cpu->shadow_before = 0;
+        cpu->resume_before = 0;
         event_deliver_fault(cpu);
     }
 }

@@ -8,7 +8,7 @@ GDB_SECONDS=${GDB_SECONDS:-1}
 gdb_server() {
     local chardev=socket,id=gdb,server=on,wait=off
     case $1-$3 in
-    hvrun-*) "$BUILD/hvrun" --serial /dev/null --gdb "$3" "$2" &>/dev/null </dev/null & ;;
+    hvrun-*) "$BUILD/hvrun" --engine soft --serial /dev/null --gdb "$3" "$2" &>/dev/null </dev/null & ;;
     qemu-unix:*) gdb_qemu "$2" -chardev "$chardev,path=${3#unix:}" & ;;
     qemu-*) gdb_qemu "$2" -chardev "$chardev,host=127.0.0.1,port=$3,nodelay=on" & ;;
     esac

@@ -10,7 +10,7 @@ sample=$BUILD/samples/user_mode.elf
 # start OPTION... : hvrun in the background; $server, and $where once it listens.
 start() {
     : >"$tmp/err"
-    "$BUILD/hvrun" "$@" </dev/null >"$tmp/out" 2>"$tmp/err" &
+    "$BUILD/hvrun" --engine soft "$@" </dev/null >"$tmp/out" 2>"$tmp/err" &
     server=$!
     where=
     for ((i = 0; i < 200; i++)); do
@@ -133,11 +133,11 @@ finish
 is "$status" 143 "and so does SIGTERM"
 
 # ---- what cannot be ----
-check_status 2 "--gdb needs a place that can be understood" "$BUILD/hvrun" --gdb localhost: "$sample"
-check_status 2 "a port has at most 65535" "$BUILD/hvrun" --gdb 65536 "$sample"
-check_status 2 "a Unix socket needs a path" "$BUILD/hvrun" --gdb unix: "$sample"
-check_status 2 "--gdb-nowait needs --gdb" "$BUILD/hvrun" --gdb-nowait "$sample"
-check_status 74 "a place that cannot be had is an error" "$BUILD/hvrun" --gdb "unix:$tmp/no/s" "$sample"
+check_status 2 "--gdb needs a place that can be understood" "$BUILD/hvrun" --engine soft --gdb localhost: "$sample"
+check_status 2 "a port has at most 65535" "$BUILD/hvrun" --engine soft --gdb 65536 "$sample"
+check_status 2 "a Unix socket needs a path" "$BUILD/hvrun" --engine soft --gdb unix: "$sample"
+check_status 2 "--gdb-nowait needs --gdb" "$BUILD/hvrun" --engine soft --gdb-nowait "$sample"
+check_status 74 "a place that cannot be had is an error" "$BUILD/hvrun" --engine soft --gdb "unix:$tmp/no/s" "$sample"
 
 # ---- Debian's kernel, with its own symbols ----
 if [ -z "${PV_KERNEL_CLOUD:-}" ]; then

@@ -27,7 +27,7 @@ is "$(stat break '.dispatch.by_form.break > 30000')" true "a break is dispatched
 is "$(stat jump '.dispatch.by_form.break')" 0 "the other forms need no break"
 form sensitive "the kernel with every sensitive instruction patched" -l lists/deprivileged.list
 
-"$BUILD/hvrun" --no-patch "$tmp/break.image" >"$tmp/refused" 2>&1
+"$BUILD/hvrun" --engine soft --no-patch "$tmp/break.image" >"$tmp/refused" 2>&1
 is $? 66 "an image with break patches is refused without its stub"
 check "and it is said why" grep -q 'break patches' "$tmp/refused"
 plan_done

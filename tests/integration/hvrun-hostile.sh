@@ -16,7 +16,7 @@ run() {
     local word=$1 begin
     shift
     begin=$(date +%s.%N)
-    timeout 60 "$HVRUN" --memory 64M --smp 4 --append "$word" "$@" "$image" </dev/null >"$tmp/out" 2>"$tmp/err"
+    timeout 60 "$HVRUN" --engine soft --memory 64M --smp 4 --append "$word" "$@" "$image" </dev/null >"$tmp/out" 2>"$tmp/err"
     status=$?
     took=$(awk -v a="$begin" -v b="$(date +%s.%N)" 'BEGIN { print b - a }')
 }
@@ -81,7 +81,7 @@ check "with the name of the function" grep -q ' rip [0-9a-f]\{16\} .* triple+0x'
 
 # Output that nobody reads: a pipe whose reader sleeps.
 begin=$(date +%s.%N)
-"$HVRUN" --memory 64M --append flooding --timeout $asked "$image" </dev/null 2>"$tmp/err" | {
+"$HVRUN" --engine soft --memory 64M --append flooding --timeout $asked "$image" </dev/null 2>"$tmp/err" | {
     sleep 2.5
     cat >/dev/null
 } &

@@ -21,6 +21,28 @@ if [ $status -eq $NO_ENGINE ]; then
 fi
 software=$(sed -n 's/^hvrun: \(.*MIPS.*\)/\1/p' "$tmp/err")
 
+# What `auto` makes of this host: a KVM that is software is not taken, in one line; nor is there one to be had in silence.
+on auto hello
+if [ "$software" ]; then
+    is "$(jq -r .engine "$tmp/stats")" soft 'auto takes the soft engine where KVM is software'
+    is "$(cut -d' ' -f1-5 "$tmp/err")" 'hvrun: /dev/kvm executes ring 0' 'and says why in one line'
+else
+    is "$(jq -r .engine "$tmp/stats"):$(cat "$tmp/err")" kvm: 'auto takes KVM, and says nothing'
+fi
+"$BUILD/hvrun" --deterministic --stats "$tmp/stats" "$BUILD/samples/hello.elf" </dev/null >"$tmp/out" 2>"$tmp/err"
+is "$(jq -r .engine "$tmp/stats"):$(cat "$tmp/err")" soft: 'auto takes the soft engine where an option needs it'
+"$BUILD/patchc" build --form break -o "$tmp/broken" "$BUILD/samples/hello.elf" >"$tmp/log" 2>&1
+"$BUILD/hvrun" --stats "$tmp/stats" "$tmp/broken" </dev/null >"$tmp/out" 2>"$tmp/err"
+is "$(jq -r .engine "$tmp/stats"):$(cat "$tmp/err")" soft: 'or break patches do'
+if unshare -rm mount -t tmpfs none /dev 2>/dev/null; then
+    # shellcheck disable=SC2016 # for the other shell
+    unshare -rm bash -c 'mount -t tmpfs none /dev; exec "$@" <&- 2>&1' bash \
+        "$BUILD/hvrun" --serial "$tmp/out" "$BUILD/samples/hello.elf" >"$tmp/err"
+    is "$?:$(cat "$tmp/err")" "$PASSED:" 'without a /dev/kvm auto says nothing'
+else
+    skip 'without a /dev/kvm auto says nothing' 'no namespace in which it could be hidden'
+fi
+
 for name in hello power_off cpuid_msr faults self_modifying io-burst fpu_switch user_mode; do
     case $name in
     fpu_switch | user_mode)
@@ -51,7 +73,6 @@ if [ $status -ne $PASSED ]; then # it compares timers with each other, which a b
 fi
 is "$status" $PASSED "interrupts runs on KVM, in one of two attempts"
 
-"$BUILD/patchc" build --form break -o "$tmp/broken" "$BUILD/samples/hello.elf" >"$tmp/log" 2>&1
 "$BUILD/hvrun" --engine kvm "$tmp/broken" </dev/null >"$tmp/out" 2>"$tmp/err"
 is "$?" 66 'break patches are refused on KVM'
 "$BUILD/patchc" build -o "$tmp/patched" "$BUILD/samples/cpuid_msr.elf" >"$tmp/log" 2>&1

@@ -10,7 +10,7 @@ most=64
 need_kernel CLOUD
 
 # Without an initrd the kernel panics, and stays: the process can be looked at.
-"$HVRUN" --timeout 120 --memory ${memory}M --smp 4 --append "console=ttyS0 tsc=reliable no_timer_check panic=0" \
+"$HVRUN" --engine soft --timeout 120 --memory ${memory}M --smp 4 --append "console=ttyS0 tsc=reliable no_timer_check panic=0" \
     "$kernel" </dev/null >"$tmp/out" 2>"$tmp/err" &
 pid=$!
 while kill -0 $pid 2>/dev/null && ! grep -aq 'Kernel panic' "$tmp/out"; do

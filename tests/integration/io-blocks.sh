@@ -12,7 +12,7 @@ patched=$tmp/io-burst.patched
 counted() {
     local image=$1 words=$2
     shift 2
-    "$BUILD/hvrun" --timeout 120 --memory 64M --stats "$tmp/stats" --append "$words" "$@" "$image" </dev/null \
+    "$BUILD/hvrun" --engine soft --timeout 120 --memory 64M --stats "$tmp/stats" --append "$words" "$@" "$image" </dev/null \
         >"$tmp/out" 2>"$tmp/err"
     status=$?
     read -r instructions events < <(jq -r '"\(.io.instructions) \(.io.events)"' "$tmp/stats")
@@ -71,7 +71,7 @@ tenth auto
 counted "$patched" 'bare pic' --io-blocks table
 is "$(jq .io.hash_mismatches "$tmp/stats")" 0 'the table describes the bytes as they are after patching'
 for mode in off table scan auto; do
-    "$BUILD/hvrun" --timeout 120 --memory 64M --io-blocks $mode "$patched" </dev/null >"$tmp/out" 2>&1
+    "$BUILD/hvrun" --engine soft --timeout 120 --memory 64M --io-blocks $mode "$patched" </dev/null >"$tmp/out" 2>&1
     check "the sample says the same, $mode" diff samples/io-burst/expected "$tmp/out"
 done
 
@@ -83,7 +83,7 @@ if [ -n "$table" ]; then
     for at in 0 8 12 16 24 28 32 40 44 48 52 56 60 64 68 72 80 96 104 112 400 1000; do
         cp "$patched" "$tmp/damaged"
         printf '\377' | dd of="$tmp/damaged" bs=1 seek=$((table + at)) conv=notrunc status=none
-        "$BUILD/hvrun" --timeout 120 --memory 64M --io-blocks table "$tmp/damaged" </dev/null >"$tmp/out" 2>"$tmp/err"
+        "$BUILD/hvrun" --engine soft --timeout 120 --memory 64M --io-blocks table "$tmp/damaged" </dev/null >"$tmp/out" 2>"$tmp/err"
         diff -q samples/io-burst/expected "$tmp/out" >/dev/null || bad="$bad $at"
         [ "$(wc -l <"$tmp/err")" -le 1 ] || bad="$bad $at (messages)"
     done
@@ -108,7 +108,7 @@ elif ! make_initrd "$tmp/initrd.cpio"; then
     skip "$same" "no initrd: busybox-static and cpio are needed"
 else
     for mode in off auto; do
-        "$BUILD/hvrun" --timeout 240 --memory 512M --deterministic --io-blocks $mode --initrd "$tmp/initrd.cpio" \
+        "$BUILD/hvrun" --engine soft --timeout 240 --memory 512M --deterministic --io-blocks $mode --initrd "$tmp/initrd.cpio" \
             --append 'patchvisor.quick printk.time=0' --stats "$tmp/$mode.stats" "$kernel" </dev/null >"$tmp/$mode.log" 2>"$tmp/err" ||
             note "$mode: exit status $?: $(cat "$tmp/err")"
         # Times that the kernel prints: a write to a page of code takes the longer the more of it is decoded.

@@ -35,7 +35,7 @@ rm -f "$tmp/left"
 
 # hits IMAGE: "block hits, hash mismatches" of a boot to the panic for want of a root.
 hits() {
-    timeout 120 "$BUILD/hvrun" --timeout 110 --memory 512M --no-patch --io-blocks table --stats "$tmp/stats" \
+    timeout 120 "$BUILD/hvrun" --engine soft --timeout 110 --memory 512M --no-patch --io-blocks table --stats "$tmp/stats" \
         --append 'console=ttyS0 panic=-1' "$1" </dev/null >"$tmp/log" 2>&1 || tail -n 3 "$tmp/log"
     jq -r '.io | "\(.block_hits > 30), \(.hash_mismatches)"' "$tmp/stats"
 }

@@ -44,7 +44,7 @@ END
 chmod +x "$tmp/hvrun"
 
 under_stand_in() {
-    HVRUN=$tmp/hvrun LOGS=$tmp/logs WITH_QEMU=0 LIMIT='' tests/kvm-unit-tests "$@" >"$tmp/out" 2>"$tmp/err"
+    HVRUN=$tmp/hvrun LOGS=$tmp/logs WITH_QEMU=0 LIMIT='' ENGINE='' tests/kvm-unit-tests "$@" >"$tmp/out" 2>"$tmp/err"
     status=$?
     sed -E 's/ +[0-9]+\.[0-9] +- +-$//; s/ +/ /g' "$tmp/out" >"$tmp/table"
 }
@@ -71,6 +71,9 @@ check "Passes and skips make the exit status 0" [ "$status" = 0 ]
 check "Patterns choose, and 32-bit tests have their own folder" \
     [ "$(tail -n 1 "$tmp/out")" = "2 passed, 0 failed, 1 skipped themselves, 0 left out" ]
 check "The limit is the one asked for" grep -q -- '--timeout 7 ' "$tmp/hvrun.calls"
+check "The engine is the software processor" grep -qE -- '^--engine soft .*--timeout 7 ' "$tmp/hvrun.calls"
+under_stand_in --engine kvm "$tmp/checkout" good
+check "or the one asked for" grep -qE -- '^--engine kvm .*/good.flat' "$tmp/hvrun.calls"
 under_stand_in --tap "$tmp/checkout" vmx_thing lost
 sed -E -i 's/[0-9]+\.[0-9] s$/N s/' "$tmp/out"
 printf '%s\n' 'TAP version 13' 'not ok 1 - lost: died (70) after N s' 'ok 2 - vmx_thing in N s' '1..2' >"$tmp/want"
@@ -86,6 +89,6 @@ sentence="D10: kvm-unit-tests that take a second pass under hvrun"
 if [ -z "${PV_KVM_UNIT_TESTS:-}" ]; then
     skip "$sentence" "PV_KVM_UNIT_TESTS names no built checkout"
 else
-    check "$sentence" env LOGS="$tmp/logs" WITH_QEMU=0 LIMIT=60 tests/kvm-unit-tests "$PV_KVM_UNIT_TESTS" "${quick[@]}"
+    check "$sentence" env LOGS="$tmp/logs" WITH_QEMU=0 LIMIT=60 ENGINE=soft tests/kvm-unit-tests "$PV_KVM_UNIT_TESTS" "${quick[@]}"
 fi
 plan_done

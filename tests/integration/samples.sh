@@ -15,7 +15,7 @@ under_qemu() {
 }
 
 under_hvrun() {
-    "$BUILD/hvrun" --timeout 120 --memory 64M --serial stdio ${2:+--append "$2"} "$1" </dev/null >"$tmp/out" \
+    "$BUILD/hvrun" --engine soft --timeout 120 --memory 64M --serial stdio ${2:+--append "$2"} "$1" </dev/null >"$tmp/out" \
         2>"$tmp/err"
     status=$?
 }

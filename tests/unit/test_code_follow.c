@@ -14,8 +14,7 @@
 #include <cmocka.h>
 
 /* The guests, assembled for GUEST_TEXT (0x100000). AT(guest, label) is a label's address there. */
-#define GUEST(name)                                                                                \
-    ".pushsection .rodata\n .balign 16\n .globl " #name ", " #name "_end\n" #name ":\n"
+#define GUEST(name)      ".pushsection .rodata\n .balign 16\n" #name ":\n"
 #define GUEST_END(name)  #name "_end:\n .popsection\n"
 #define AT(guest, label) "(" #label " - " #guest " + 0x100000)"
 #define TABLE(guest, name)                                                                         \

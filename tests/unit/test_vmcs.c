@@ -7,18 +7,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#define CODE(n) (STEP_CODE + (n)) /* RIP behind so many bytes */
-
-static enum vmcs_exit step(struct step_lab *lab)
-{
-    return vm_enter(lab->vmcs);
-}
-
-#define STEPS_TO(rip_)                                                                             \
-    do {                                                                                           \
-        assert_int_equal(step(lab), VMCS_EXIT_STEP);                                               \
-        assert_int_equal(lab->cpu->rip, (rip_));                                                   \
-    } while (0)
+#define CODE(n) STEP_BEHIND(n)
 
 /* ---- S1 ---- */
 STEP_ASM(plain, "mov $5, %eax; add %eax, %ebx; jmp 1f; ud2; 1: push %rax; pop %rcx; nop");
@@ -88,10 +77,11 @@ static void S1_wrmsr_is_one_step(void **state)
 {
     struct step_lab *lab = *state;
     STEP_LOAD(lab, wrmsr);
-    lab->cpu->r[RCX] = 0xc0000103; /* TSC_AUX */
+    lab->cpu->r[RCX] = 0xc0000102; /* KERNEL_GS_BASE */
+    lab->cpu->r[RDX] = 0;
     lab->cpu->r[RAX] = 77;
     STEPS_TO(CODE(2));
-    assert_int_equal(lab->cpu->tsc_aux, 77);
+    assert_int_equal(lab->cpu->kernel_gs_base, 77);
     lab->cpu->r[RAX] = 0;
     STEPS_TO(CODE(4));
     assert_int_equal(lab->cpu->r[RAX], 77);
@@ -380,38 +370,6 @@ static void S5_a_triple_fault_is_an_exit_of_its_own(void **state)
     assert_int_equal(lab->vmcs->activity, ACTIVITY_ACTIVE);
 }
 
-/* A 32-bit kernel whose double-fault gate is a task gate. */
-static void S5_a_double_fault_through_a_task_gate(void **state)
-{
-    struct step_lab *lab = *state;
-    struct vcpu *cpu = lab->cpu;
-    enum { TASK = 0x50, TSS = 0x4000, OLD_TSS = 0x5000 };
-    one_insn_mode(cpu, ONE_INSN_32, false);
-    one_insn_put(cpu, ONE_INSN_GDT + TASK, 8, 0x0000890000000000 | (uint64_t)TSS << 16 | 0x67);
-    one_insn_put(cpu, ONE_INSN_GDT + ONE_INSN_TR, 8,
-                 0x00008b0000000000 | (uint64_t)OLD_TSS << 16 | 0x67);
-    cpu->segment[SEG_TR] = (struct segment){ONE_INSN_TR, RIGHTS_P | 0xb, 0x67, OLD_TSS};
-    one_insn_put(cpu, TSS + 28, 4, ONE_INSN_PAGES);
-    one_insn_put(cpu, TSS + 32, 4, 0x9800); /* EIP */
-    one_insn_put(cpu, TSS + 36, 4, RFLAGS_ONE);
-    one_insn_put(cpu, TSS + 56, 4, 0x28000); /* ESP */
-    for (unsigned n = 0; n < 6; n++)
-        one_insn_put(cpu, TSS + 72 + 4 * n, 4, n == 1 ? ONE_INSN_CS32 : ONE_INSN_DS);
-    memset(one_insn_at(cpu, ONE_INSN_IDT), 0, 0x800);
-    one_insn_put(cpu, ONE_INSN_IDT + 8 * EXC_DF, 8, (uint64_t)TASK << 16 | 0x8500ull << 32);
-    cpu->idt_limit = 0x7ff;
-    vmcs_state_changed(lab->vmcs);
-    static const uint8_t ud[] = {0x0f, 0x0b};
-    step_load(lab, STEP_CODE, ud, ud + 2); /* #UD, no gate: #GP, no gate: #DF */
-    STEPS_TO(0x9800);
-    assert_int_equal(cpu->segment[SEG_TR].selector, TASK);
-    assert_int_equal(cpu->r[RSP], 0x28000 - 4);
-    assert_int_equal(one_insn_get(cpu, OLD_TSS + 32, 4), STEP_CODE);
-    /* the same with a TSS that is busy: refused, and that is the third */
-    cpu->rip = STEP_CODE;
-    assert_int_equal(step(lab), VMCS_EXIT_TRIPLE_FAULT);
-}
-
 /* ---- S6, S7 ---- */
 static void inject(struct step_lab *lab, enum vmcs_event_type type, uint8_t vector)
 {
@@ -461,7 +419,7 @@ static void S6_injected_without_the_indicator_the_handler_runs(void **state)
     lab->vmcs->single_step = false;
     lab->vmcs->exiting = VMCS_CPUID_EXITING;
     inject(lab, VMCS_EVENT_EXTERNAL, 0x40);
-    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_CPUID);
+    assert_int_equal(step_enter(lab), VMCS_EXIT_CPUID);
     assert_int_equal(lab->cpu->r[RAX], 1000);
     assert_int_equal(lab->cpu->r[RSP], STEP_STACK);
 }
@@ -514,8 +472,11 @@ static void S7_delivery_of_the_injected_event_faults(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, step_lab_open, step_lab_close)
-    const struct CMUnitTest tests[] = {
+#define T(name)                                                                                    \
+    {                                                                                              \
+#name, name                                                                                \
+    }
+    static const struct step_test tests[] = {
         T(S1_one_instruction_completes),
         T(S1_an_instruction_that_exits_does_so_with_its_own_reason),
         T(S1_wrmsr_is_one_step),
@@ -534,11 +495,10 @@ int main(void)
         T(S5_a_double_fault_on_an_ist_stack),
         T(S5_however_often_a_delivery_fails),
         T(S5_a_triple_fault_is_an_exit_of_its_own),
-        T(S5_a_double_fault_through_a_task_gate),
         T(S6_an_injected_event_arrives_and_the_step_ends_there),
         T(S6_injected_without_the_indicator_the_handler_runs),
         T(S6_events_that_cannot_be_are_refused),
         T(S7_delivery_of_the_injected_event_faults),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return step_run_tests(tests, sizeof tests / sizeof tests[0]);
 }
