@@ -54,9 +54,9 @@ static json_t *exits_json(const struct stats *stats)
 static json_t *translator_json(const struct vm *vm)
 {
     static const char *const names[TRANSLATOR_EXITS] = {
-        [TRANSLATOR_BUDGET] = "budget",       [TRANSLATOR_CHAIN] = "chain",
-        [TRANSLATOR_JUMP] = "jump",           [TRANSLATOR_INTERPRET] = "interpret",
-        [TRANSLATOR_INDIRECT] = "indirect",   [TRANSLATOR_LOOKUP] = "lookup",
+        [TRANSLATOR_BUDGET] = "budget",     [TRANSLATOR_CHAIN] = "chain",
+        [TRANSLATOR_JUMP] = "jump",         [TRANSLATOR_INTERPRET] = "interpret",
+        [TRANSLATOR_INDIRECT] = "indirect", [TRANSLATOR_LOOKUP] = "lookup",
         [TRANSLATOR_ACCESS] = "access",
     };
     static const struct translator_stats nothing = {0};
@@ -65,10 +65,10 @@ static json_t *translator_json(const struct vm *vm)
     json_t *exits = json_object();
     for (unsigned k = 0; k < TRANSLATOR_EXITS; k++)
         json_object_set_new(exits, names[k], number(stats->exits[k]));
-    return json_pack("{s:b,s:o,s:o,s:o,s:f,s:o,s:o}", "on", translator != NULL, "blocks",
-                     number(stats->blocks), "instructions", number(stats->instructions), "bytes",
-                     number(stats->bytes), "seconds", (double)stats->nanoseconds * 1e-9, "flushes",
-                     number(stats->flushes), "exits", exits);
+    return json_pack("{s:o,s:o,s:o,s:f,s:o,s:o}", "blocks", number(stats->blocks), "instructions",
+                     number(stats->instructions), "bytes", number(stats->bytes), "seconds",
+                     (double)stats->nanoseconds * 1e-9, "flushes", number(stats->flushes), "exits",
+                     exits);
 }
 
 static json_t *stats_json(const struct vm *vm)
@@ -85,8 +85,8 @@ static json_t *stats_json(const struct vm *vm)
         number(stats->io_events), "posted", number(stats->posted), "block_hits",
         number(stats->block_hits), "block_misses", number(stats->block_misses), "hash_mismatches",
         number(stats->hash_mismatches), "table_ignored", number(stats->table_ignored));
-    return json_pack("{s:s,s:s,s:f,s:o,s:o,s:o,s:o,s:o,s:o}", "engine", vm->engine->name, "shutdown",
-                     shutdown_names[vm->shutdown], "wall_seconds", vm->wall_seconds,
+    return json_pack("{s:s,s:s,s:f,s:o,s:o,s:o,s:o,s:o,s:o}", "engine", vm->engine->name,
+                     "shutdown", shutdown_names[vm->shutdown], "wall_seconds", vm->wall_seconds,
                      "guest_instructions", number(stats->guest_instructions), "exits",
                      exits_json(stats), "dispatch", dispatch, "io", io, "steps",
                      number(stats->steps), "translator", translator_json(vm));
