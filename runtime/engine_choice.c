@@ -79,9 +79,20 @@ static const struct engine *choose_any(const struct vm_config *config, const str
     return &soft_engine;
 }
 
+/* The soft engine leads, with the machine that KVM can have, too. */
+static const struct engine *choose_lockstep(struct error *err)
+{
+    struct kvm_quality quality;
+    if (kvm_probe(&quality, err) < 0 || kvm_limit_features(&quality, err) < 0)
+        return NULL;
+    return &soft_engine;
+}
+
 const struct engine *engine_choose(const struct vm_config *config, const struct image *image,
                                    struct error *err)
 {
+    if (config->lockstep)
+        return choose_lockstep(err);
     if (!strcmp(config->engine, "soft"))
         return &soft_engine;
     return strcmp(config->engine, "kvm") ? choose_any(config, image) : choose_kvm(config, err);

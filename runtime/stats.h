@@ -10,6 +10,7 @@
 
 struct vm;
 struct image;
+struct output;
 
 /* Why control came to the host part: the keys of "exits", in print order. The first five make up "total". */
 enum exit_kind {
@@ -65,10 +66,8 @@ struct stats {
 /* Counts an exit; `rip` is the guest-linear address it came from. */
 void stats_exit(struct stats *stats, enum exit_kind kind, uint64_t rip);
 
-/* Could it be written there? To be asked before a long run. 0, or -1 with *err. */
-int stats_check(const char *path, struct error *err);
-/* Writes the JSON whole or not at all. 0, or -1 with *err. */
-int stats_write(const struct vm *vm, const char *path, struct error *err);
+/* Writes the JSON. 0, or -1 with *err. */
+int stats_write(const struct vm *vm, struct output *file, struct error *err);
 /* Exits by reason, and the ten guest symbols that most came from (image may be NULL); `before` stands before each line. */
 void stats_exits(const struct vm *vm, const struct image *image, const char *before, FILE *stream);
 /* The human summary: times, exits by reason, the ten hottest guest symbols (image may be NULL). */

@@ -18,6 +18,7 @@
 /* hvrun's exit codes (hvrun(1), EXIT STATUS). */
 enum hvrun_exit {
     HVRUN_DONE = 0,
+    HVRUN_DIFFERENCE = 1, /* --lockstep */
     HVRUN_USAGE = 2,
     HVRUN_IMAGE = 66,
     HVRUN_GUEST_DEATH = 70,
@@ -41,6 +42,7 @@ enum shutdown {
     SHUTDOWN_QUIT /* Ctrl-A x */,
     SHUTDOWN_STEPS,
     SHUTDOWN_HOST_ERROR,
+    SHUTDOWN_DIFFERENCE, /* found by --lockstep */
     SHUTDOWNS
 };
 extern const char *const shutdown_names[SHUTDOWNS]; /* "power-off", … */
@@ -77,10 +79,16 @@ struct vm_config {
     /* where the trace begins and ends (stepper_check); NULL = start and end of the run */
     const char *trace_start;
     const char *trace_stop;
+    bool lockstep;        /* KVM runs the same guest, and is compared (lockstep.h) */
     uint64_t trace_count; /* lines of it; 0 = no limit */
+    bool translator;      /* the soft engine translates code that runs often */
+    unsigned translator_warm; /* runs after which it does, for tests; 0 = as is best */
     uint64_t code_cache;  /* bytes for decoded code, for tests; 0 = as many as are useful */
     enum io_blocks_mode io_blocks;
     const char *io_extent; /* how far a scan looks (io_extent_parse); NULL = the default */
+    const char *jail;      /* folder that is all of the file system while the guest runs (contain.h), or NULL */
+    const char *jail_user; /* whom root becomes there */
+    bool no_sandbox;       /* system calls are not filtered */
 };
 
 struct vcpu;
@@ -94,6 +102,7 @@ struct stub_routine;
 struct soft;
 struct kvm;
 struct io_blocks;
+struct output;
 
 struct engine {
     const char *name;
@@ -143,6 +152,7 @@ struct vm {
     const struct image *image;       /* the kernel, for symbol names; may be NULL */
     struct breakpoints *breakpoints; /* a debugger's, or NULL (breakpoints.h) */
     struct gdb *gdb;                 /* the server for gdb, or NULL (gdb.h) */
+    struct output *trace_file;       /* where the trace goes (stepper.h); NULL: nowhere */
     struct console *console;
     bool output_lost; /* some of the guest's output could not be written */
 

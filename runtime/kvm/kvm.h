@@ -167,6 +167,8 @@ void kvm_leave(struct kvm *kvm, struct vmcs *vmcs);
 /* ---- state.c: a vCPU's state, here and in the kernel. 0, or -1 with *err. ---- */
 int kvm_pull(struct kvm_cpu *cpu, struct error *err);
 int kvm_push(struct kvm_cpu *cpu, struct error *err);
+/* General registers, RIP and RFLAGS only, for a look: the state stays in the kernel. */
+int kvm_pull_registers(struct kvm_cpu *cpu, struct error *err);
 /* The CPUID table and the rest of what stays as it is. */
 int kvm_set_up_cpu(struct kvm_cpu *cpu, struct error *err);
 /* Did KVM begin to deliver an event that it has not delivered? Then the soft processor does (kvm_settle). */
@@ -217,6 +219,8 @@ int kvm_handle_exit(struct kvm_cpu *cpu, struct error *err);
 int kvm_filter_msrs(struct kvm *kvm, struct error *err);
 int kvm_exit_rdmsr(struct kvm_cpu *cpu, struct error *err);
 int kvm_exit_wrmsr(struct kvm_cpu *cpu, struct error *err);
+/* Is this MSR exit of one that KVM keeps? */
+bool kvm_asks_to_count(const struct kvm_cpu *cpu);
 
 /* ---- rings.c: routines of a patched guest ---- */
 struct stub_routine;

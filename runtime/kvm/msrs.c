@@ -68,7 +68,7 @@ static bool move_kept(struct kvm_cpu *cpu, unsigned long request, uint64_t *valu
 }
 
 /* KVM also asks for what it refuses itself: that goes the way of all. */
-static bool asked_for_counting(const struct kvm_cpu *cpu)
+bool kvm_asks_to_count(const struct kvm_cpu *cpu)
 {
     return cpu->run->msr.reason == KVM_MSR_EXIT_REASON_FILTER && is_kept(cpu->run->msr.index);
 }
@@ -78,7 +78,7 @@ int kvm_exit_rdmsr(struct kvm_cpu *cpu, struct error *err)
     (void)err;
     uint64_t value = 0;
     stats_exit(&cpu->kvm->vm->stats, EXIT_KIND_MSR, KVM_NO_ADDRESS);
-    cpu->run->msr.error = asked_for_counting(cpu)
+    cpu->run->msr.error = kvm_asks_to_count(cpu)
                               ? !move_kept(cpu, KVM_GET_MSRS, &value)
                               : !msr_read(cpu->vcpu, cpu->run->msr.index, &value);
     cpu->run->msr.data = value;
@@ -113,7 +113,7 @@ int kvm_exit_wrmsr(struct kvm_cpu *cpu, struct error *err)
     uint64_t offset = cpu->vcpu->tsc_offset, value = cpu->run->msr.data;
     uint32_t msr = cpu->run->msr.index;
     stats_exit(&cpu->kvm->vm->stats, EXIT_KIND_MSR, KVM_NO_ADDRESS);
-    if (!asked_for_counting(cpu))
+    if (!kvm_asks_to_count(cpu))
         cpu->run->msr.error = !msr_write(cpu->vcpu, msr, value);
     else if (msr == MSR_EFER)
         return write_efer(cpu, value, err);

@@ -43,7 +43,7 @@ static const struct {
 };
 #define REGISTERS (sizeof registers / sizeof registers[0])
 
-static int pull_registers(struct kvm_cpu *cpu, struct error *err)
+int kvm_pull_registers(struct kvm_cpu *cpu, struct error *err)
 {
     struct kvm_regs regs;
     if (IOCTL(KVM_GET_REGS, &regs) < 0)
@@ -60,7 +60,14 @@ static int push_registers(struct kvm_cpu *cpu, struct error *err)
     struct kvm_regs regs = {.rip = cpu->vcpu->rip, .rflags = vcpu_rflags(cpu->vcpu)};
     for (size_t n = 0; n < REGISTERS; n++)
         memcpy((char *)&regs + registers[n].theirs, &cpu->vcpu->r[registers[n].ours], 8);
-    return IOCTL(KVM_SET_REGS, &regs);
+    if (IOCTL(KVM_SET_REGS, &regs) < 0)
+        return -1;
+    if (!(regs.rflags & RFLAGS_VM))
+        return 0;
+    /* software KVM drops it without a word */
+    if (IOCTL(KVM_GET_REGS, &regs) == 0 && !(regs.rflags & RFLAGS_VM))
+        return fail(err, HVRUN_HOST, "KVM: has no virtual-8086 mode; use --engine soft");
+    return err->code ? -1 : 0;
 }
 
 /* ---- segments and control registers ---- */
@@ -194,7 +201,12 @@ static int push_system(struct kvm_cpu *cpu, struct error *err)
     if (drop_translations(cpu, &both, err) < 0 || set_system(cpu, &both, err) < 0)
         return -1;
     cpu->translations_stale = false;
-    return 0;
+    if (!(v->cr0 & CR0_PG) || v->efer & EFER_LMA)
+        return 0;
+    /* software KVM may know no paging but long mode's, and drops the bit */
+    if (get_system(cpu, &both, err) == 0 && !(both.old.cr0 & CR0_PG))
+        return fail(err, HVRUN_HOST, "KVM: has no 32-bit paging; use --engine soft");
+    return err->code ? -1 : 0;
 }
 
 /* ---- debug registers ---- */
@@ -411,9 +423,9 @@ int kvm_pull(struct kvm_cpu *cpu, struct error *err)
     if (cpu->pulled)
         return 0;
     /* events first: an exception that waits gets its CR2 and DR6 by being looked at */
-    if (pull_events(cpu, err) < 0 || pull_system(cpu, err) < 0 || pull_registers(cpu, err) < 0 ||
-        pull_debug(cpu, err) < 0 || pull_fpu(cpu, err) < 0 || pull_xcr0(cpu, err) < 0 ||
-        move_msrs(cpu, false, err) < 0)
+    if (pull_events(cpu, err) < 0 || pull_system(cpu, err) < 0 ||
+        kvm_pull_registers(cpu, err) < 0 || pull_debug(cpu, err) < 0 || pull_fpu(cpu, err) < 0 ||
+        pull_xcr0(cpu, err) < 0 || move_msrs(cpu, false, err) < 0)
         return -1;
     vcpu_mode_changed(cpu->vcpu);
     cpu->kvm->pulls++;

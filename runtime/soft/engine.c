@@ -2,6 +2,7 @@
 #include "runtime/soft/engine.h"
 
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -11,6 +12,7 @@
 #include "runtime/soft/loop.h"
 #include "runtime/soft/tlb.h"
 #include "runtime/stub_devices.h"
+#include "runtime/translator/translator.h"
 #include "runtime/vmcs.h"
 
 #define SLICE_ONE  200000 /* instructions; one vCPU */
@@ -302,13 +304,27 @@ static int soft_engine_run(struct vm *vm, struct error *err)
     return 0;
 }
 
+/* Where the host cannot run translated code the interpreter does everything. */
+static int soft_translator_create(struct vm *vm, struct error *err)
+{
+    if (!vm->config.translator)
+        return 0;
+    const char *missing = translator_missing();
+    if (missing) {
+        fprintf(stderr, "hvrun: no translator: %s\n", missing);
+        return 0;
+    }
+    vm->soft->translator = translator_create(vm, err);
+    return vm->soft->translator ? 0 : -1;
+}
+
 static int soft_engine_create(struct vm *vm, struct error *err)
 {
     vm->soft = calloc(1, sizeof *vm->soft);
     if (!vm->soft)
         return fail(err, HVRUN_HOST, "soft engine: out of memory");
     vm->soft->cache = cache_create(vm, err);
-    if (!vm->soft->cache)
+    if (!vm->soft->cache || soft_translator_create(vm, err))
         return -1;
     cache_flush(vm->soft->cache);
     vm->clock.source = soft_now;
@@ -322,6 +338,7 @@ static void soft_engine_destroy(struct vm *vm)
     if (!vm->soft)
         return;
     cache_destroy(vm->soft->cache);
+    translator_destroy(vm->soft->translator);
     free(vm->soft);
     vm->soft = NULL;
     vm->clock.source = NULL;

@@ -7,6 +7,7 @@
 
 struct soft {
     struct cache *cache;
+    struct translator *translator; /* NULL = off */
     uint64_t idle_ns;  /* guest time spent halted */
     uint64_t executed; /* instructions done in slices that ended, all vCPUs */
     int64_t slice;     /* instructions granted to the running vCPU */

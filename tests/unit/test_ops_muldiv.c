@@ -14,29 +14,6 @@
 
 static struct vcpu *cpu;
 
-static int make_vcpu(void **state)
-{
-    (void)state;
-    cpu = against_host_vcpu();
-    return 0;
-}
-
-static int free_vcpu(void **state)
-{
-    (void)state;
-    against_host_free(cpu);
-    return 0;
-}
-
-static size_t put_size(uint8_t *p, unsigned size)
-{
-    if (size == 2)
-        p[0] = 0x66;
-    if (size == 8)
-        p[0] = 0x48;
-    return size == 2 || size == 8;
-}
-
 /* With registers as they come, and with [rdi] at every alignment and across a page. */
 static void run_both(uint8_t *bytes, size_t length, size_t modrm, uint8_t registers, uint8_t memory)
 {
@@ -310,7 +287,7 @@ static void compare_and_exchange_needs_write_permission_in_any_case(void **state
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, make_vcpu, free_vcpu)
+#define T(name) AGAINST_HOST_TEST(name, cpu)
     const struct CMUnitTest tests[] = {
         T(wide_products_are_the_hosts),
         T(products_of_two_and_three_operands_are_the_hosts),
