@@ -50,14 +50,6 @@ static json_t *exits_json(const struct stats *stats)
     return exits;
 }
 
-static json_t *engine_json(const struct stats *stats)
-{
-    json_t *counts = json_object();
-    for (unsigned k = 0; k < stats->engine_counts; k++)
-        json_object_set_new(counts, stats->engine[k].name, number(stats->engine[k].value));
-    return counts;
-}
-
 /* All zero where nothing was translated. */
 static json_t *translator_json(const struct vm *vm)
 {
@@ -77,6 +69,14 @@ static json_t *translator_json(const struct vm *vm)
                      number(stats->blocks), "instructions", number(stats->instructions), "bytes",
                      number(stats->bytes), "seconds", (double)stats->nanoseconds * 1e-9, "flushes",
                      number(stats->flushes), "exits", exits);
+}
+
+static json_t *engine_json(const struct stats *stats)
+{
+    json_t *counts = json_object();
+    for (unsigned k = 0; k < stats->engine_counts; k++)
+        json_object_set_new(counts, stats->engine[k].name, number(stats->engine[k].value));
+    return counts;
 }
 
 static json_t *stats_json(const struct vm *vm)

@@ -79,6 +79,9 @@ void kvm_count_all(struct kvm *kvm)
     count(stats, "ioctls", kvm->ioctls);
     count(stats, "pulls", kvm->pulls);
     count(stats, "soft_steps", kvm->soft_steps);
+    count(stats, "doorbells", kvm->rings);
+    count(stats, "doorbell_pulls", kvm->rings_pulled);
+    count(stats, "io_pulls", kvm->io_pulls);
     count(stats, "lines", kvm->line_ioctls);
     for (unsigned k = 0; k < kvm->vm->vcpu_count; k++) {
         int fd = ioctl(kvm->cpus[k].fd, KVM_GET_STATS_FD, NULL);

@@ -20,6 +20,14 @@
 
 struct kvm;
 
+/* What is known of a port's exits (io_events.c). */
+#define KVM_PORTS 64
+struct kvm_port {
+    uint16_t port;
+    uint16_t distance; /* exits between two that are tried; 0 = nothing is known */
+    uint16_t due;      /* exits up to the next one */
+};
+
 struct kvm_cpu {
     struct vcpu *vcpu;
     struct kvm *kvm;
@@ -43,6 +51,8 @@ struct kvm_cpu {
     uint64_t clock_msrs[2];  /* MSR_KVM_WALL_CLOCK and _SYSTEM_TIME as KVM has them */
     uint64_t tsc_offset;     /* vcpu.tsc_offset as KVM has it */
     bool translations_stale; /* the soft processor was here, and may have flushed some */
+
+    struct kvm_port ports[KVM_PORTS];
 
     /* ---- breakpoints ---- */
     unsigned debugging; /* how many KVM_SET_GUEST_DEBUG has set up */
@@ -89,6 +99,7 @@ struct kvm {
     struct vmcs *left;     /* … by the exit of this one; NULL: not by an exit */
     bool memory_changed;   /* guests ran in KVM: what the soft processor has cached is old */
     uint64_t tsc_start;    /* host TSC at guest time 0 */
+    unsigned slower;       /* how many times: guest time against the host's */
     uint64_t deadline;     /* guest time at which the timekeeper wakes by itself */
     uint64_t ioctls;       /* KVM_RUN calls and all others on vCPUs, since the start */
     uint64_t runs;         /* KVM_RUN calls */
@@ -96,6 +107,7 @@ struct kvm {
     uint64_t pulls;        /* register files copied out of the kernel */
     uint64_t soft_steps;   /* instructions that the soft processor executed instead */
     uint64_t rings;        /* doorbells */
+    uint64_t io_pulls;     /* exits of port accesses that needed registers */
     uint64_t rings_pulled; /* those that needed registers */
     /* MSRs that KVM keeps come to user space, too, to be counted: two ioctls instead of none */
     bool counts_msrs;
@@ -184,6 +196,7 @@ int kvm_set_tsc(struct kvm_cpu *cpu, struct error *err);
 struct kvm_quality {
     char why_not[160]; /* why `auto` does not take it; empty = it does */
     double mips;       /* ring-0 loop of ALU instructions */
+    int tsc_khz;       /* the host's TSC */
     const char
         *no_chips; /* what it lacks to have interrupt chips and 8254; NULL = it can have them */
     bool no_xsave, no_cx16; /* cannot be executed in ring 0 */
@@ -194,6 +207,8 @@ struct kvm_quality {
 bool kvm_absent(void);
 /* 0; or -1 with *err (HVRUN_NO_ENGINE): there is no usable KVM at all. */
 int kvm_probe(struct kvm_quality *quality, struct error *err);
+/* How many times slower guest time should pass, as the last probe found the host: 1 where it executes ring 0 well. */
+unsigned kvm_slowness(void);
 /* Takes from the CPUID model what this KVM does not offer or cannot execute. Before the first vCPU is made. */
 int kvm_limit_features(const struct kvm_quality *quality, struct error *err);
 
@@ -213,6 +228,11 @@ int kvm_debug_exit(struct kvm_cpu *cpu, struct error *err);
 int kvm_handle_exit(struct kvm_cpu *cpu, struct error *err);
 /* KVM does not say where an exit came from without a register transfer: it is counted at no address. */
 #define KVM_NO_ADDRESS 0
+
+/* ---- io_events.c ---- */
+/* True if the exit of this port access is to become an event that may take others with it; then kvm_io_event does. */
+bool kvm_io_due(struct kvm_cpu *cpu);
+int kvm_io_event(struct kvm_cpu *cpu, struct error *err);
 
 /* ---- msrs.c ---- */
 /* Which MSR accesses KVM leaves to user space; before the first vCPU is made. */

@@ -1,5 +1,6 @@
 #!/bin/bash
 # hvrun while a guest runs: what its process can still do, and that it does its work all the same.
+# shellcheck disable=SC2317 # functions that are called by name
 . tests/integration/tap.sh
 
 mkdir "$tmp/jail"
@@ -14,7 +15,7 @@ gcc -m32 -nostdlib -static -Wl,-N,-Ttext=0x100000,--build-id=none -o "$tmp/spin"
 # A running hvrun with OPTIONS: $pid, once its guest runs.
 # shellcheck disable=SC2317 # called by name
 start() { # OPTIONS...
-    "$BUILD/hvrun" --engine soft --timeout 60 "$@" "$tmp/spin" < /dev/null > "$tmp/out" 2> "$tmp/err" 9< "$BUILD/hvrun" &
+    "$BUILD/hvrun" --engine soft --timeout 60 "$@" "$tmp/spin" < /dev/null > "$tmp/out" 2> "$tmp/err" 9< Makefile &
     pid=$!
     for _ in $(seq 200); do
         ! kill -0 $pid 2> /dev/null || ! grep -q '^NoNewPrivs:.*1' "/proc/$pid/status" || return 0
