@@ -137,6 +137,13 @@ else
         'exits that the kernel handled are counted' || note "$(jq -c .kvm "$tmp/stats")"
 fi
 
+
+# IO blocks: the soft processor must leave the chips' registers to the kernel.
+on kernel "$BUILD/samples/io-burst.elf" --io-blocks scan
+is "$status" $PASSED 'io-burst runs with IO blocks'
+check 'and says the same' diff samples/io-burst/expected "$tmp/out"
+is "$(counter '.io.block_hits > 0 and .exits.io < 1500')" true 'which take port accesses together' || note "$(counter .io)"
+
 "$BUILD/patchc" build -o "$tmp/patched" "$BUILD/samples/cpuid_msr.elf" >"$tmp/log" 2>&1
 on kernel "$tmp/patched" --link-all
 is "$status" $PASSED 'a patched sample runs with chips in the kernel, all its routines active'
