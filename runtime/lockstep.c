@@ -124,7 +124,7 @@ static void count_pass(const struct lockstep *l, struct facts *f)
 /* The instruction that the leader is at. */
 static const struct facts *look(struct lockstep *l)
 {
-    uint64_t address = trace_linear(l->cpu);
+    uint64_t address = vcpu_linear_rip(l->cpu);
     uint8_t bits = (uint8_t)vcpu_code_bits(l->cpu), bytes[TRACE_BYTES] = {0};
     uint8_t available = (uint8_t)trace_fetch(l->vmcs, address, bytes);
     struct facts *f = &l->facts[(address ^ address >> 14) % FACTS];

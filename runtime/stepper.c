@@ -1,6 +1,7 @@
 /* hvrun --step and --trace: the machine entered step by step, or run to where the steps begin. */
 #include "runtime/stepper.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,8 +41,10 @@ static int symbol_place(const struct vm *vm, const char *option, const char *tex
     const char *plus = strchr(text, '+');
     size_t length = plus ? (size_t)(plus - text) : strlen(text);
     char *end = NULL;
+    errno = 0;
     uint64_t offset = plus ? strtoull(plus + 1, &end, 0) : 0;
-    if (length == 0 || length >= sizeof name || (plus && (end == plus + 1 || *end)))
+    if (length == 0 || length >= sizeof name || errno ||
+        (plus && (plus[1] < '0' || plus[1] > '9' || *end)))
         return fail(err, HVRUN_USAGE, "%s '%s': an address, a symbol or a count is needed", option,
                     text);
     memcpy(name, text, length);
@@ -65,8 +68,10 @@ static int parse_place(const struct vm *vm, const char *option, const char *text
         return symbol_place(vm, option, text, place, err);
     bool address = text[0] == '0' && (text[1] | 32) == 'x';
     place->kind = address ? ADDRESS : INSTRUCTION;
+    errno = 0;
     place->number = strtoull(text, &end, address ? 16 : 10);
-    if (*end || strlen(text) > 20 || (address && !text[2]))
+    bool most = errno || (!address && place->number > INT64_MAX); /* what vmcs.limit takes */
+    if (*end || most || (address && !text[2]))
         return fail(err, HVRUN_USAGE, "%s '%s': an address, a symbol or a count is needed", option,
                     text);
     return 0;
@@ -90,8 +95,7 @@ static bool is_at(const struct stepper *s, const struct place *place, const stru
 {
     if (place->kind == INSTRUCTION)
         return soft_instructions(s->vm) >= place->number;
-    uint64_t linear =
-        vcpu_code64(cpu) ? cpu->rip : (uint32_t)(cpu->rip + cpu->segment[SEG_CS].base);
+    uint64_t linear = vcpu_linear_rip(cpu);
     return place->kind == ADDRESS && linear == place->number;
 }
 
@@ -102,13 +106,18 @@ static void step_all(struct stepper *s, bool single)
         s->vm->vcpus[k]->vmcs->single_step = single;
 }
 
-static struct vmcs *enter(struct stepper *s)
+/* NULL with *err set: the processor's state is none that can be entered, which would go on for ever. */
+static struct vmcs *enter(struct stepper *s, struct error *err)
 {
     struct vmcs *vmcs = s->vm->vcpus[0]->vmcs;
     if (s->vm->vcpu_count > 1)
-        return vm_enter_any(s->vm);
-    vm_enter(vmcs);
-    return vmcs;
+        vmcs = vm_enter_any(s->vm);
+    else
+        vm_enter(vmcs);
+    if (vmcs->exit_reason != VMCS_EXIT_INVALID)
+        return vmcs;
+    fail(err, HVRUN_HOST, "vCPU %u cannot be stepped: %s", vmcs->cpu->index, vmcs->invalid);
+    return NULL;
 }
 
 /* Each processor may do its part of so many instructions, so that all of them together do no more. */
@@ -130,7 +139,9 @@ static bool run_to_start(struct stepper *s, struct error *err)
             break;
         if (s->start.kind == INSTRUCTION)
             limit_all(vm, s->start.number - soft_instructions(vm));
-        struct vmcs *vmcs = enter(s);
+        struct vmcs *vmcs = enter(s, err);
+        if (!vmcs)
+            return false;
         if (vmcs->exit_reason == VMCS_EXIT_TRIPLE_FAULT)
             cpu_triple_fault(vmcs->cpu);
         if (vm->shutdown)
@@ -165,7 +176,7 @@ static int end_trace(struct stepper *s, struct error *err)
     struct trace *trace = s->trace;
     s->trace = NULL;
     s->tracing = false;
-    return trace_close(trace, true, err);
+    return trace_close(trace, err);
 }
 
 /* Steps until the steps are done, the trace is over or the machine has ended. */
@@ -174,7 +185,9 @@ static int step_on(struct stepper *s, struct error *err)
     struct vm *vm = s->vm;
     uint64_t most = vm->config.step;
     while (!vm->shutdown && (most || s->tracing)) {
-        struct vmcs *vmcs = enter(s);
+        struct vmcs *vmcs = enter(s, err);
+        if (!vmcs)
+            return -1;
         if (vmcs->exit_reason == VMCS_EXIT_SHUTDOWN)
             break;
         if (vmcs->exit_reason == VMCS_EXIT_TRIPLE_FAULT) {
@@ -229,15 +242,15 @@ int stepper_run(struct vm *vm, struct error *err)
     bool good = parse_places(&s, err) == 0;
     for (unsigned k = 0; good && k < vm->vcpu_count; k++)
         good = vmcs_create(vm->vcpus[k], err) != NULL;
-    if (good && vm->config.trace)
-        good = (s.trace = trace_open(vm, vm->config.trace, err)) != NULL;
+    if (good && vm->trace_file)
+        good = (s.trace = trace_open(vm, vm->trace_file, err)) != NULL;
     if (good) {
         vm_attend(vm);
         good = run(&s, err) == 0;
     }
     if (s.trace) {
         struct error second = {0};
-        if (trace_close(s.trace, good, good ? err : &second) < 0)
+        if (trace_close(s.trace, good ? err : &second) < 0)
             good = false;
     }
     for (unsigned k = 0; k < vm->vcpu_count; k++)

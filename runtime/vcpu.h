@@ -13,6 +13,7 @@ struct vm;
 struct lapic;
 struct block;
 struct insn;
+struct fast;
 
 enum {
     RAX,
@@ -317,6 +318,11 @@ struct vcpu {
     uint32_t exiting;
     jmp_buf unwind; /* the engine's loop: cpu_raise jumps here */
 
+    /* ---- translator ---- */
+    struct fast *fast;        /* what translated code looks into, behind this structure; NULL = none */
+    void *host_stack;         /* the stack pointer of who entered translated code */
+    uint64_t translator_temp; /* a value within one instruction */
+
     /* ---- soft engine: caches ---- */
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];
     /* Entries in use, so that a flush touches no others; those of global pages stand in the second. */
@@ -372,6 +378,11 @@ static inline bool vcpu_long_mode(const struct vcpu *cpu)
 static inline bool vcpu_code64(const struct vcpu *cpu)
 {
     return (cpu->efer & EFER_LMA) && (cpu->segment[SEG_CS].rights & RIGHTS_L);
+}
+/* The guest-linear address of the next instruction. */
+static inline uint64_t vcpu_linear_rip(const struct vcpu *cpu)
+{
+    return vcpu_code64(cpu) ? cpu->rip : (uint32_t)(cpu->rip + cpu->segment[SEG_CS].base);
 }
 static inline bool vcpu_protected(const struct vcpu *cpu)
 {

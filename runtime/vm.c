@@ -71,5 +71,5 @@ void vm_attend(struct vm *vm)
         vm_stop(vm, request & 0xff, request >> 8);
     if (vm->uart)
         uart16550_attend(vm->uart);
-    console_flush(vm);
+    console_attend(vm);
 }

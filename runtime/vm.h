@@ -81,9 +81,14 @@ struct vm_config {
     const char *trace_stop;
     bool lockstep;        /* KVM runs the same guest, and is compared (lockstep.h) */
     uint64_t trace_count; /* lines of it; 0 = no limit */
+    bool translator;      /* the soft engine translates code that runs often */
+    unsigned translator_warm; /* runs after which it does, for tests; 0 = as is best */
     uint64_t code_cache;  /* bytes for decoded code, for tests; 0 = as many as are useful */
     enum io_blocks_mode io_blocks;
     const char *io_extent; /* how far a scan looks (io_extent_parse); NULL = the default */
+    const char *jail;      /* folder that is all of the file system while the guest runs (contain.h), or NULL */
+    const char *jail_user; /* whom root becomes there */
+    bool no_sandbox;       /* system calls are not filtered */
 };
 
 struct vcpu;
@@ -97,6 +102,7 @@ struct stub_routine;
 struct soft;
 struct kvm;
 struct io_blocks;
+struct output;
 
 struct engine {
     const char *name;
@@ -146,6 +152,7 @@ struct vm {
     const struct image *image;       /* the kernel, for symbol names; may be NULL */
     struct breakpoints *breakpoints; /* a debugger's, or NULL (breakpoints.h) */
     struct gdb *gdb;                 /* the server for gdb, or NULL (gdb.h) */
+    struct output *trace_file;       /* where the trace goes (stepper.h); NULL: nowhere */
     struct console *console;
     bool output_lost; /* some of the guest's output could not be written */
 

@@ -59,6 +59,7 @@ int vm_create(struct vm *vm, struct error *err)
         vm_destroy(vm);
         return -1;
     }
+    vm_wake(vm); /* the run begins with vm_attend */
     return 0;
 }
 

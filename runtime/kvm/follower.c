@@ -370,7 +370,7 @@ static enum lockstep_answer stop_at(struct kvm_follower *f, const struct vcpu *l
         fail(err, HVRUN_NO_ENGINE, "lockstep: the guest has the debug registers in use");
         return LOCKSTEP_FAILED;
     }
-    if (set_stop(f, trace_linear(leader), true, err) < 0)
+    if (set_stop(f, vcpu_linear_rip(leader), true, err) < 0)
         return LOCKSTEP_FAILED;
     enum lockstep_answer answer = run_to(f, leader, searches, err);
     struct error second = {0};

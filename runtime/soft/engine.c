@@ -2,15 +2,18 @@
 #include "runtime/soft/engine.h"
 
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "runtime/breakpoints.h"
 #include "runtime/console.h"
 #include "runtime/interrupts.h"
+#include "runtime/io_dispatcher.h"
 #include "runtime/soft/loop.h"
 #include "runtime/soft/tlb.h"
 #include "runtime/stub_devices.h"
+#include "runtime/translator/translator.h"
 #include "runtime/vmcs.h"
 
 #define SLICE_ONE  200000 /* instructions; one vCPU */
@@ -162,6 +165,25 @@ void soft_step(struct vcpu *cpu)
     end_slice(cpu);
 }
 
+void soft_io_event(struct vcpu *cpu, int64_t instructions)
+{
+    soft_begin(cpu, instructions);
+    if (cpu->vm->stub)
+        stub_devices_begin(cpu, 1);
+    switch (setjmp(cpu->unwind)) {
+    case 0:
+        if (!io_dispatch(cpu)) {
+            cpu->one_iteration = true; /* it was dispatched once */
+            step_instruction(cpu);
+        }
+        break;
+    case UNWIND_FAULT:
+        soft_unwound(cpu);
+    }
+    cpu->one_iteration = false;
+    end_slice(cpu);
+}
+
 void soft_take_event(struct vcpu *cpu)
 {
     soft_begin(cpu, 1);
@@ -302,13 +324,27 @@ static int soft_engine_run(struct vm *vm, struct error *err)
     return 0;
 }
 
+/* Where the host cannot run translated code the interpreter does everything. */
+static int soft_translator_create(struct vm *vm, struct error *err)
+{
+    if (!vm->config.translator)
+        return 0;
+    const char *missing = translator_missing();
+    if (missing) {
+        fprintf(stderr, "hvrun: no translator: %s\n", missing);
+        return 0;
+    }
+    vm->soft->translator = translator_create(vm, err);
+    return vm->soft->translator ? 0 : -1;
+}
+
 static int soft_engine_create(struct vm *vm, struct error *err)
 {
     vm->soft = calloc(1, sizeof *vm->soft);
     if (!vm->soft)
         return fail(err, HVRUN_HOST, "soft engine: out of memory");
     vm->soft->cache = cache_create(vm, err);
-    if (!vm->soft->cache)
+    if (!vm->soft->cache || soft_translator_create(vm, err))
         return -1;
     cache_flush(vm->soft->cache);
     vm->clock.source = soft_now;
@@ -322,6 +358,7 @@ static void soft_engine_destroy(struct vm *vm)
     if (!vm->soft)
         return;
     cache_destroy(vm->soft->cache);
+    translator_destroy(vm->soft->translator);
     free(vm->soft);
     vm->soft = NULL;
     vm->clock.source = NULL;

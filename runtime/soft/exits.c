@@ -110,6 +110,7 @@ void exit_on_triple_fault(struct vcpu *cpu)
         return;
     vmcs->event = exception(cpu->fault.vector, cpu->fault.has_error, cpu->fault.error);
     cpu->activity = ACTIVITY_SHUTDOWN;
+    cpu->shadow = 0; /* only an active processor has one */
     leave(cpu, VMCS_EXIT_TRIPLE_FAULT);
 }
 

@@ -98,11 +98,11 @@ static bool draft_insn(struct vcpu *cpu, struct draft *draft, uint64_t linear, c
     struct decoded d;
     if (n == IO_BLOCK_INSNS_MAX)
         return false;
-    if (!*begin && (before->position + 1u == BLOCK_MAX || !(linear & PAGE_OFFSET)))
+    if (!before || before->position + 1u == BLOCK_MAX || !(linear & PAGE_OFFSET))
         *begin = true;
     for (;;) {
         *insn = (struct insn){0};
-        if (!*begin) {
+        if (before && !*begin) {
             insn->offset = (uint16_t)(before->offset + before->length);
             insn->position = (uint8_t)(before->position + 1);
         }

@@ -1,7 +1,11 @@
 /* Guests made from random numbers. (Nothing here is to be explored by a fuzzer: not traced.) */
 #include "tests/fuzz/guest.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "runtime/soft/engine.h"
 
 #define UNTRACED __attribute__((no_sanitize("coverage")))
 
@@ -30,6 +34,26 @@
 #define CODE_16        0x48u
 #define DATA_16        0x50u
 #define OTHER_SELECTOR 0x58u
+
+void guest_must(bool good, const char *file, int line)
+{
+    if (!good) {
+        dprintf(2, "%s:%d does not hold\n", file, line);
+        abort();
+    }
+}
+
+struct vm *guest_vm(unsigned vcpus)
+{
+    struct error err = {0};
+    struct vm *vm = calloc(1, sizeof *vm);
+    must(vm != NULL);
+    vm->config = (struct vm_config){
+        .memory = GUEST_RAM, .smp = vcpus, .deterministic = true, .engine = "soft"};
+    vm->engine = &soft_engine;
+    must(!vm_create(vm, &err));
+    return vm;
+}
 
 UNTRACED uint64_t guest_draw(uint64_t *state)
 {
@@ -441,8 +465,6 @@ void guest_enter(struct vcpu *cpu, enum guest_mode mode)
         cpu->segment[SEG_CS].rights = 0x9b;
         break;
     case GUEST_USER32:
-        enter_segments(cpu, CODE_32_USER, 0xfb | RIGHTS_DB, DATA_USER, 0xf3);
-        break;
     case GUEST_COMPATIBILITY:
         enter_segments(cpu, CODE_32_USER, 0xfb | RIGHTS_DB, DATA_USER, 0xf3);
         break;

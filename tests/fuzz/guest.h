@@ -32,6 +32,13 @@ static inline bool guest_long(enum guest_mode mode)
     return mode >= GUEST_COMPATIBILITY;
 }
 
+/* Aborts, naming the line, if the condition does not hold. */
+#define must(condition) guest_must(condition, __FILE__, __LINE__)
+void guest_must(bool good, const char *file, int line);
+
+/* A deterministic machine on the soft engine. Released by vm_destroy and free. */
+struct vm *guest_vm(unsigned vcpus);
+
 uint64_t guest_draw(uint64_t *state); /* a random number; *state is not 0 */
 
 /* All of RAM from GUEST_CODE on. */

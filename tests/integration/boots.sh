@@ -21,7 +21,7 @@ baseline() {
     [ -e "$tmp/unpatched.$1" ] && return 0
     if ! boot "$tmp/log" "$1" "$tmp/unpatched" "$tmp/initrd.cpio" || ! reached "$tmp/log"; then
         note "the unpatched kernel does not boot this way ($boot_seconds s):"
-        note "$(tail -n 30 "$tmp/log")"
+        note "$(tail -n 100 "$tmp/log")"
         return 1
     fi
     note "unpatched, $1: $boot_seconds s"
@@ -64,7 +64,7 @@ boots() {
     status=$?
     if [ $status -ne 0 ] || ! reached "$log"; then
         not_ok "$sentence" "QEMU ended with status $status after $boot_seconds s; the console's end:"
-        note "$(tail -n 40 "$log")"
+        note "$(tail -n 100 "$log")"
         return 1
     fi
     if [ -n "$kaslr" ] && text_address "$log" | cmp -s - "$tmp/unpatched.text"; then

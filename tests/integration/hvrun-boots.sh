@@ -33,10 +33,17 @@ ended() { # STATUS NAME WHAT
         grep -aq '^patchvisor: userspace reached' "$log"; then
         ok "$3 boots to userspace and powers off ($(stat "$2" '.wall_seconds * 10 | round / 10') s)"
     else
-        not_ok "$3 boots to userspace and powers off" "exit status $1; its last words:"
-        note "$(tail -n 30 "$log" "$tmp/$2.err")"
+        not_ok "$3 boots to userspace and powers off" "exit status $1"
+        last_words "$2"
         return 1
     fi
+}
+
+# last_words NAME: what a run that failed has said, to be read where its files are gone.
+last_words() {
+    note "hvrun: $(tail -n 60 "$tmp/$1.err")"
+    [ ! -s "$tmp/$1.stats" ] || note "counters: $(jq -c . "$tmp/$1.stats")"
+    note "the console's end: $(tail -n 100 "$tmp/$1.log" | tr -d '\r')"
 }
 
 stat() { # NAME FILTER
@@ -105,8 +112,8 @@ types() {
     if wait_for "$1" "$4" 60; then
         ok "$2"
     else
-        not_ok "$2" "the console's end:"
-        note "$(tail -n 10 "$tmp/$1.log")"
+        not_ok "$2"
+        last_words "$1"
     fi
 }
 
@@ -128,7 +135,8 @@ session() {
         types "$name" "$what: Ctrl-C interrupts it, not hvrun" '\003echo status=$?\n' status=130
         printf 'exit\n' >&3
     else
-        not_ok "$what: there is a shell" "$(tail -n 20 "$tmp/$name.log")"
+        not_ok "$what: there is a shell"
+        last_words "$name"
         kill "$session"
     fi
     exec 3>&-
@@ -163,6 +171,8 @@ hvrun_boots() { # BZIMAGE
     is "$(sed -n 's/^patchvisor: processors //p' "$tmp/smp2-patched.log")" 2 "userspace sees both"
     same_report smp2 smp2-patched "and the same as with the unpatched kernel"
     works_like_the_host smp2-patched "busybox works as on the host with two processors"
+    boots smp4-patched "the patched kernel with four processors" "$tmp/patched" patchvisor.quick --smp 4
+    check "and Linux has brought all of them up" grep -aq 'Brought up 1 node, 4 CPUs' "$tmp/smp4-patched.log"
 }
 
 valid_counters() { # NAME

@@ -113,7 +113,7 @@ boot() {
     local log=$1 variant=$2 kernel=$3 initrd=$4 status begin
     local append="console=ttyS0 panic=-1 tsc_early_khz=$TSC_KHZ"
     # one thread for all processors: with one each, two of three loaded runs ended in a soft lockup (stop_machine)
-    local machine=(-accel tcg,thread=single -m 512M -no-reboot)
+    local machine=(-accel "tcg,thread=single" -m 512M -no-reboot)
     case $variant in
     default) machine+=(-nographic) ;;
     smp2) machine+=(-smp 2) ;;

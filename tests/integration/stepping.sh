@@ -1,7 +1,7 @@
 #!/bin/bash
 # Single-stepping as people use it: --step, --trace, the library; and its proofs: a boot that is stepped is the boot that
 # runs, a step is the host processor's step. PV_STEPS and PV_BOOT_STEPS say how many.
-# shellcheck source=tests/integration/tap.sh
+# shellcheck source=tests/integration/tap.sh disable=SC2086,SC2016
 . tests/integration/tap.sh
 
 hvrun=$BUILD/hvrun
@@ -34,6 +34,11 @@ check "the first line is the guest's first instruction" grep -Eqm1 $'^0x[0-9a-f]
 "$hvrun" --engine soft --deterministic --trace "$tmp/trace" "$interrupts" >"$tmp/traced" 2>/dev/null </dev/null
 check "a traced guest prints what it prints untraced" cmp -s "$tmp/ran" "$tmp/traced"
 check "events are in the trace" grep -Eq $'\tinterrupt=[0-9a-f]+$' "$tmp/trace"
+"$hvrun" --engine soft --deterministic --trace "$tmp/fpu" "$BUILD/samples/fpu_switch.elf" >/dev/null 2>&1 </dev/null
+for change in 'wrmsr efer=901' 'lgdt .* gdtr_base=[0-9a-f]+ gdtr_limit=' 'ltr ax tr=[0-9a-f]+' 'mov cr3, .* cr3=' \
+    'ldmxcsr .* mxcsr=' 'fld1 fsw=3000 ftw=[0-9a-f]+ st0=3fff8000000000000000' 'fxrstor64 .* xmm0=[0-9a-f]{17,}'; do
+    check "a line has what the instruction changed: $change" grep -Eqm1 "^${change}" <(cut -f 4,5 --output-delimiter=' ' "$tmp/fpu")
+done
 gzip -kf "$tmp/trace"
 check "a trace compresses ten times at least" \
     test "$(($(stat -c %s "$tmp/trace.gz") * 10))" -lt "$(stat -c %s "$tmp/trace")"
@@ -51,6 +56,13 @@ check "--trace-start COUNT" cmp -s "$tmp/counted" <(sed -n 101p "$tmp/trace")
 "$hvrun" --engine soft --trace "$tmp/none" --trace-start no_such_symbol "$interrupts" >/dev/null 2>"$tmp/err" </dev/null
 check "a symbol that is not there is refused" test $? -eq 2
 check "and no trace is left" test ! -e "$tmp/none"
+for bad in 99999999999999999999 9223372036854775808 0x 0x10000000000000000 main+ main+-5 main+0x10000000000000000 +5; do
+    timeout -k 1 20 "$hvrun" --engine soft --trace "$tmp/none" --trace-start "$bad" "$interrupts" >/dev/null 2>"$tmp/err" </dev/null
+    check "--trace-start '$bad' is refused" test $? -eq 2
+done
+timeout -k 1 60 "$hvrun" --engine soft --deterministic --trace "$tmp/far" --trace-start 9223372036854775807 "$interrupts" \
+    >"$tmp/out" 2>/dev/null </dev/null
+check "a trace that never begins leaves the guest alone" cmp -s "$tmp/ran" "$tmp/out"
 "$hvrun" --engine soft --trace /dev/full "$interrupts" >/dev/null 2>"$tmp/err" </dev/null
 check "a trace that cannot be written ends the run" test $? -eq 74
 check "with one line that names it" grep -q '^hvrun: /dev/full: cannot write it: No space left' "$tmp/err"
@@ -58,11 +70,37 @@ check "with one line that names it" grep -q '^hvrun: /dev/full: cannot write it:
 check "a trace in a folder that is not there" test $? -eq 74
 check "nothing is left behind" test -z "$(find "$tmp" -name 'trace.*' ! -name '*.gz' -o -name 'none*')"
 
+# ---- a patched guest: routines and IO blocks are stepped through as the instructions they are ----
+patched=$tmp/patched
+"$BUILD/patchc" build -o "$patched" --report "$tmp/report" "$BUILD/samples/io-burst.elf" >/dev/null 2>&1
+# way OPTION: it runs and is stepped; counters in $tmp/ran.json and $tmp/stepped.json
+way() {
+    "$hvrun" --engine soft --deterministic $1 --stats "$tmp/ran.json" "$patched" >"$tmp/ran" 2>/dev/null </dev/null
+    "$hvrun" --engine soft --deterministic $1 --step 100000000 --stats "$tmp/stepped.json" "$patched" \
+        >"$tmp/stepped" 2>/dev/null </dev/null
+    check "a patched guest that is stepped prints what it prints when it runs${1:+ ($1)}" cmp -s "$tmp/ran" "$tmp/stepped"
+}
+way --link-all
+check "its routines ring as many doorbells" \
+    test "$(jq -c .dispatch "$tmp/ran.json")" = "$(jq -c '.dispatch | select(.host_calls > 1000)' "$tmp/stepped.json")"
+way ''
+check "its IO instructions, which share exits when it runs," \
+    jq -e '.io.block_hits > 10 and .io.events * 10 < .io.instructions' "$tmp/ran.json"
+check "are steps of their own" jq -e '.io.block_hits == 0 and .io.events >= .io.instructions' "$tmp/stepped.json"
+"$hvrun" --engine soft --deterministic --link-all --trace "$tmp/trace" "$patched" >"$tmp/traced" 2>/dev/null </dev/null
+check "a trace leads from each patched site that is reached to its routine" awk -F '\t' '
+    NR == FNR { routine[$1] = $2; next }
+    site { $1 == routine[site] ? right++ : wrong++ }
+    { site = $1 in routine ? $1 : "" }
+    END { exit !(right > 100 && !wrong) }' \
+    <(jq -r '.sites[] | select(.status == "patched" and .window.address == .address) | "\(.address)\t\(.routine)"' \
+        "$tmp/report") "$tmp/trace"
+
 # ---- the library ----
 # shellcheck disable=SC2046
 if command -v pkg-config >/dev/null; then
     # with the PREFIX it is built for: for another it would be built anew, under the other tests' feet
-    make -s BUILD="$BUILD" SAN="${SAN:-}" DESTDIR="$tmp/root" install >"$tmp/install" 2>&1
+    make -s BUILD="${BUILD%/san}" SAN="${SAN:-}" DESTDIR="$tmp/root" install >"$tmp/install" 2>&1
     check "make install puts library, headers and hvrun.pc in place" test $? -eq 0
     installed=$tmp/root/usr/local
     export PKG_CONFIG_PATH=$installed/lib/pkgconfig
@@ -92,6 +130,8 @@ if [ -n "${PV_KERNEL_CLOUD:-}" ]; then
     "$BUILD"/tests/tools/step_boot "$count" 1 "$PV_KERNEL_CLOUD" 5 >"$tmp/boot" 2>&1
     check "stepping Debian's boot for $count instructions ends where running it does, five times compared" \
         test $? -eq 0
+    check "and the console has printed the same" \
+        test "$(grep -c ' [1-9][0-9]* bytes printed$' "$tmp/boot")" -gt 0
     note "$(tail -n 1 "$tmp/boot")"
 else
     skip "stepping Debian's boot is running it" "PV_KERNEL_CLOUD is not set"

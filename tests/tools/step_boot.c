@@ -3,14 +3,16 @@
  *     step_boot INSTRUCTIONS SMP KERNEL [CHECKPOINTS]
  *
  * Two machines in one process, deterministic: one runs, the other is stepped, each up to the same guest time at every
- * checkpoint. Prints a line each; the exit code is 1 if their states differ. */
+ * checkpoint. Prints a line each; the exit code is 1 if their states differ, or what their consoles have printed. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "image/image.h"
+#include "runtime/console.h"
 #include "runtime/loader.h"
 #include "runtime/soft/engine.h"
 #include "runtime/state_hash.h"
@@ -23,6 +25,19 @@ static double now(void)
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
+/* A file for what a console prints; its name is to be freed. */
+static char *console_file(void)
+{
+    char *path = strdup("/tmp/step_boot.XXXXXX");
+    int fd = path ? mkstemp(path) : -1;
+    if (fd < 0) {
+        perror("step_boot: /tmp");
+        exit(1);
+    }
+    close(fd);
+    return path;
+}
+
 static struct vm *make(const char *kernel, unsigned smp, bool step)
 {
     static struct image image;
@@ -32,6 +47,7 @@ static struct vm *make(const char *kernel, unsigned smp, bool step)
                                     .engine = "soft",
                                     .memory = 256ull << 20,
                                     .smp = smp,
+                                    .serial = console_file(),
                                     .append = "console=ttyS0 earlyprintk=serial",
                                     .deterministic = true};
     vm->engine = &soft_engine;
@@ -68,6 +84,32 @@ static bool come_to(struct vm *vm, uint64_t instructions)
     return true;
 }
 
+/* All of what the console has printed; its length is in *length. To be freed. */
+static char *printed(struct vm *vm, size_t *length)
+{
+    char *text = NULL;
+    console_flush(vm);
+    FILE *file = fopen(vm->config.serial, "r");
+    FILE *all = open_memstream(&text, length);
+    for (int c; file && all && (c = getc(file)) != EOF;)
+        putc(c, all);
+    if (!file || !all || fclose(all) || fclose(file)) {
+        perror("step_boot: console");
+        exit(1);
+    }
+    return text;
+}
+
+static bool same_console(struct vm *runs, struct vm *steps, size_t *length)
+{
+    size_t other;
+    char *a = printed(runs, length), *b = printed(steps, &other);
+    bool same = *length == other && memcmp(a, b, other) == 0;
+    free(a);
+    free(b);
+    return same;
+}
+
 /* What is not the same. */
 static void show_difference(const struct vm *runs, const struct vm *steps)
 {
@@ -95,7 +137,8 @@ int main(int argc, char **argv)
     unsigned smp = (unsigned)atoi(argv[2]);
     struct vm *runs = make(argv[3], smp, false), *steps = make(argv[3], smp, true);
     double run_time = 0, step_time = 0;
-    for (uint64_t n = 1; n <= points; n++) {
+    int result = 0;
+    for (uint64_t n = 1; n <= points && result == 0; n++) {
         double start = now();
         bool good = come_to(runs, total / points * n);
         double middle = now();
@@ -103,15 +146,21 @@ int main(int argc, char **argv)
         step_time += now() - middle;
         run_time += middle - start;
         uint64_t a = vm_state_hash(runs), b = vm_state_hash(steps);
+        size_t length;
+        bool same = same_console(runs, steps, &length);
         printf("%" PRIu64 " instructions: run %016" PRIx64 ", stepped %016" PRIx64 " at 0x%" PRIx64
-               "\n",
-               soft_instructions(steps), a, b, steps->vcpus[0]->rip);
-        if (!good || a != b) {
-            show_difference(runs, steps);
-            return 1;
+               ", %zu bytes printed%s\n",
+               soft_instructions(steps), a, b, steps->vcpus[0]->rip, length,
+               same ? "" : ", not the same");
+        if (!good || a != b || !same) {
+            if (a != b)
+                show_difference(runs, steps);
+            result = 1;
         }
     }
+    unlink(runs->config.serial);
+    unlink(steps->config.serial);
     printf("%" PRIu64 " steps in %.2f s; run in %.2f s (of the processor)\n", steps->stats.steps,
            step_time, run_time);
-    return 0;
+    return result;
 }

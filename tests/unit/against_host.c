@@ -19,10 +19,11 @@ void against_host_flags(uint32_t flags)
     flags_compared = flags;
 }
 
-struct vcpu *against_host_vcpu(void)
+int against_host_open(void **state)
 {
-    struct vcpu *cpu = one_insn_vcpu();
-    one_insn_mode(cpu, ONE_INSN_64, true);
+    struct vcpu **cpu = *state;
+    *cpu = one_insn_vcpu();
+    one_insn_mode(*cpu, ONE_INSN_64, true);
     against_host_flags(RFLAGS_STATUS | RFLAGS_DF);
     if (!native_data) {
         native_data = code_map((void *)(uintptr_t)AGAINST_HOST_DATA, AGAINST_HOST_BYTES);
@@ -30,12 +31,13 @@ struct vcpu *against_host_vcpu(void)
     }
     assert_non_null(native_data);
     assert_non_null(native_code);
-    return cpu;
+    return 0;
 }
 
-void against_host_free(struct vcpu *cpu)
+int against_host_close(void **state)
 {
-    one_insn_free(cpu);
+    one_insn_free(*(struct vcpu **)*state);
+    return 0;
 }
 
 uint64_t against_host_value(void)
@@ -59,6 +61,15 @@ uint64_t against_host_value(void)
     default:
         return value;
     }
+}
+
+size_t put_size(uint8_t *p, unsigned size)
+{
+    if (size == 2)
+        p[0] = 0x66;
+    if (size == 8)
+        p[0] = 0x48;
+    return size == 2 || size == 8;
 }
 
 void against_host_random(struct vcpu *cpu)

@@ -8,9 +8,12 @@
 #define AGAINST_HOST_DATA  ONE_INSN_DATA /* mapped in the test process too, at the same address */
 #define AGAINST_HOST_BYTES 0x10000u
 
-/* A vCPU in 64-bit mode at CPL 3, and the data region on both sides. */
-struct vcpu *against_host_vcpu(void);
-void against_host_free(struct vcpu *cpu);
+/* cmocka's setup and teardown for each test of a file whose vCPU is in `cpu`: in 64-bit mode at CPL 3, with the data
+ * region on both sides. */
+int against_host_open(void **state);
+int against_host_close(void **state);
+#define AGAINST_HOST_TEST(name, cpu)                                                               \
+    cmocka_unit_test_prestate_setup_teardown(name, against_host_open, against_host_close, &(cpu))
 
 /* Fills registers (of all shapes: small, large, all ones, single bits), status flags and 4 KiB of data from
  * AGAINST_HOST_DATA + 0x1000 on with random values; RSP stays. DF is clear. */
@@ -18,7 +21,10 @@ void against_host_random(struct vcpu *cpu);
 /* One such value. */
 uint64_t against_host_value(void);
 
-/* Flags to compare from now on, until the next against_host_vcpu: at first all status flags and DF. */
+/* Puts the prefix there that gives an instruction operands of so many bytes; returns its length, 0 or 1. */
+size_t put_size(uint8_t *p, unsigned size);
+
+/* Flags to compare from now on, until the next against_host_open: at first all status flags and DF. */
 void against_host_flags(uint32_t flags);
 
 /* Executes the bytes both ways and compares registers, flags and data. Repeats a REP

@@ -66,4 +66,21 @@ void *mmu_lab_at(struct mmu_lab *lab, uint64_t physical);
         (lab)->cpu->fault.vector;                                                                  \
     })
 
+/* Rights of the upper levels that leave everything to the last one. */
+#define MMU_LAB_UPPER (PTE_P | PTE_W | PTE_U)
+
+/* With the rights of the vCPU's mode: by the page tables alone; through the TLB, which returns the physical address or
+ * raises. */
+static inline struct translation mmu_lab_walk(struct mmu_lab *lab, uint64_t linear,
+                                              enum access access)
+{
+    return tlb_walk(lab->cpu, linear, access, lab->cpu->mode);
+}
+
+static inline uint64_t mmu_lab_fill(struct mmu_lab *lab, uint64_t linear, enum access access)
+{
+    bool device;
+    return tlb_fill(lab->cpu, NULL, linear, access, lab->cpu->mode, &device);
+}
+
 #endif

@@ -15,30 +15,6 @@
 
 static struct vcpu *cpu;
 
-static int make_vcpu(void **state)
-{
-    (void)state;
-    cpu = against_host_vcpu();
-    return 0;
-}
-
-static int free_vcpu(void **state)
-{
-    (void)state;
-    against_host_free(cpu);
-    return 0;
-}
-
-/* Prefixes for operand sizes 1, 2, 4, 8 of an instruction whose opcode for bytes is `opcode`. Returns the length. */
-static size_t put_size(uint8_t *p, unsigned size)
-{
-    if (size == 2)
-        p[0] = 0x66;
-    if (size == 8)
-        p[0] = 0x48;
-    return size == 2 || size == 8;
-}
-
 static void run(const uint8_t *bytes, size_t length)
 {
     for (unsigned round = 0; round < ROUNDS; round++) {
@@ -381,7 +357,7 @@ static void a_write_that_faults_changes_nothing(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, make_vcpu, free_vcpu)
+#define T(name) AGAINST_HOST_TEST(name, cpu)
     const struct CMUnitTest tests[] = {
         T(shifts_by_an_immediate_leave_what_the_host_leaves),
         T(shifts_by_one_and_by_cl_leave_what_the_host_leaves),

@@ -14,29 +14,6 @@
 
 static struct vcpu *cpu;
 
-static int make_vcpu(void **state)
-{
-    (void)state;
-    cpu = against_host_vcpu();
-    return 0;
-}
-
-static int free_vcpu(void **state)
-{
-    (void)state;
-    against_host_free(cpu);
-    return 0;
-}
-
-static size_t put_size(uint8_t *p, unsigned size)
-{
-    if (size == 2)
-        p[0] = 0x66;
-    if (size == 8)
-        p[0] = 0x48;
-    return size == 2 || size == 8;
-}
-
 /* With registers as they come, and with [rdi] at every alignment and across a page. */
 static void run_both(uint8_t *bytes, size_t length, size_t modrm, uint8_t registers, uint8_t memory)
 {
@@ -142,7 +119,7 @@ static void quotients_are_the_hosts_and_what_does_not_fit_is_refused(void **stat
                 bytes[n + 1] = (uint8_t)(0xc3 | reg << 3);
                 against_host_random(cpu);
                 if (round % 2) /* a quotient that may fit */
-                    cpu->r[RDX] = reg == 7 ? (uint64_t)((int64_t)cpu->r[RAX] >> 63) : 0;
+                    cpu->r[RDX] = reg == 7 ? 0 - (cpu->r[RAX] >> 63) : 0;
                 if (round % 4 == 3)
                     cpu->r[RDX] = cpu->r[RBX] >> 1;
                 if (size == 1 && round % 2)
@@ -310,7 +287,7 @@ static void compare_and_exchange_needs_write_permission_in_any_case(void **state
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, make_vcpu, free_vcpu)
+#define T(name) AGAINST_HOST_TEST(name, cpu)
     const struct CMUnitTest tests[] = {
         T(wide_products_are_the_hosts),
         T(products_of_two_and_three_operands_are_the_hosts),

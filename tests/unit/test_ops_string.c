@@ -13,20 +13,6 @@
 
 static struct vcpu *cpu;
 
-static int make_vcpu(void **state)
-{
-    (void)state;
-    cpu = against_host_vcpu();
-    return 0;
-}
-
-static int free_vcpu(void **state)
-{
-    (void)state;
-    against_host_free(cpu);
-    return 0;
-}
-
 enum { MOVS = 0xa4, CMPS = 0xa6, STOS = 0xaa, LODS = 0xac, SCAS = 0xae };
 static const uint8_t all[] = {MOVS, CMPS, STOS, LODS, SCAS};
 
@@ -354,7 +340,7 @@ static void a_read_only_segment_is_not_written(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, make_vcpu, free_vcpu)
+#define T(name) AGAINST_HOST_TEST(name, cpu)
     const struct CMUnitTest tests[] = {
         T(single_elements_are_handled_as_the_host_does),
         T(repetition_is_the_hosts),

@@ -9,7 +9,6 @@
 
 #define LINEAR 0x0000004000000000ull
 #define OTHER  (LINEAR + TLB_ENTRIES * PAGE_SIZE)
-#define UPPER  (PTE_P | PTE_W | PTE_U)
 
 static struct mmu_lab *lab;
 static uint64_t *entry, *other_entry;
@@ -21,8 +20,8 @@ static int begin(void **state)
     bool device;
     lab = mmu_lab_create(MMU_LAB_LONG);
     lab->cpu->cr4 |= CR4_PGE;
-    entry = mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W, UPPER);
-    other_entry = mmu_lab_map(lab, OTHER, 0x201000, 12, PTE_P | PTE_G, UPPER);
+    entry = mmu_lab_map(lab, LINEAR, 0x200000, 12, PTE_P | PTE_W, MMU_LAB_UPPER);
+    other_entry = mmu_lab_map(lab, OTHER, 0x201000, 12, PTE_P | PTE_G, MMU_LAB_UPPER);
     tlb_fill(lab->cpu, NULL, LINEAR, ACCESS_WRITE, lab->cpu->mode, &device);
     tlb_fill(lab->cpu, NULL, OTHER, ACCESS_READ, lab->cpu->mode, &device);
     assert_null(host_read(lab->cpu, LINEAR, 1));
@@ -119,7 +118,7 @@ static void a_change_of_wp_forgets_what_the_supervisor_may_write(void **state)
     struct vcpu *cpu = lab->cpu;
     fill(LINEAR, ACCESS_WRITE);
     assert_non_null(host_write(cpu, LINEAR, 1));
-    mmu_lab_map(lab, LINEAR + PAGE_SIZE, 0x202000, 12, PTE_P | PTE_W | PTE_U, UPPER);
+    mmu_lab_map(lab, LINEAR + PAGE_SIZE, 0x202000, 12, PTE_P | PTE_W | PTE_U, MMU_LAB_UPPER);
     cpu->mode = TLB_USER;
     fill(LINEAR + PAGE_SIZE, ACCESS_WRITE);
     cpu->mode = TLB_KERNEL;
