@@ -18,12 +18,14 @@
 #include "runtime/trace.h"
 #include "runtime/vmcs.h"
 
-#define HISTORY  24u    /* instructions shown of those before a difference */
-#define FACTS    16384u /* decoded instructions kept */
-#define ACCESSES 64u    /* of one instruction */
-#define PATIENCE 50000u /* instructions that an interrupt waits for a point */
-#define ALL      64u    /* points from one comparison of the whole vCPU to the next */
-#define MEMORY_S 2.0    /* seconds from one comparison of memory to the next */
+#define HISTORY  24u     /* instructions shown of those before a difference */
+#define FACTS    16384u  /* decoded instructions kept */
+#define ACCESSES 64u     /* of one instruction */
+#define PATIENCE 20000u  /* instructions that an interrupt waits for a good place */
+#define STRETCH  500000u /* instructions from one comparison to the next, if there is a good place */
+#define PASSES   8u      /* how often a good place has been passed since the last point, at most */
+#define ALL      64u     /* points from one comparison of the whole vCPU to the next */
+#define MEMORY_S 2.0     /* seconds from one comparison of memory to the next */
 
 /* What has to be known of an instruction. */
 enum insn_kind { PLAIN, GIVEN /* its result is not the guest's alone */, MSR, SAVES /* x87 */ };
@@ -33,6 +35,8 @@ struct facts {
     uint8_t length, kind;
     uint8_t bytes[TRACE_BYTES];
     uint16_t undefined, defined; /* status flags that it leaves so */
+    uint32_t passes;             /* executions since point number `point` */
+    uint64_t point;
 };
 
 struct lockstep {
@@ -109,6 +113,14 @@ static void find_facts(const struct lockstep *l, struct facts *f)
     f->defined = (flags->modified | flags->set_0 | flags->set_1) & RFLAGS_STATUS;
 }
 
+static void count_pass(const struct lockstep *l, struct facts *f)
+{
+    if (f->point != l->points)
+        f->passes = 0;
+    f->point = l->points;
+    f->passes++;
+}
+
 /* The instruction that the leader is at. */
 static const struct facts *look(struct lockstep *l)
 {
@@ -117,11 +129,14 @@ static const struct facts *look(struct lockstep *l)
     uint8_t available = (uint8_t)trace_fetch(l->vmcs, address, bytes);
     struct facts *f = &l->facts[(address ^ address >> 14) % FACTS];
     if (f->bits == bits && f->address == address && f->available == available &&
-        memcmp(f->bytes, bytes, sizeof bytes) == 0)
+        memcmp(f->bytes, bytes, sizeof bytes) == 0) {
+        count_pass(l, f);
         return f;
+    }
     *f = (struct facts){.address = address, .bits = bits, .available = available};
     memcpy(f->bytes, bytes, sizeof bytes);
     find_facts(l, f);
+    count_pass(l, f);
     return f;
 }
 
@@ -207,7 +222,8 @@ static void tell(struct lockstep *l, const char *what)
         fprintf(l->stream, "hvrun: lockstep: %s: %s\n", f->name, ignored.text);
     fprintf(l->stream, "hvrun: lockstep: state on %s:\n", f->name);
     vcpu_dump(f->vm->vcpus[0], l->stream);
-    vm_stop(l->vm, SHUTDOWN_DIFFERENCE, HVRUN_DIFFERENCE);
+    l->vm->shutdown = SHUTDOWN_DIFFERENCE; /* however the guest has ended */
+    l->vm->exit_code = HVRUN_DIFFERENCE;
 }
 
 static unsigned count_differences(const struct lockstep *l, bool all, bool memory, FILE *stream)
@@ -339,6 +355,19 @@ static int behind(struct lockstep *l, const struct facts *f, uint64_t rip, bool 
     return halted ? come_to(l, LOCKSTEP_HALT, err) : 0;
 }
 
+/* Is the follower to be brought to this instruction? It is found by its address and registers, which costs the more the
+ * oftener the address is passed; and not between two iterations of a string instruction. */
+static bool is_time(struct lockstep *l, const struct facts *f)
+{
+    bool good = f->passes <= PASSES;
+    l->waiting = interrupt_waits(l) ? l->waiting + 1 : 0;
+    if (l->cpu->repeating ||
+        !(l->waiting > PATIENCE || (good && (l->waiting || l->since > STRETCH))))
+        return false;
+    l->waiting = 0;
+    return true;
+}
+
 /* One step. 0, or -1 with *err. */
 static int step(struct lockstep *l, struct error *err)
 {
@@ -346,14 +375,10 @@ static int step(struct lockstep *l, struct error *err)
     bool active = vmcs->activity == ACTIVITY_ACTIVE;
     const struct facts *f = look(l), copy = *f;
     if (active && !l->there) {
-        l->waiting = interrupt_waits(l) ? l->waiting + 1 : 0;
         if (copy.kind == GIVEN && come_to(l, LOCKSTEP_BEFORE, err) < 0)
             return -1;
-        if (!l->there && l->waiting > PATIENCE) {
-            l->waiting = 0;
-            if (come_to(l, LOCKSTEP_SEARCH, err) < 0)
-                return -1;
-        }
+        if (!l->there && is_time(l, &copy) && come_to(l, LOCKSTEP_SEARCH, err) < 0)
+            return -1;
         if (l->differs)
             return 0;
     }

@@ -56,7 +56,8 @@ static unsigned compare_segments(const struct vcpu *a, const struct vcpu *b, FIL
     unsigned count = 0;
     for (unsigned n = 0; n < SEGS; n++) {
         const struct segment *s = &a->segment[n], *t = &b->segment[n];
-        bool unusable = s->rights & RIGHTS_UNUSABLE && t->rights & RIGHTS_UNUSABLE;
+        bool null = vcpu_protected(a) && !vcpu_v86(a) && n != SEG_CS && !(s->selector & ~3);
+        bool unusable = null || (s->rights & RIGHTS_UNUSABLE && t->rights & RIGHTS_UNUSABLE);
         const uint64_t left[] = {s->selector, s->rights, s->limit, s->base};
         const uint64_t right[] = {t->selector, t->rights, t->limit, t->base};
         /* of one that cannot be used only the selector can be seen, and of FS and GS the base */

@@ -323,6 +323,17 @@ static bool same_registers(const struct vcpu *a, const struct vcpu *b)
     return a->rip == b->rip && memcmp(a->r, b->r, 16 * sizeof a->r[0]) == 0;
 }
 
+/* Past the instruction at the breakpoint. (RFLAGS.RF would let it through, but software KVM does not know it.) */
+static enum lockstep_answer pass(struct kvm_follower *f, uint64_t linear, struct error *err)
+{
+    struct kvm_guest_debug debug = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP};
+    if (kvm_cpu_ioctl(f->cpu, KVM_SET_GUEST_DEBUG, &debug, "KVM_SET_GUEST_DEBUG", err) < 0)
+        return LOCKSTEP_FAILED;
+    enum lockstep_answer answer = simple(f, KVM_EXIT_DEBUG, "an instruction without accesses", err);
+    return answer == LOCKSTEP_THERE && set_stop(f, linear, true, err) < 0 ? LOCKSTEP_FAILED
+                                                                          : answer;
+}
+
 /* Runs until it is there. It may pass with other registers if it `searches`. */
 static enum lockstep_answer run_to(struct kvm_follower *f, const struct vcpu *leader, bool searches,
                                    struct error *err)
@@ -336,11 +347,9 @@ static enum lockstep_answer run_to(struct kvm_follower *f, const struct vcpu *le
             return LOCKSTEP_FAILED;
         if (same_registers(leader, f->cpu->vcpu))
             return LOCKSTEP_THERE;
-        if (kvm_soft_step(f->cpu, err) <
-            0) /* past it: an iteration, if it is a string instruction */
-            return LOCKSTEP_FAILED;
-        if (same_registers(leader, f->cpu->vcpu))
-            return LOCKSTEP_THERE;
+        answer = pass(f, trace_linear(leader), err);
+        if (answer != LOCKSTEP_THERE)
+            return answer;
     }
     return differs(err, "on KVM the registers are never the same at that address");
 }

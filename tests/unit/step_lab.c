@@ -25,6 +25,7 @@ void step_gate(struct step_lab *lab, int vector, unsigned flags)
 static int open_on(const struct engine *engine, void **state)
 {
     static const uint8_t handler[16] = {0x90, 0x48, 0xcf}; /* nop; iretq */
+    const struct step_test *test = *state;
     struct step_lab *lab = calloc(1, sizeof *lab);
     struct error err = {0};
     assert(lab);
@@ -42,6 +43,8 @@ static int open_on(const struct engine *engine, void **state)
     assert(lab->vmcs);
     lab->vmcs->single_step = true;
     *state = lab;
+    if (test && test->prepare)
+        test->prepare(lab);
     return 0;
 }
 
@@ -112,10 +115,9 @@ static struct CMUnitTest on_kvm(const struct step_test *test, bool usable)
     char *name = NULL;
     if (asprintf(&name, "%s_on_kvm", test->name) < 0)
         abort();
-    struct CMUnitTest row =
-        cmocka_unit_test_setup_teardown(test->test, step_lab_open_kvm, step_lab_close);
-    row.name = name;
-    return usable ? row : (struct CMUnitTest){name, skipped, NULL, NULL, NULL};
+    if (!usable)
+        return (struct CMUnitTest){name, skipped, NULL, NULL, NULL};
+    return (struct CMUnitTest){name, test->test, step_lab_open_kvm, step_lab_close, (void *)test};
 }
 
 int step_run_tests(const struct step_test *tests, size_t count)
@@ -126,8 +128,8 @@ int step_run_tests(const struct step_test *tests, size_t count)
     if (why)
         print_message("# on KVM: %s\n", why);
     for (size_t n = 0; n < count; n++) {
-        rows[n] =
-            (struct CMUnitTest){tests[n].name, tests[n].test, step_lab_open, step_lab_close, NULL};
+        rows[n] = (struct CMUnitTest){tests[n].name, tests[n].test, step_lab_open, step_lab_close,
+                                      (void *)&tests[n]};
         rows[count + n] = on_kvm(&tests[n], !why);
     }
     int failed = _cmocka_run_group_tests("tests", rows, 2 * count, NULL, NULL);

@@ -32,6 +32,7 @@ struct step_lab {
 struct step_test {
     const char *name;
     void (*test)(void **state);
+    void (*prepare)(struct step_lab *lab); /* before it; may be NULL */
 };
 int step_run_tests(const struct step_test *tests, size_t count);
 

@@ -474,7 +474,7 @@ int main(void)
 {
 #define T(name)                                                                                    \
     {                                                                                              \
-#name, name                                                                                \
+#name, name, NULL                                                                          \
     }
     static const struct step_test tests[] = {
         T(S1_one_instruction_completes),

@@ -505,7 +505,7 @@ int main(void)
 {
 #define T(name)                                                                                    \
     {                                                                                              \
-#name, name                                                                                \
+#name, name, NULL                                                                          \
     }
     static const struct step_test tests[] = {
         T(S8_S10_a_halted_guest_steps_when_its_timer_wakes_it),

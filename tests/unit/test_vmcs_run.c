@@ -110,7 +110,7 @@ int main(void)
 {
 #define T(name)                                                                                    \
     {                                                                                              \
-#name, name                                                                                \
+#name, name, NULL                                                                          \
     }
     static const struct step_test tests[] = {
         T(S0_without_the_indicator_it_runs_to_an_exit_of_another_kind),

@@ -19,10 +19,8 @@ static void gate(struct vcpu *cpu, int vector, uint64_t descriptor)
 #define INTERRUPT_GATE(at) ((uint64_t)(at) | (uint64_t)ONE_INSN_CS32 << 16 | 0x8e00ull << 32)
 
 /* A 32-bit kernel without gates, with a second task. */
-static int open_tasks(void **state)
+static void make_tasks(struct step_lab *lab)
 {
-    step_lab_open(state);
-    struct step_lab *lab = *state;
     struct vcpu *cpu = lab->cpu;
     one_insn_mode(cpu, ONE_INSN_32, false);
     one_insn_put(cpu, ONE_INSN_GDT + TASK, 8, 0x0000890000000000 | (uint64_t)TSS << 16 | 0x67);
@@ -37,7 +35,6 @@ static int open_tasks(void **state)
     memset(one_insn_at(cpu, ONE_INSN_IDT), 0, 0x800);
     cpu->idt_limit = 0x7ff;
     vmcs_state_changed(lab->vmcs);
-    return 0;
 }
 
 /* Its data segment cannot be loaded: #TS in the new task. */
@@ -140,11 +137,13 @@ static void S4_an_nmi_whose_task_faults_has_arrived_there(void **state)
     assert_int_equal(lab->vmcs->interruptibility, VMCS_BLOCKED_NMI);
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, open_tasks, step_lab_close)
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+#define T(name)                                                                                    \
+    {                                                                                              \
+#name, name, make_tasks                                                                    \
+    }
+    static const struct step_test tests[] = {
         T(S5_a_double_fault_through_a_task_gate),
         T(S2_a_fault_of_the_task_jumped_to_finds_that_task),
         T(S3_and_is_delivered_there),
@@ -152,5 +151,5 @@ int main(void)
         T(S5_what_arrives_last_is_the_fault_of_the_interrupt_s_task),
         T(S4_an_nmi_whose_task_faults_has_arrived_there),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return step_run_tests(tests, sizeof tests / sizeof tests[0]);
 }
