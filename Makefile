@@ -9,6 +9,7 @@ override BUILD := $(BASE)/san
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
 FUZZ    := $(BASE)/fuzz
+LIBDIR  ?= $(PREFIX)/lib
 DATA    := $(PREFIX)/share/patchvisor
 VERSION := $(shell cat VERSION)
 
@@ -28,20 +29,24 @@ CFLAGS  ?= $(OPT)
 WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes
 # Guest memory and registers are read at every width: no strict aliasing.
 BASE_CFLAGS := -std=gnu11 -fno-strict-aliasing $(WARN) -I. -D_GNU_SOURCE -DPATCHVISOR_VERSION='"$(VERSION)"' -MMD -MP
-ALL_CFLAGS := $(BASE_CFLAGS) $(CFLAGS) $(SANFLAGS)
-LIBS    := -lelf -lZydis -lxxhash -ljansson -lz -llzma -llz4 -lzstd -lbz2 -llzo2 -lpthread
+ALL_CFLAGS := $(BASE_CFLAGS) $(if $(CPPFLAGS),$(CPPFLAGS) )$(CFLAGS) $(SANFLAGS)
+# Reproducible: the same sources give the same bytes in whatever folder they stand; so another folder is no reason to
+# rebuild, and this flag is not among those above.
+ANY_FOLDER := -ffile-prefix-map=$(CURDIR)=.
+LIBS    := -lelf -lZydis -lxxhash -ljansson -lz -llzma -llz4 -lzstd -lbz2 -llzo2 -lseccomp -lpthread
 
 # What Debian calls all that.
 BUILD_DEPS := gcc libc6-dev binutils libelf-dev libzydis-dev libxxhash-dev libjansson-dev zlib1g-dev \
-	liblzma-dev liblz4-dev libzstd-dev libbz2-dev liblzo2-dev
+	liblzma-dev liblz4-dev libzstd-dev libbz2-dev liblzo2-dev libseccomp-dev
 TEST_DEPS  := libcmocka-dev clang libclang-rt-14-dev qemu-system-x86 busybox-static cpio jq file time pkg-config \
 	gzip xz-utils lz4 lzop zstd bzip2 gdb
-LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck
+LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck mandoc
+DEB_DEPS   := debhelper dpkg-dev fakeroot lintian
 
 # ---- sources, found by where they are -------------------------------------------------------------
 IMAGE_SRC    := $(wildcard image/*.c ioblock/*.c)
 PATCHC_SRC   := $(filter-out patchc/main.c,$(wildcard patchc/*.c))
-RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/kvm/*.c runtime/devices/*.c))
+RUNTIME_SRC  := $(filter-out runtime/main.c,$(wildcard runtime/*.c runtime/soft/*.c runtime/translator/*.c runtime/kvm/*.c runtime/devices/*.c))
 TEMPLATES    := $(wildcard templates/*.S)
 UNIT_SRC     := $(wildcard tests/unit/test_*.c)
 UNIT_SUPPORT := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
@@ -51,13 +56,14 @@ BENCH_SRC    := $(wildcard tests/bench/*.c)
 SAMPLE_FILES := $(wildcard samples/*.S)
 SAMPLE_KERNEL := $(wildcard samples/kernel/*.S samples/kernel/*.c)
 SAMPLE_DIRS  := $(filter-out samples/kernel,$(patsubst %/,%,$(sort $(dir $(wildcard samples/*/*.S samples/*/*.c)))))
-MAN          := $(wildcard man/*.1 man/*.5)
+MAN          := $(wildcard man/*.[1-9])
 C_SRC        := $(wildcard image/*.[ch] ioblock/*.[ch] patchc/*.[ch] hvstub/*.[ch]) \
-	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/kvm/*.[ch] runtime/devices/*.[ch]) \
+	$(wildcard runtime/*.[ch] runtime/soft/*.[ch] runtime/translator/*.[ch] runtime/kvm/*.[ch] runtime/devices/*.[ch]) \
 	$(wildcard examples/*.c tests/unit/*.[ch] tests/fuzz/*.[ch] tests/tools/*.[ch] tests/tools/*/*.[ch] tests/bench/*.[ch])
-SHELL_SRC    := .ci/run tests/run tests/fetch-kernel tests/demo tests/install-deps tests/bench/run \
-	tests/bench/hvrun.sh tests/bench/gdb.sh \
-	$(wildcard tests/integration/*.sh completion/*)
+# Every script, found by its first line; completions and what tests source have none.
+# Every script: by its first line, or by its name where it is only sourced.
+SHELL_SRC    := $(sort $(shell grep -lsE '^\#!/bin/(ba)?sh' .ci/* tests/* tests/*/* examples/*/*) \
+	$(wildcard tests/*/*.sh completion/*))
 
 obj      = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
 fuzz_obj = $(patsubst %,$(FUZZ)/obj/%.o,$(basename $(1)))
@@ -82,10 +88,13 @@ benches: $(BENCHES)
 deps:
 	@tests/install-deps $(BUILD_DEPS) $(TEST_DEPS)
 
+build-deps:
+	@tests/install-deps $(BUILD_DEPS)
+
 lint-deps:
 	@tests/install-deps $(LINT_DEPS)
 
-ifneq ($(filter check check-boots demo bench,$(MAKECMDGOALS)),)
+ifneq ($(filter check check-boots check-reproducible demo bench,$(MAKECMDGOALS)),)
 READY := deps
 endif
 
@@ -99,7 +108,7 @@ $(1):
 	@mkdir -p $$(@D)
 	@printf '%s\n' '$(subst ','\'',$(2))' > $$@
 endef
-$(eval $(call stamp,$(BUILD)/obj/flags,$(CC) $(ALL_CFLAGS)))
+$(eval $(call stamp,$(BUILD)/obj/flags,$(CC) $(ALL_CFLAGS) in any folder))
 $(eval $(call stamp,$(BUILD)/obj/data-folder,$(DATA)))
 $(eval $(call stamp,$(BUILD)/obj/image-files,$(IMAGE_SRC)))
 $(eval $(call stamp,$(BUILD)/obj/patchc-files,$(PATCHC_SRC)))
@@ -115,7 +124,7 @@ $(DATA_OBJ): ALL_CFLAGS += -DDATA_DIR='"$(DATA)"'
 # ---- the program ----------------------------------------------------------------------------------
 $(BUILD)/obj/%.o: %.c $(BUILD)/obj/flags | $(READY)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -c $< -o $@
+	$(CC) $(ALL_CFLAGS) $(ANY_FOLDER) -c $< -o $@
 
 # Templates are code with holes, not part of the program: no sanitizers, one relocatable object.
 $(BUILD)/obj/templates/%.o: templates/%.S $(BUILD)/obj/flags | $(READY)
@@ -132,15 +141,15 @@ $(TEMPLATES_BLOB): $(BUILD)/templates.o
 
 $(BUILD)/libpvimage.a: $(call obj,$(IMAGE_SRC)) $(BUILD)/obj/image-files
 	@rm -f $@
-	$(AR) rcs $@ $(filter %.o,$^)
+	$(AR) rcsD $@ $(filter %.o,$^)
 
 $(BUILD)/libpatchc.a: $(call obj,$(PATCHC_SRC)) $(TEMPLATES_BLOB) $(BUILD)/obj/patchc-files
 	@rm -f $@
-	$(AR) rcs $@ $(filter %.o,$^)
+	$(AR) rcsD $@ $(filter %.o,$^)
 
 $(BUILD)/libhvrun.a: $(call obj,$(RUNTIME_SRC)) $(BUILD)/obj/runtime-files
 	@rm -f $@
-	$(AR) rcs $@ $(filter %.o,$^)
+	$(AR) rcsD $@ $(filter %.o,$^)
 
 LIBRARIES := $(BUILD)/libhvrun.a $(BUILD)/libpatchc.a $(BUILD)/libpvimage.a
 
@@ -200,7 +209,7 @@ $(FUZZ)/obj/%.o: %.c $(FUZZ)/obj/flags | $(READY)
 
 $(FUZZ)/libraries.a: $(call fuzz_obj,$(IMAGE_SRC) $(PATCHC_SRC) $(RUNTIME_SRC)) $(TEMPLATES_BLOB) $(FUZZ)/obj/files
 	@rm -f $@
-	$(AR) rcs $@ $(filter %.o,$^)
+	$(AR) rcsD $@ $(filter %.o,$^)
 
 $(FUZZ)/fuzz_image $(FUZZ)/fuzz_bzimage: $(call fuzz_obj,tests/unit/tiny_elf.c tests/unit/tiny_bzimage.c)
 $(FUZZ)/fuzz_guest $(FUZZ)/fuzz_step: $(call fuzz_obj,tests/fuzz/guest.c)
@@ -218,6 +227,10 @@ check: deps tests
 check-boots: deps all tools
 	@BUILD=$(BUILD) FUZZ=$(FUZZ) KERNELS=$(BASE)/kernels SAN=$(SAN) PV_BOOTS=all tests/run 'boot*'
 
+# Both programs and all libraries, built once more in another folder, are the same byte for byte.
+check-reproducible: deps all
+	@BUILD=$(BUILD) SAN=$(SAN) PV_REPRODUCIBLE=all tests/run reproducible
+
 bench: deps all benches
 	@BUILD=$(BUILD) KERNELS=$(BASE)/kernels tests/bench/run
 
@@ -225,7 +238,7 @@ demo: deps all
 	@BUILD=$(BUILD) KERNELS=$(BASE)/kernels tests/demo
 
 # ---- static analysis ------------------------------------------------------------------------------
-lint: format-check tidy cppcheck shellcheck
+lint: format-check tidy cppcheck shellcheck manlint licence-check
 
 format-check: lint-deps
 	clang-format --dry-run -Werror $(C_SRC)
@@ -244,39 +257,58 @@ cppcheck: lint-deps
 shellcheck: lint-deps
 	shellcheck -x $(SHELL_SRC)
 
+manlint: lint-deps
+	! mandoc -Tlint -Wstyle $(MAN) | grep -v 'referenced manual not found' # those are not installed yet
+
+licence-check:
+	tests/licence-headers --check
+
 # ---- installation ---------------------------------------------------------------------------------
 # What a program that embeds the hypervisor needs: runtime/vmcs.h and what it includes, the two libraries.
 INCLUDE := $(PREFIX)/include/patchvisor
-API_HEADERS := hvstub/ image/ ioblock/ runtime/
+API_HEADERS := $(wildcard hvstub/*.h image/*.h ioblock/*.h runtime/*.h)
 
-install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(DATA)/lists $(DESTDIR)$(PREFIX)/share/doc/patchvisor \
-		$(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 \
-		$(DESTDIR)$(PREFIX)/share/bash-completion/completions \
-		$(DESTDIR)$(PREFIX)/lib/pkgconfig $(API_HEADERS:%/=$(DESTDIR)$(INCLUDE)/%) \
-		$(DESTDIR)$(PREFIX)/share/doc/patchvisor/examples
-	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
-	install -m 644 lists/*.list $(DESTDIR)$(DATA)/lists/
-	install -m 644 docs/report.schema.json docs/stats.schema.json $(DESTDIR)$(DATA)/
-	install -m 644 completion/patchc completion/hvrun $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
-	install -m 644 LICENSE README.md $(DESTDIR)$(PREFIX)/share/doc/patchvisor/
-	install -m 644 examples/*.c $(DESTDIR)$(PREFIX)/share/doc/patchvisor/examples/
-	install -m 644 $(BUILD)/libhvrun.a $(BUILD)/libpvimage.a $(DESTDIR)$(PREFIX)/lib/
-	$(foreach d,$(API_HEADERS),install -m 644 $(wildcard $(d)*.h) $(DESTDIR)$(INCLUDE)/$(d) &&) true
-	printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$${prefix}/include/patchvisor' 'libdir=$${prefix}/lib' '' \
+# Every file that is installed, as SOURCE:PLACE: `install` copies them, `uninstall` removes them.
+INSTALLED := $(foreach f,$(PROGRAMS),$(f):$(PREFIX)/bin/$(notdir $(f))) \
+	$(foreach f,$(wildcard lists/*.list),$(f):$(DATA)/$(f)) \
+	$(foreach f,$(wildcard docs/*.json),$(f):$(DATA)/$(notdir $(f))) \
+	$(foreach f,$(MAN),$(f):$(PREFIX)/share/man/man$(subst .,,$(suffix $(f)))/$(notdir $(f))) \
+	$(foreach f,$(wildcard completion/*),$(f):$(PREFIX)/share/bash-completion/completions/$(notdir $(f))) \
+	$(foreach f,LICENSE README.md $(wildcard docs/*.md examples/*.c examples/*/*),$(f):$(PREFIX)/share/doc/patchvisor/$(f)) \
+	$(foreach f,$(BUILD)/libhvrun.a $(BUILD)/libpvimage.a,$(f):$(LIBDIR)/$(notdir $(f))) \
+	$(BUILD)/hvrun.pc:$(LIBDIR)/pkgconfig/hvrun.pc \
+	$(foreach f,$(API_HEADERS),$(f):$(INCLUDE)/$(f))
+
+$(eval $(call stamp,$(BUILD)/obj/folders,$(PREFIX) $(LIBDIR) $(VERSION) $(LIBS)))
+$(BUILD)/hvrun.pc: $(BUILD)/obj/folders
+	printf '%s\n' 'prefix=$(PREFIX)' 'includedir=$${prefix}/include/patchvisor' \
+		'libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))' '' \
 		'Name: hvrun' 'Description: a hypervisor on a software x86-64 processor, as a library' \
 		'Version: $(VERSION)' 'Cflags: -I$${includedir} -D_GNU_SOURCE' \
-		'Libs: -L$${libdir} -lhvrun -lpvimage $(LIBS)' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/hvrun.pc
-	$(if $(filter %.1,$(MAN)),install -m 644 $(filter %.1,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man1/)
-	$(if $(filter %.5,$(MAN)),install -m 644 $(filter %.5,$(MAN)) $(DESTDIR)$(PREFIX)/share/man/man5/)
+		'Libs: -L$${libdir} -lhvrun -lpvimage $(LIBS)' > $@
+
+install: all $(BUILD)/hvrun.pc
+	@$(foreach f,$(INSTALLED),install -D -m $(if $(filter $(PREFIX)/bin/%,$(lastword $(subst :, ,$(f)))),755,644) \
+		$(subst :, $(DESTDIR),$(f)) &&) \
+		echo '$(words $(INSTALLED)) files installed in $(DESTDIR)$(PREFIX)'
 
 uninstall:
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,patchc hvrun) \
-		$(addprefix $(DESTDIR)$(PREFIX)/share/bash-completion/completions/,patchc hvrun)
-	rm -rf $(DESTDIR)$(DATA) $(DESTDIR)$(PREFIX)/share/doc/patchvisor $(DESTDIR)$(INCLUDE)
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/lib/,libhvrun.a libpvimage.a pkgconfig/hvrun.pc)
-	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man1/%,$(filter %.1,$(MAN)))
-	rm -f $(patsubst man/%,$(DESTDIR)$(PREFIX)/share/man/man5/%,$(filter %.5,$(MAN)))
+	rm -f $(foreach f,$(INSTALLED),$(DESTDIR)$(lastword $(subst :, ,$(f))))
+	find $(wildcard $(addprefix $(DESTDIR),$(DATA) $(INCLUDE) $(PREFIX)/share/doc/patchvisor) /nonexistent) \
+		-depth -type d -empty -delete 2>/dev/null || true
+
+# Debian packages of this tree, in build/deb, as lintian wants them. They are built from a copy, with Debian's flags.
+DEB := $(BASE)/deb
+deb: deb-deps
+	rm -rf $(DEB)
+	mkdir -p $(DEB)/patchvisor
+	tar -cf - --exclude=./$(BASE) --exclude-vcs . | tar -xf - -C $(DEB)/patchvisor
+	cd $(DEB)/patchvisor && env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL dpkg-buildpackage --no-sign --build=binary
+	lintian --fail-on error,warning $(DEB)/*.changes
+	@ls -l $(DEB)/*.deb
+
+deb-deps:
+	@tests/install-deps $(BUILD_DEPS) $(DEB_DEPS)
 
 clean:
 	rm -rf $(BASE)
@@ -284,16 +316,19 @@ clean:
 help:
 	@echo 'make               build/patchc, build/hvrun and the samples'
 	@echo 'make deps          install the Debian packages that build and tests need'
+	@echo 'make build-deps    only those that a build needs'
 	@echo 'make check         all tests (SAN=1: with sanitizers; TESTS="boot*": only those)'
 	@echo 'make check-boots   every way to boot the patched kernels under QEMU'
+	@echo 'make check-reproducible   both programs, built in another folder, are the same'
 	@echo 'make demo          patch Debian'\''s kernel and boot it'
 	@echo 'make bench         measure: a table and build/bench.json'
 	@echo 'make fuzz          the fuzz targets, build/fuzz/fuzz_*'
-	@echo 'make lint          format-check, tidy, cppcheck, shellcheck'
+	@echo 'make lint          format-check, tidy, cppcheck, shellcheck, manlint, licence-check'
 	@echo 'make install       to PREFIX (/usr/local) below DESTDIR; also uninstall'
+	@echo 'make deb           Debian packages, build/deb/*.deb'
 	@echo 'make clean         remove build/'
 
-.PHONY: all samples unit fuzz tests tools benches deps lint-deps check check-boots bench demo lint \
-	format-check format tidy cppcheck shellcheck install uninstall clean help
+.PHONY: all samples unit fuzz tests tools benches deps build-deps lint-deps check check-boots check-reproducible bench demo lint \
+	format-check format tidy cppcheck shellcheck manlint licence-check install uninstall deb deb-deps clean help
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD)/obj $(FUZZ)/obj -name '*.d' 2>/dev/null)

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#define XXH_STATIC_LINKING_ONLY /* for a state that is no allocation, which could fail */
 #include <xxhash.h>
 
 #define ADDED_ALIGN   16u
@@ -464,11 +465,9 @@ void compose_free(struct compose *c)
 
 uint64_t compose_xxh3(const struct iovec *pieces, size_t count)
 {
-    XXH3_state_t *state = XXH3_createState();
-    XXH3_64bits_reset(state);
+    XXH3_state_t state;
+    XXH3_64bits_reset(&state);
     for (size_t i = 0; i < count; i++)
-        XXH3_64bits_update(state, pieces[i].iov_base, pieces[i].iov_len);
-    uint64_t hash = XXH3_64bits_digest(state);
-    XXH3_freeState(state);
-    return hash;
+        XXH3_64bits_update(&state, pieces[i].iov_base, pieces[i].iov_len);
+    return XXH3_64bits_digest(&state);
 }

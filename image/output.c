@@ -19,6 +19,13 @@
 #define PIECES_AT_ONCE 64 /* below IOV_MAX */
 #define NAME_TRIES     100
 
+struct output {
+    char *path;                 /* as given, for messages */
+    char *target, *directory;   /* what is replaced, its folder; NULL for a device */
+    char *temporary;            /* the name until then, if it has one */
+    int fd;
+};
+
 static int failed(struct error *err, const char *path)
 {
     const char *advice = "";
@@ -26,6 +33,8 @@ static int failed(struct error *err, const char *path)
         advice = "; free some space or choose another place";
     else if (errno == EFBIG)
         advice = "; raise the limit on file sizes (ulimit -f)";
+    else if (errno == ENXIO)
+        advice = "; nobody reads it";
     return fail(err, EXIT_IO, "%s: cannot write it: %s%s", path, strerror(errno), advice);
 }
 
@@ -147,76 +156,116 @@ static void sync_directory(const char *directory)
     close(fd);
 }
 
-static int replace(const char *path, const struct iovec *pieces, size_t count, mode_t mode)
+static void release(struct output *output)
 {
-    char *directory = directory_of(path), *temporary = NULL;
-    int fd = directory ? open_temporary(directory, &temporary) : -1;
-    bool ok = fd >= 0 && !write_pieces(fd, pieces, count) && !fchmod(fd, mode) && !fsync(fd) &&
-              (temporary || !name_temporary(fd, directory, &temporary));
-    int reason = errno;
-    if (fd >= 0 && close(fd) && ok) {
-        ok = false;
-        reason = errno;
-    }
-    if (ok && rename(temporary, path)) {
-        ok = false;
-        reason = errno;
-    }
-    if (!ok && temporary)
-        unlink(temporary);
-    if (ok)
-        sync_directory(directory);
-    free(temporary);
-    free(directory);
-    errno = reason;
-    return ok ? 0 : -1;
+    if (output->fd >= 0)
+        close(output->fd);
+    free(output->temporary);
+    free(output->directory);
+    free(output->target);
+    free(output->path);
+    free(output);
 }
 
-/* A device, a FIFO or a socket: what is written is gone. */
-static int write_through(const char *path, const struct iovec *pieces, size_t count)
+static struct output *allocate(const char *path)
 {
-    int fd = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (fd < 0)
-        return -1; /* ENXIO: a FIFO that nobody reads */
-    bool ok = fcntl(fd, F_SETFL, 0) >= 0 && !write_pieces(fd, pieces, count);
-    int reason = errno;
-    if (close(fd) && ok) {
-        ok = false;
-        reason = errno;
+    struct output *output = calloc(1, sizeof *output);
+    if (!output)
+        return NULL;
+    output->fd = -1;
+    output->path = strdup(path);
+    if (output->path)
+        return output;
+    release(output);
+    return NULL;
+}
+
+/* A device, a FIFO or a socket: what is written is gone. ENXIO: a FIFO that nobody reads. */
+static bool open_through(struct output *output)
+{
+    output->fd = open(output->path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return output->fd >= 0 && fcntl(output->fd, F_SETFL, 0) >= 0;
+}
+
+static bool open_beside(struct output *output, mode_t mode)
+{
+    output->target = follow(output->path);
+    output->directory = output->target ? directory_of(output->target) : NULL;
+    if (output->directory)
+        output->fd = open_temporary(output->directory, &output->temporary);
+    return output->fd >= 0 && fchmod(output->fd, mode) == 0;
+}
+
+struct output *output_open(const char *path, mode_t mode, struct error *err)
+{
+    struct stat st;
+    bool there = !stat(path, &st);
+    if (there && S_ISDIR(st.st_mode)) {
+        fail(err, EXIT_IO, "%s: cannot write it: this is a directory; name a file", path);
+        return NULL;
     }
-    errno = reason;
-    return ok ? 0 : -1;
+    struct output *output = allocate(path);
+    if (output &&
+        (there && !S_ISREG(st.st_mode) ? open_through(output) : open_beside(output, mode)))
+        return output;
+    failed(err, path);
+    if (output)
+        output_discard(output);
+    return NULL;
+}
+
+int output_append(struct output *output, const struct iovec *pieces, size_t count, struct error *err)
+{
+    return write_pieces(output->fd, pieces, count) ? failed(err, output->path) : 0;
+}
+
+/* On disk, then named. */
+static bool settle(struct output *output)
+{
+    if (output->target &&
+        (fsync(output->fd) ||
+         (!output->temporary && name_temporary(output->fd, output->directory, &output->temporary))))
+        return false;
+    int fd = output->fd;
+    output->fd = -1;
+    if (close(fd))
+        return false;
+    return !output->target || !rename(output->temporary, output->target);
+}
+
+int output_commit(struct output *output, struct error *err)
+{
+    if (!settle(output)) {
+        failed(err, output->path);
+        output_discard(output);
+        return -1;
+    }
+    if (output->target)
+        sync_directory(output->directory);
+    release(output);
+    return 0;
+}
+
+void output_leave(struct output *output)
+{
+    release(output);
+}
+
+void output_discard(struct output *output)
+{
+    if (output->temporary)
+        unlink(output->temporary);
+    release(output);
 }
 
 int output_write(const char *path, const struct iovec *pieces, size_t count, mode_t mode,
                  struct error *err)
 {
-    struct stat st;
-    bool there = !stat(path, &st);
-    if (there && S_ISDIR(st.st_mode))
-        return fail(err, EXIT_IO, "%s: cannot write it: this is a directory; name a file", path);
-    if (there && !S_ISREG(st.st_mode))
-        return write_through(path, pieces, count) ? failed(err, path) : 0;
-    char *target = follow(path);
-    int result = target ? replace(target, pieces, count, mode) : -1;
-    if (result)
-        failed(err, path);
-    free(target);
-    return result;
-}
-
-int output_check(const char *path, struct error *err)
-{
-    struct stat st;
-    bool there = !stat(path, &st);
-    if (there && S_ISDIR(st.st_mode))
-        return fail(err, EXIT_IO, "%s: cannot write it: this is a directory; name a file", path);
-    if (there && !S_ISREG(st.st_mode))
-        return access(path, W_OK) ? failed(err, path) : 0;
-    char *target = follow(path), *directory = target ? directory_of(target) : NULL;
-    /* the file itself is replaced: its own permissions do not matter */
-    int result = !directory || access(directory, W_OK | X_OK) ? failed(err, path) : 0;
-    free(directory);
-    free(target);
-    return result;
+    struct output *output = output_open(path, mode, err);
+    if (!output)
+        return -1;
+    if (output_append(output, pieces, count, err) == 0)
+        return output_commit(output, err);
+    output_discard(output);
+    return -1;
 }

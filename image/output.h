@@ -15,8 +15,17 @@
 int output_write(const char *path, const struct iovec *pieces, size_t count, mode_t mode,
                  struct error *err);
 
-/* Would output_write find a place? For who writes only at the end of something long. Writes nothing;
- * a disk that is full is not found. Returns as output_write. */
-int output_check(const char *path, struct error *err);
+/* The same in parts, for who writes over a long time. */
+struct output;
+/* Finds a place and opens it, with permission bits `mode`. NULL with *err set (EXIT_IO). */
+struct output *output_open(const char *path, mode_t mode, struct error *err);
+/* Appends. 0, or -1 with *err set (EXIT_IO): discard it then. */
+int output_append(struct output *output, const struct iovec *pieces, size_t count, struct error *err);
+/* The file appears, and `output` is freed. 0, or -1 with *err set (EXIT_IO): nothing is left behind then. */
+int output_commit(struct output *output, struct error *err);
+/* For one of two processes that share it: closed and freed here, the other one commits or discards. */
+void output_leave(struct output *output);
+/* Nothing appears; `output` is freed. */
+void output_discard(struct output *output);
 
 #endif

@@ -1,16 +1,20 @@
 /* `patchc inspect`: opens what it is given and prints the view that the options ask for. */
 #include "patchc/inspect.h"
 
+#include <stdlib.h>
+
 #include "patchc/inspect_view.h"
 #include "patchc/json.h"
 
 static int print_json(const struct view *view, json_t *value, FILE *out, struct error *err)
 {
-    if (!value)
-        return fail(err, EXIT_IO, "%s: out of memory", view->name);
-    json_dumpf(value, out, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
-    fputc('\n', out);
+    char *text = value ? json_dumps(value, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(value);
+    if (!text)
+        return fail(err, EXIT_IO, "%s: out of memory", view->name);
+    fputs(text, out);
+    fputc('\n', out);
+    free(text);
     return 0;
 }
 
@@ -45,8 +49,10 @@ static int show_site(const struct view *view, const struct inspect_options *opti
                       "%s: no site at '%s'; give an address (0x...) or "
                       "SYMBOL+0xOFFSET",
                       view->name, options->site);
-    else if (options->json)
+    else if (options->json && !found.failed)
         return print_json(view, found.sites, out, err);
+    else if (options->json)
+        status = print_json(view, NULL, out, err);
     json_decref(found.sites);
     return status;
 }

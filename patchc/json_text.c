@@ -95,9 +95,10 @@ void json_text_value(struct json_text *text, json_t *value)
     size_t flags = JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(6), needed;
 
     needed = value ? json_dumpb(value, NULL, 0, flags) : 0;
-    if (needed == 0)
+    if (needed == 0 || !reserve(text, needed) ||
+        json_dumpb(value, text->bytes + text->size, needed, flags) != needed)
         text->failed = true;
-    else if (reserve(text, needed))
-        text->size += json_dumpb(value, text->bytes + text->size, needed, flags);
+    else
+        text->size += needed;
     json_decref(value);
 }

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#define XXH_STATIC_LINKING_ONLY /* for a state that is no allocation */
 #include <xxhash.h>
 
 #include "patchc/verify_internal.h"
@@ -50,16 +51,12 @@ static uint64_t output_hash(const struct verify *v)
     uint64_t field = v->record.descriptor_file + offsetof(struct pv_note, output_xxh3);
     uint64_t rest = field + sizeof v->record.note.output_xxh3;
     static const uint8_t zero[sizeof v->record.note.output_xxh3];
-    XXH3_state_t *state = XXH3_createState();
-    if (!state)
-        return ~v->record.note.output_xxh3;
-    XXH3_64bits_reset(state);
-    XXH3_64bits_update(state, image->bytes, field);
-    XXH3_64bits_update(state, zero, sizeof zero);
-    XXH3_64bits_update(state, image->bytes + rest, image->size - rest);
-    uint64_t hash = XXH3_64bits_digest(state);
-    XXH3_freeState(state);
-    return hash;
+    XXH3_state_t state;
+    XXH3_64bits_reset(&state);
+    XXH3_64bits_update(&state, image->bytes, field);
+    XXH3_64bits_update(&state, zero, sizeof zero);
+    XXH3_64bits_update(&state, image->bytes + rest, image->size - rest);
+    return XXH3_64bits_digest(&state);
 }
 
 /* Undoing the runs must give the original exactly, and nothing more than is needed may be in them:

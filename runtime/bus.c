@@ -124,11 +124,20 @@ static void write_port(const struct bus *bus, uint16_t port, unsigned width, uin
         write_port(bus, (uint16_t)(port + i), 1, value >> 8 * i & 0xff);
 }
 
+static void tell(const struct bus *bus, bool port, bool write, uint64_t address, unsigned width,
+                 uint64_t value)
+{
+    const struct bus_access access = {port, write, (uint8_t)width, address, value};
+    bus->watch(bus->watch_context, &access);
+}
+
 uint32_t bus_in(struct bus *bus, uint16_t port, unsigned width)
 {
     before(bus);
     uint32_t value = read_port(bus, port, width);
     after(bus, port);
+    if (bus->watch)
+        tell(bus, true, false, port, width, value);
     return value;
 }
 
@@ -137,6 +146,8 @@ void bus_out(struct bus *bus, uint16_t port, unsigned width, uint32_t value)
     before(bus);
     write_port(bus, port, width, value);
     after(bus, port);
+    if (bus->watch)
+        tell(bus, true, true, port, width, value);
 }
 
 /* ---- memory-mapped registers ---- */
@@ -180,6 +191,8 @@ uint64_t bus_read(struct bus *bus, uint64_t physical, unsigned width)
     before(bus);
     uint64_t value = read_mmio(bus, physical, width);
     after_mmio(bus);
+    if (bus->watch)
+        tell(bus, false, false, physical, width, value);
     return value;
 }
 
@@ -188,4 +201,6 @@ void bus_write(struct bus *bus, uint64_t physical, unsigned width, uint64_t valu
     before(bus);
     write_mmio(bus, physical, width, value);
     after_mmio(bus);
+    if (bus->watch)
+        tell(bus, false, true, physical, width, value);
 }

@@ -23,6 +23,13 @@ struct bus_window {
 
 #define BUS_WINDOWS 64
 
+/* An access as a vCPU makes it, for who watches the bus. */
+struct bus_access {
+    bool port, write;
+    uint8_t width;
+    uint64_t address, value;
+};
+
 struct bus {
     struct bus_window ports[BUS_WINDOWS];
     unsigned port_windows;
@@ -36,6 +43,10 @@ struct bus {
     void (*after)(void *context, uint16_t port);
     void (*after_mmio)(void *context);
     void *context;
+
+    /* Told of every access; may be NULL. */
+    void (*watch)(void *context, const struct bus_access *access);
+    void *watch_context;
 };
 
 /* Registers a window. -1 with *err set if it overlaps another or there are too many. */

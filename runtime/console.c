@@ -38,6 +38,7 @@ struct console {
     uint8_t output[OUTPUT_SIZE];
 
     /* input: head is the reader thread's, tail the vCPU thread's; both only count up */
+    bool reads;   /* there is input to read, and so a thread once the run has begun */
     bool reading; /* the thread exists */
     int in;
     bool in_opened;
@@ -252,9 +253,8 @@ static int open_file(struct console *c, const char *path, struct error *err)
     return 0;
 }
 
-static int start_reader(struct console *c, struct error *err)
+static int open_input(struct console *c, struct error *err)
 {
-    sigset_t all, before;
     int foreground = tcgetpgrp(STDIN_FILENO);
     if (foreground >= 0 && foreground != getpgrp())
         return 0; /* in the background, reading would stop the process */
@@ -264,14 +264,31 @@ static int start_reader(struct console *c, struct error *err)
     c->terminal = raw_terminal_enter(STDIN_FILENO);
     c->in = reopen(STDIN_FILENO, c->terminal ? O_RDWR : O_RDONLY);
     c->in_opened = c->in != STDIN_FILENO;
+    c->reads = true;
+    return 0;
+}
+
+static void start_reader(struct console *c)
+{
+    sigset_t all, before;
     sigfillset(&all); /* signals are for the main thread */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int failed = pthread_create(&c->thread, NULL, reader, c);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed)
-        return fail(err, HVRUN_HOST, "thread for console input: %s", strerror(failed));
-    c->reading = true;
-    return 0;
+    c->reading = !failed;
+    c->reads = false;
+    if (!failed)
+        return;
+    raw_terminal_leave();
+    fprintf(stderr, "hvrun: thread for console input: %s\n", strerror(failed));
+    vm_stop(c->vm, SHUTDOWN_HOST_ERROR, HVRUN_HOST);
+}
+
+void console_attend(struct vm *vm)
+{
+    if (vm->console && vm->console->reads)
+        start_reader(vm->console);
+    console_flush(vm);
 }
 
 int console_open(struct vm *vm, const char *target, struct error *err)
@@ -296,7 +313,7 @@ int console_open(struct vm *vm, const char *target, struct error *err)
         c->out = writable ? reopen(STDOUT_FILENO, O_WRONLY) : STDOUT_FILENO;
         c->out_opened = c->out != STDOUT_FILENO;
         c->socket = !fstat(c->out, &st) && S_ISSOCK(st.st_mode);
-        failed = start_reader(c, err);
+        failed = open_input(c, err);
     }
     if (failed)
         console_close(vm);

@@ -1,7 +1,8 @@
 /* Where serial and debug-console bytes go, and where input comes from.
  *
  * Output is a file descriptor with a small buffer. Input arrives on a reader thread into a ring that the
- * vCPU thread empties; the thread wakes a halted VM through vm_wake. With `--serial stdio` on a terminal
+ * vCPU thread empties; the thread wakes a halted VM through vm_wake. It is started when the run first attends: a
+ * process that is to be confined has one thread until then. With `--serial stdio` on a terminal
  * the terminal is raw while the guest runs; Ctrl-A x quits, Ctrl-A Ctrl-A sends one Ctrl-A. */
 #ifndef RUNTIME_CONSOLE_H
 #define RUNTIME_CONSOLE_H
@@ -21,6 +22,8 @@ void console_close(struct vm *vm); /* flushes; restores the terminal; ends the t
 
 void console_write(struct vm *vm, const uint8_t *bytes, size_t count);
 void console_flush(struct vm *vm);
+/* From vm_attend: what the console has to do now and then. */
+void console_attend(struct vm *vm);
 /* The next input byte, or -1. */
 int console_read(struct vm *vm);
 /* True if console_read would give a byte. */

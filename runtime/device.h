@@ -5,6 +5,8 @@
 #ifndef RUNTIME_DEVICE_H
 #define RUNTIME_DEVICE_H
 
+#include <stdbool.h>
+
 #include "image/error.h"
 
 struct vm;
@@ -15,6 +17,7 @@ struct device_type {
     void *(*create)(struct vm *vm, struct error *err);
     void (*reset)(void *device);   /* to power-on values; may be NULL */
     void (*destroy)(void *device); /* may be NULL: then free() */
+    bool interrupt_chip;           /* left out where the engine has its own (engine.chips) */
 };
 
 #define DEVICES_MAX 32

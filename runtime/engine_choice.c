@@ -7,14 +7,37 @@
 #include "image/patched_note.h"
 #include "runtime/kvm/kvm.h"
 
+/* Who steps or debugs and does not say on what does it where each instruction costs next to nothing. */
+static bool better_on_soft(const struct vm_config *config)
+{
+    return config->gdb || config->step || config->trace;
+}
+
 /* What only the soft engine does; NULL: nothing of it is wanted. */
 static const char *needs_soft(const struct vm_config *config)
 {
-    return config->gdb             ? "--gdb"
-           : config->step          ? "--step"
-           : config->trace         ? "--trace"
-           : config->deterministic ? "--deterministic"
-                                   : NULL;
+    return config->deterministic ? "--deterministic" : NULL;
+}
+
+/* Whose interrupt chips. The kernel's are asked for, or they are good: a vCPU that the kernel runs meets them without
+ * leaving it. One whose instructions are often executed here, by the soft processor, wants them here. */
+static const struct engine *with_chips(const struct vm_config *config,
+                                       const struct kvm_quality *quality, struct error *err)
+{
+    const char *asked = config->irqchip ? config->irqchip : "auto";
+    bool stepped = better_on_soft(config);
+    if (!strcmp(asked, "auto"))
+        return quality->why_not[0] || quality->no_chips || stepped ? &kvm_engine
+                                                                   : &kvm_chips_engine;
+    if (!strcmp(asked, "user"))
+        return &kvm_engine;
+    if (!quality->no_chips && !stepped)
+        return &kvm_chips_engine;
+    if (stepped)
+        fail(err, HVRUN_NO_ENGINE, "--gdb, --step and --trace need --irqchip user");
+    else
+        fail(err, HVRUN_NO_ENGINE, "/dev/kvm: has no %s; use --irqchip user", quality->no_chips);
+    return NULL;
 }
 
 static const struct engine *choose_kvm(const struct vm_config *config, struct error *err)
@@ -28,7 +51,11 @@ static const struct engine *choose_kvm(const struct vm_config *config, struct er
         return NULL;
     if (quality.why_not[0])
         fprintf(stderr, "hvrun: %s\n", quality.why_not);
-    return &kvm_engine;
+    const struct engine *engine = with_chips(config, &quality, err);
+    if (engine == &kvm_engine && kvm_slowness() > 1)
+        fprintf(stderr, "hvrun: guest time passes %u times slower than the host's\n",
+                kvm_slowness());
+    return engine;
 }
 
 /* Its break patches trap, which only the soft engine gives back to it (stub_attach). */
@@ -42,20 +69,34 @@ static const struct engine *choose_any(const struct vm_config *config, const str
 {
     struct kvm_quality quality;
     struct error err = {0};
-    if (needs_soft(config) || has_breaks(image) || kvm_absent())
+    if (needs_soft(config) || better_on_soft(config) || has_breaks(image) || kvm_absent())
         return &soft_engine;
     if (kvm_probe(&quality, &err) == 0 && !quality.why_not[0] &&
-        kvm_limit_features(&quality, &err) == 0)
-        return &kvm_engine;
+        kvm_limit_features(&quality, &err) == 0) {
+        const struct engine *engine = with_chips(config, &quality, &err);
+        if (engine)
+            return engine;
+    }
     /* what is wrong with it, without the advice for who named it */
     const char *why = err.code ? err.text : quality.why_not;
     fprintf(stderr, "hvrun: %.*s; the soft engine runs instead\n", (int)strcspn(why, ";"), why);
     return &soft_engine;
 }
 
+/* The soft engine leads, with the machine that KVM can have, too. */
+static const struct engine *choose_lockstep(struct error *err)
+{
+    struct kvm_quality quality;
+    if (kvm_probe(&quality, err) < 0 || kvm_limit_features(&quality, err) < 0)
+        return NULL;
+    return &soft_engine;
+}
+
 const struct engine *engine_choose(const struct vm_config *config, const struct image *image,
                                    struct error *err)
 {
+    if (config->lockstep)
+        return choose_lockstep(err);
     if (!strcmp(config->engine, "soft"))
         return &soft_engine;
     return strcmp(config->engine, "kvm") ? choose_any(config, image) : choose_kvm(config, err);

@@ -153,7 +153,7 @@ static bool poll_client(struct gdb *gdb)
     }
     if (!gdb_input_interrupt(&gdb->input))
         return false;
-    stop(gdb, gdb->stopped, GDB_SIGINT);
+    gdb->interrupted = true; /* the registers that it is told are known when the entry has ended */
     return true;
 }
 
@@ -299,6 +299,9 @@ void gdb_enter(struct gdb *gdb)
     bool connected = gdb->connection.client >= 0;
     vmcs_poll(vm, connected ? gdb->connection.client : gdb->connection.listener, ask, gdb);
     exited(gdb, vm_enter_any(vm));
+    if (gdb->interrupted && gdb->running)
+        stop(gdb, gdb->stopped, GDB_SIGINT);
+    gdb->interrupted = false;
 }
 
 /* Runs the machine until it is to stand. */

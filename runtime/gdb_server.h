@@ -46,9 +46,10 @@ struct gdb {
     bool owes_ack;             /* a packet has come that was not acknowledged yet */
     bool silent;               /* the packet under way gets no reply yet, or never */
 
-    bool running; /* the client waits for a stop reply, or there is none and the guest runs */
-    bool killed;  /* by the client */
-    bool dead;    /* the guest is: it can be looked at, but not go on */
+    bool running;     /* the client waits for a stop reply, or there is none and the guest runs */
+    bool interrupted; /* by the client's Ctrl-C: it is told once the machine stands */
+    bool killed;      /* by the client */
+    bool dead;        /* the guest is: it can be looked at, but not go on */
     struct gdb_resume resume[VCPUS_MAX];
     struct vmcs *vmcs[VCPUS_MAX];
 

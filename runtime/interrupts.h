@@ -23,6 +23,16 @@ struct vcpu;
 #define IOAPIC_BASE       0xfec00000ull
 #define LAPIC_BASE        0xfee00000ull
 
+/* The interrupt chips and the 8254 where an engine has them: then no device of this machine is one (engine.chips),
+ * and the functions below lead here. The MSRs are those that a local APIC keeps, the values as there. */
+struct interrupt_chips {
+    void (*set_line)(struct vm *vm, unsigned line, bool level);
+    int (*read_msr)(struct vcpu *vcpu, uint32_t msr, uint64_t *value);
+    int (*write_msr)(struct vcpu *vcpu, uint32_t msr, uint64_t value);
+    uint8_t (*get_tpr)(struct vcpu *vcpu);
+    void (*set_tpr)(struct vcpu *vcpu, uint8_t cr8);
+};
+
 /* Level of an ISA line (0-15) or IO-APIC pin (16-23): drives both interrupt controllers. */
 void irq_set(struct vm *vm, unsigned line, bool level);
 
@@ -31,7 +41,8 @@ void i8259_set_line(struct vm *vm, unsigned line, bool level);
 bool i8259_output(struct vm *vm);         /* its INTR line */
 uint8_t i8259_acknowledge(struct vm *vm); /* the INTA cycle: the vector (spurious: IRQ 7) */
 
-/* True if reading the mask of chip 0 or 1 gives *mask and does nothing else, nor does writing it again. */
+/* True if reading the mask of chip 0 or 1 gives *mask and does nothing else, nor does writing it again. Not where the
+ * chips are the engine's. */
 bool i8259_mask(struct vm *vm, unsigned chip, uint8_t *mask);
 
 /* ---- IO-APIC (devices/ioapic.c) ---- */

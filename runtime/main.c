@@ -11,12 +11,15 @@
 
 #include "image/image.h"
 #include "image/terminal.h"
+#include "runtime/clerk.h"
 #include "runtime/console.h"
+#include "runtime/contain.h"
 #include "runtime/engine_choice.h"
 #include "runtime/dump.h"
 #include "runtime/gdb.h"
 #include "runtime/io_dispatcher.h"
 #include "runtime/loader.h"
+#include "runtime/lockstep.h"
 #include "runtime/options.h"
 #include "runtime/stepper.h"
 #include "runtime/stub.h"
@@ -51,7 +54,7 @@ static bool same_file(const char *a, const char *b)
            x.st_ino == y.st_ino && S_ISREG(x.st_mode);
 }
 
-/* What is written must not be what is read, and is found unwritable before the guest has run for hours. */
+/* What is written must not be what is read. */
 static int check_outputs(const struct vm_config *config, struct error *err)
 {
     const char *serial = strcmp(config->serial, "stdio") ? config->serial : NULL;
@@ -71,7 +74,7 @@ static int check_outputs(const struct vm_config *config, struct error *err)
             (!strcmp(outputs[k].path, config->trace) || same_file(outputs[k].path, config->trace)))
             return fail(err, HVRUN_USAGE, "%s: %s and --trace need a file each", config->trace,
                         outputs[k].option);
-    return config->stats ? stats_check(config->stats, err) : 0;
+    return 0;
 }
 
 static int open_kernel(const struct vm_config *config, struct image *image, struct error *err)
@@ -94,10 +97,11 @@ static int run(struct vm *vm, const struct image *image, struct error *err)
         io_blocks_attach(vm, image, err) < 0 || stepper_check(vm, err) < 0)
         return -1;
     image_release_segments(image); /* the guest has its copy */
-    if (watchdog_start(vm, err) < 0)
+    if (watchdog_start(vm, err) < 0 || contain(&vm->config, err) < 0)
         return -1;
     double start = now();
-    int result = vm->gdb              ? gdb_run(vm, err)
+    int result = vm->config.lockstep  ? lockstep_main(vm, err)
+                 : vm->gdb            ? gdb_run(vm, err)
                  : stepper_wanted(vm) ? stepper_run(vm, err)
                                       : vm->engine->run(vm, err);
     vm->wall_seconds = now() - start;
@@ -142,17 +146,25 @@ static void report_end(const struct vm *vm, int code)
 }
 
 /* What is written after the guest has ended. */
-static int conclude(struct vm *vm, const struct image *image, struct error *err)
+static int conclude(struct vm *vm, const struct image *image, struct clerk *clerk,
+                    struct error *err)
 {
     if (vm->config.summary)
         stats_summary(vm, image, stderr);
-    return vm->config.stats ? stats_write(vm, vm->config.stats, err) : 0;
+    if (vm->trace_file && clerk_commit(clerk, CLERK_TRACE, err) < 0)
+        return -1;
+    if (!clerk->files[CLERK_STATS])
+        return 0;
+    return stats_write(vm, clerk->files[CLERK_STATS], err) < 0
+               ? -1
+               : clerk_commit(clerk, CLERK_STATS, err);
 }
 
 /* Runs the kernel in a VM that was allocated. Returns hvrun's exit code; *err is set if there is a message. */
-static int run_vm(struct vm *vm, struct image *image, struct error *err)
+static int run_vm(struct vm *vm, struct image *image, struct clerk *clerk, struct error *err)
 {
     int code;
+    vm->trace_file = clerk->files[CLERK_TRACE];
     if (vm_create(vm, err) < 0)
         return err->code;
     bool ran = run(vm, image, err) == 0;
@@ -161,16 +173,18 @@ static int run_vm(struct vm *vm, struct image *image, struct error *err)
     code = ran ? exit_code(vm) : err->code;
     if (ran) {
         report_end(vm, code);
-        if (conclude(vm, image, err) < 0 && ended_by_itself(vm->shutdown))
+        if (conclude(vm, image, clerk, err) < 0 && ended_by_itself(vm->shutdown))
             code = err->code;
     }
     gdb_close(vm);
+    clerk_remove_socket(clerk);
     vm_destroy(vm);
     return code;
 }
 
 /* Runs it on the engine that suits. Returns hvrun's exit code; *err is set if there is a message. */
-static int run_image(const struct vm_config *config, struct image *image, struct error *err)
+static int run_image(const struct vm_config *config, struct image *image, struct clerk *clerk,
+                     struct error *err)
 {
     const struct engine *engine = engine_choose(config, image, err);
     if (!engine)
@@ -183,7 +197,7 @@ static int run_image(const struct vm_config *config, struct image *image, struct
     vm->config = *config;
     vm->engine = engine;
     vm->image = image;
-    int code = run_vm(vm, image, err);
+    int code = run_vm(vm, image, clerk, err);
     free(vm);
     return code;
 }
@@ -191,9 +205,16 @@ static int run_image(const struct vm_config *config, struct image *image, struct
 static int hvrun(const struct vm_config *config, struct error *err)
 {
     struct image image;
+    struct clerk clerk;
     if (check_outputs(config, err) < 0 || open_kernel(config, &image, err) < 0)
         return err->code;
-    int code = run_image(config, &image, err);
+    int code;
+    if (clerk_start(&clerk, config, err) < 0) {
+        code = err->code;
+    } else {
+        code = run_image(config, &image, &clerk, err);
+        clerk_end(&clerk);
+    }
     image_close(&image);
     return code;
 }
@@ -204,6 +225,7 @@ int main(int argc, char **argv)
     struct error err = {0};
     int code = HVRUN_DONE;
 
+    contain_note_inherited();
     open_standard_descriptors();
     signal(SIGPIPE, SIG_IGN); /* readers that went away and full disks are write errors */
     signal(SIGXFSZ, SIG_IGN);

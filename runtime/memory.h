@@ -1,7 +1,8 @@
 /* Guest-physical memory: one host mapping, reached only through checked accessors.
  *
  * RAM begins at guest-physical 0. What does not fit below MEMORY_HOLE stands from 4 GiB on, as on a PC;
- * the hole holds the APICs. The mapping is anonymous: pages the guest never touches cost nothing.
+ * the hole holds the APICs. It is a file of memory of its own: pages that nobody
+ * touches cost nothing.
  *
  * Pages that hold decoded code are marked, a bit for each 64-byte line, so that a write finds out
  * with one look whether it changes code. The marks belong to the engine (soft/cache.h); everybody

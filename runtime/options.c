@@ -14,7 +14,9 @@ enum option_kind {
     OPTION_SMP,
     OPTION_SECONDS,
     OPTION_ENGINE,
+    OPTION_IRQCHIP,
     OPTION_COUNT,
+    OPTION_SWITCH,
     OPTION_IO_BLOCKS,
     OPTION_IO_EXTENT
 };
@@ -25,7 +27,7 @@ struct option_row {
     const char *argument; /* NULL: takes none */
     enum option_kind kind;
     uint32_t field;   /* offset in struct options */
-    const char *help; /* one line */
+    const char *help; /* one line; NULL: for few, and only named there */
 };
 
 #define FIELD(name)  offsetof(struct options, name)
@@ -33,6 +35,7 @@ struct option_row {
 
 static const struct option_row rows[] = {
     {'e', "engine", "ENGINE", OPTION_ENGINE, CONFIG(engine), "auto, soft or kvm (auto)"},
+    {0, "irqchip", "WHERE", OPTION_IRQCHIP, CONFIG(irqchip), NULL},
     {'m', "memory", "SIZE", OPTION_SIZE, CONFIG(memory), "guest memory: 512M, 2G (256M)"},
     {0, "smp", "N", OPTION_SMP, CONFIG(smp), "virtual processors, 1 to 4 (1)"},
     {'i', "initrd", "FILE", OPTION_STRING, CONFIG(initrd), "initial RAM disk; multiboot: modules"},
@@ -45,22 +48,25 @@ static const struct option_row rows[] = {
      "end the guest after that time, exit code 124"},
     {0, "no-patch", NULL, OPTION_FLAG, CONFIG(no_patch),
      "leave a patched image's routines inactive"},
-    {0, "link-all", NULL, OPTION_FLAG, CONFIG(link_all),
-     "link every routine, even where that does not pay"},
+    {0, "link-all", NULL, OPTION_FLAG, CONFIG(link_all), NULL},
     {0, "deterministic", NULL, OPTION_FLAG, CONFIG(deterministic),
      "same guest time in every run, no waiting"},
     {0, "gdb", "WHERE", OPTION_STRING, CONFIG(gdb), "where gdb attaches: [HOST:]PORT or unix:PATH"},
     {0, "gdb-nowait", NULL, OPTION_FLAG, CONFIG(gdb_nowait), "the guest does not wait for gdb"},
     {0, "step", "N", OPTION_COUNT, CONFIG(step), "make N single steps, then stop and say where"},
     {0, "trace", "FILE", OPTION_STRING, CONFIG(trace), "write a line for each instruction"},
-    {0, "trace-start", "WHERE", OPTION_STRING, CONFIG(trace_start),
-     "from an address, SYMBOL[+OFFSET] or a count on"},
-    {0, "trace-stop", "WHERE", OPTION_STRING, CONFIG(trace_stop), "up to there; the guest runs on"},
-    {0, "trace-count", "N", OPTION_COUNT, CONFIG(trace_count), "N lines at most"},
+    {0, "trace-start", "WHERE", OPTION_STRING, CONFIG(trace_start), NULL},
+    {0, "trace-stop", "WHERE", OPTION_STRING, CONFIG(trace_stop), NULL},
+    {0, "trace-count", "N", OPTION_COUNT, CONFIG(trace_count), NULL},
+    {0, "lockstep", NULL, OPTION_FLAG, CONFIG(lockstep), "run on KVM, too, and compare the two"},
+    {0, "translator", "ON", OPTION_SWITCH, CONFIG(translator),
+     "the soft engine translates what runs often: on or off"},
     {0, "io-blocks", "MODE", OPTION_IO_BLOCKS, CONFIG(io_blocks),
      "blocks of IO in one exit: off, table, scan or auto"},
-    {0, "io-extent", "POLICY", OPTION_IO_EXTENT, CONFIG(io_extent),
-     "how far a scan looks: line, page, engine, bytes:N"},
+    {0, "io-extent", "POLICY", OPTION_IO_EXTENT, CONFIG(io_extent), NULL},
+    {0, "jail", "DIR", OPTION_STRING, CONFIG(jail), "all that hvrun sees of the file system then"},
+    {0, "jail-user", "USER", OPTION_STRING, CONFIG(jail_user), NULL},
+    {0, "no-sandbox", NULL, OPTION_FLAG, CONFIG(no_sandbox), NULL},
     {'h', "help", NULL, OPTION_FLAG, FIELD(help), "print this help"},
     {'V', "version", NULL, OPTION_FLAG, FIELD(version), "print the version"},
 };
@@ -141,6 +147,14 @@ static int take_count(const char *name, const char *text, uint64_t *count, struc
     return 0;
 }
 
+static int take_switch(const char *name, const char *text, bool *on, struct error *err)
+{
+    *on = !strcmp(text, "on");
+    if (!*on && strcmp(text, "off"))
+        return fail(err, HVRUN_USAGE, "--%s '%s': on or off is needed", name, text);
+    return 0;
+}
+
 static int take(const struct option_row *row, const char *value, struct options *options,
                 struct error *err)
 {
@@ -161,6 +175,13 @@ static int take(const struct option_row *row, const char *value, struct options 
             return fail(err, HVRUN_USAGE, "--engine '%s': auto, soft or kvm is needed", value);
         *(const char **)field = value;
         return 0;
+    case OPTION_IRQCHIP:
+        if (strcmp(value, "auto") && strcmp(value, "user") && strcmp(value, "kernel"))
+            return fail(err, HVRUN_USAGE, "--irqchip '%s': auto, user or kernel is needed", value);
+        *(const char **)field = value;
+        return 0;
+    case OPTION_SWITCH:
+        return take_switch(row->name, value, field, err);
     case OPTION_COUNT:
         return take_count(row->name, value, field, err);
     case OPTION_IO_BLOCKS:
@@ -221,6 +242,21 @@ static const struct option_row *row_of(int answer)
     return NULL;
 }
 
+/* Both engines are to do the same: the guest's own instructions, at a time that does not depend on the host. */
+static int for_lockstep(struct vm_config *config, struct error *err)
+{
+    if (config->smp > 1)
+        return fail(err, HVRUN_USAGE, "--lockstep: with one virtual processor only");
+    if (config->gdb || config->step || config->trace)
+        return fail(err, HVRUN_USAGE, "--lockstep: not together with --gdb, --step or --trace");
+    if (strcmp(config->engine, "auto"))
+        return fail(err, HVRUN_USAGE, "--lockstep: runs both engines; without --engine");
+    config->deterministic = true;
+    config->no_patch = true;
+    config->io_blocks = IO_BLOCKS_OFF;
+    return 0;
+}
+
 int options_parse(int argc, char **argv, struct options *options, struct error *err)
 {
     char letters[2 * ROWS + 2];
@@ -228,9 +264,11 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
     int answer;
 
     *options = (struct options){.config = {.engine = "auto",
+                                           .irqchip = "auto",
                                            .memory = 256ull << 20,
                                            .smp = 1,
                                            .serial = "stdio",
+                                           .jail_user = "nobody",
                                            .io_blocks = IO_BLOCKS_AUTO}};
     describe(letters, longs);
     opterr = 0;
@@ -248,6 +286,8 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
         return fail(err, HVRUN_USAGE,
                     argc == optind ? "no KERNEL given; see 'hvrun --help'"
                                    : "one KERNEL only; see 'hvrun --help'");
+    if (!strcmp(options->config.irqchip, "kernel") && !strcmp(options->config.engine, "soft"))
+        return fail(err, HVRUN_USAGE, "--irqchip kernel: only with --engine kvm");
     if (options->config.gdb_nowait && !options->config.gdb)
         return fail(err, HVRUN_USAGE, "--gdb-nowait: only together with --gdb");
     if (options->config.gdb && (options->config.step || options->config.trace))
@@ -257,7 +297,34 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
         return fail(err, HVRUN_USAGE,
                     "--trace-start, -stop and -count: only together with --trace");
     options->config.kernel = argv[optind];
-    return 0;
+    return options->config.lockstep ? for_lockstep(&options->config, err) : 0;
+}
+
+static void help_row(const struct option_row *row, FILE *stream)
+{
+    char left[48];
+    snprintf(left, sizeof left, "--%s%s%s", row->name, row->argument ? " " : "",
+             row->argument ? row->argument : "");
+    if (row->letter)
+        fprintf(stream, "  -%c, %-22s %s\n", row->letter, left, row->help);
+    else
+        fprintf(stream, "      %-22s %s\n", left, row->help);
+}
+
+/* The names of the options that have no line of their own. */
+static void help_others(FILE *stream)
+{
+    const size_t width = 78;
+    size_t column = 0;
+    for (size_t i = 0; i < ROWS; i++) {
+        size_t length = strlen(rows[i].name) + 3;
+        if (rows[i].help)
+            continue;
+        if (column == 0 || column + length > width)
+            column = (size_t)fprintf(stream, column ? "\n     " : "     ");
+        column += (size_t)fprintf(stream, " --%s", rows[i].name);
+    }
+    fprintf(stream, "\n");
 }
 
 void options_help(FILE *stream)
@@ -265,15 +332,10 @@ void options_help(FILE *stream)
     fprintf(stream,
             "usage: hvrun [OPTION]... KERNEL\n"
             "Runs a kernel: vmlinux, bzImage, PVH or multiboot, patched by patchc or not.\n\n");
-    for (size_t i = 0; i < ROWS; i++) {
-        char left[48];
-        snprintf(left, sizeof left, "--%s%s%s", rows[i].name, rows[i].argument ? " " : "",
-                 rows[i].argument ? rows[i].argument : "");
-        if (rows[i].letter)
-            fprintf(stream, "  -%c, %-22s %s\n", rows[i].letter, left, rows[i].help);
-        else
-            fprintf(stream, "      %-22s %s\n", left, rows[i].help);
-    }
-    fprintf(stream,
-            "\nOn a terminal, Ctrl-A x ends the guest. Exit codes and all else: hvrun(1).\n");
+    for (size_t i = 0; i < ROWS; i++)
+        if (rows[i].help)
+            help_row(&rows[i], stream);
+    fprintf(stream, "\nFor special cases:\n");
+    help_others(stream);
+    fprintf(stream, "On a terminal, Ctrl-A x ends the guest. Exit codes and all else: hvrun(1).\n");
 }

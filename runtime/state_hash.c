@@ -1,6 +1,7 @@
 /* The hash of the guest's state: field by field, for padding and the engine's own do not count. */
 #include "runtime/state_hash.h"
 
+#define XXH_STATIC_LINKING_ONLY /* for a state that is no allocation */
 #include <xxhash.h>
 
 #include "runtime/vcpu.h"
@@ -67,32 +68,21 @@ static void add_vcpu(XXH3_state_t *hash, const struct vcpu *cpu)
     ADD(pending_db);
 }
 
-static uint64_t finish(XXH3_state_t *hash)
-{
-    uint64_t result = XXH3_64bits_digest(hash);
-    XXH3_freeState(hash);
-    return result;
-}
-
 uint64_t vcpu_state_hash(const struct vcpu *cpu)
 {
-    XXH3_state_t *hash = XXH3_createState();
-    if (!hash)
-        return 0;
-    XXH3_64bits_reset(hash);
-    add_vcpu(hash, cpu);
-    return finish(hash);
+    XXH3_state_t hash;
+    XXH3_64bits_reset(&hash);
+    add_vcpu(&hash, cpu);
+    return XXH3_64bits_digest(&hash);
 }
 
 uint64_t vm_state_hash(const struct vm *vm)
 {
-    XXH3_state_t *hash = XXH3_createState();
-    if (!hash)
-        return 0;
-    XXH3_64bits_reset(hash);
+    XXH3_state_t hash;
+    XXH3_64bits_reset(&hash);
     for (unsigned k = 0; k < vm->vcpu_count; k++)
-        add_vcpu(hash, vm->vcpus[k]);
-    add(hash, vm->memory.host, vm->memory.size);
-    add_number(hash, clock_now(&vm->clock));
-    return finish(hash);
+        add_vcpu(&hash, vm->vcpus[k]);
+    add(&hash, vm->memory.host, vm->memory.size);
+    add_number(&hash, clock_now(&vm->clock));
+    return XXH3_64bits_digest(&hash);
 }

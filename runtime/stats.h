@@ -10,6 +10,7 @@
 
 struct vm;
 struct image;
+struct output;
 
 /* Why control came to the host part: the keys of "exits", in print order. The first five make up "total". */
 enum exit_kind {
@@ -36,6 +37,13 @@ struct hot_address {
     uint64_t address, count;
 };
 
+/* A counter that only one engine has, by its key. */
+#define ENGINE_COUNTS 24
+struct engine_count {
+    const char *name;
+    uint64_t value;
+};
+
 struct stats {
     uint64_t guest_instructions;
     uint64_t exits[EXIT_KINDS];
@@ -45,20 +53,21 @@ struct stats {
     /* IN, OUT, INS, OUTS (with REP: when finished) emulated by the host */
     uint64_t io_instructions;
     uint64_t io_events; /* virtualization events they took */
+    uint64_t coalesced; /* OUTs that the host's kernel collected: no exit */
     uint64_t posted;    /* bytes that a patched guest's OUT left in the stub's ring: no exit */
     uint64_t block_hits, block_misses, hash_mismatches;
     uint64_t table_ignored; /* entries of the IO-block table that are damaged */
     uint64_t steps;
+    struct engine_count engine[ENGINE_COUNTS]; /* the KVM engine's */
+    unsigned engine_counts;
     struct hot_address hot[HOT_ADDRESSES];
 };
 
 /* Counts an exit; `rip` is the guest-linear address it came from. */
 void stats_exit(struct stats *stats, enum exit_kind kind, uint64_t rip);
 
-/* Could it be written there? To be asked before a long run. 0, or -1 with *err. */
-int stats_check(const char *path, struct error *err);
-/* Writes the JSON whole or not at all. 0, or -1 with *err. */
-int stats_write(const struct vm *vm, const char *path, struct error *err);
+/* Writes the JSON. 0, or -1 with *err. */
+int stats_write(const struct vm *vm, struct output *file, struct error *err);
 /* Exits by reason, and the ten guest symbols that most came from (image may be NULL); `before` stands before each line. */
 void stats_exits(const struct vm *vm, const struct image *image, const char *before, FILE *stream);
 /* The human summary: times, exits by reason, the ten hottest guest symbols (image may be NULL). */

@@ -7,8 +7,10 @@
 #include "image/image.h"
 #include "image/output.h"
 #include "image/terminal.h"
+#include "runtime/soft/engine.h"
 #include "runtime/stats.h"
 #include "runtime/stub.h"
+#include "runtime/translator/translator.h"
 #include "runtime/vm.h"
 
 static const char *const kind_names[EXIT_KINDS] = {
@@ -48,6 +50,35 @@ static json_t *exits_json(const struct stats *stats)
     return exits;
 }
 
+/* All zero where nothing was translated. */
+static json_t *translator_json(const struct vm *vm)
+{
+    static const char *const names[TRANSLATOR_EXITS] = {
+        [TRANSLATOR_BUDGET] = "budget",     [TRANSLATOR_CHAIN] = "chain",
+        [TRANSLATOR_JUMP] = "jump",         [TRANSLATOR_INTERPRET] = "interpret",
+        [TRANSLATOR_INDIRECT] = "indirect", [TRANSLATOR_LOOKUP] = "lookup",
+        [TRANSLATOR_ACCESS] = "access",
+    };
+    static const struct translator_stats nothing = {0};
+    const struct translator *translator = vm->soft ? vm->soft->translator : NULL;
+    const struct translator_stats *stats = translator ? translator_stats(translator) : &nothing;
+    json_t *exits = json_object();
+    for (unsigned k = 0; k < TRANSLATOR_EXITS; k++)
+        json_object_set_new(exits, names[k], number(stats->exits[k]));
+    return json_pack("{s:b,s:o,s:o,s:o,s:f,s:o,s:o}", "on", translator != NULL, "blocks",
+                     number(stats->blocks), "instructions", number(stats->instructions), "bytes",
+                     number(stats->bytes), "seconds", (double)stats->nanoseconds * 1e-9, "flushes",
+                     number(stats->flushes), "exits", exits);
+}
+
+static json_t *engine_json(const struct stats *stats)
+{
+    json_t *counts = json_object();
+    for (unsigned k = 0; k < stats->engine_counts; k++)
+        json_object_set_new(counts, stats->engine[k].name, number(stats->engine[k].value));
+    return counts;
+}
+
 static json_t *stats_json(const struct vm *vm)
 {
     const struct stats *stats = &vm->stats;
@@ -58,35 +89,31 @@ static json_t *stats_json(const struct vm *vm)
     json_t *dispatch = json_pack("{s:o,s:o,s:o}", "routine_calls", number(stats->routine_calls),
                                  "host_calls", number(stats->host_calls), "by_form", forms);
     json_t *io = json_pack(
-        "{s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "instructions", number(stats->io_instructions), "events",
-        number(stats->io_events), "posted", number(stats->posted), "block_hits",
-        number(stats->block_hits), "block_misses", number(stats->block_misses), "hash_mismatches",
-        number(stats->hash_mismatches), "table_ignored", number(stats->table_ignored));
-    return json_pack("{s:s,s:s,s:f,s:o,s:o,s:o,s:o,s:o}", "engine", vm->engine->name, "shutdown",
-                     shutdown_names[vm->shutdown], "wall_seconds", vm->wall_seconds,
-                     "guest_instructions", number(stats->guest_instructions), "exits",
-                     exits_json(stats), "dispatch", dispatch, "io", io, "steps",
-                     number(stats->steps));
+        "{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "coalesced", number(stats->coalesced), "instructions",
+        number(stats->io_instructions), "events", number(stats->io_events), "posted",
+        number(stats->posted), "block_hits", number(stats->block_hits), "block_misses",
+        number(stats->block_misses), "hash_mismatches", number(stats->hash_mismatches),
+        "table_ignored", number(stats->table_ignored));
+    json_t *json = json_pack(
+        "{s:s,s:s,s:f,s:o,s:o,s:o,s:o,s:o,s:o}", "engine", vm->engine->name, "shutdown",
+        shutdown_names[vm->shutdown], "wall_seconds", vm->wall_seconds, "guest_instructions",
+        number(stats->guest_instructions), "exits", exits_json(stats), "dispatch", dispatch, "io",
+        io, "steps", number(stats->steps), "translator", translator_json(vm));
+    if (stats->engine_counts)
+        json_object_set_new(json, vm->engine->name, engine_json(stats));
+    return json;
 }
 
-int stats_check(const char *path, struct error *err)
-{
-    if (output_check(path, err) == 0)
-        return 0;
-    err->code = HVRUN_HOST;
-    return -1;
-}
-
-int stats_write(const struct vm *vm, const char *path, struct error *err)
+int stats_write(const struct vm *vm, struct output *file, struct error *err)
 {
     json_t *json = stats_json(vm);
     char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(json);
     if (!text)
-        return fail(err, HVRUN_HOST, "%s: out of memory", path);
+        return fail(err, HVRUN_HOST, "counters: out of memory");
     size_t length = strlen(text);
     text[length++] = '\n'; /* in place of the NUL */
-    int result = output_write(path, &(struct iovec){text, length}, 1, 0644, err);
+    int result = output_append(file, &(struct iovec){text, length}, 1, err);
     free(text);
     if (result < 0)
         err->code = HVRUN_HOST;
@@ -185,4 +212,13 @@ void stats_summary(const struct vm *vm, const struct image *image, FILE *stream)
             shutdown_names[vm->shutdown], seconds, stats->guest_instructions,
             seconds > 0 ? (double)stats->guest_instructions / seconds / 1e6 : 0);
     stats_exits(vm, image, "hvrun: ", stream);
+    const char *before = "hvrun: kvm:";
+    for (unsigned k = 0; k < stats->engine_counts; k++)
+        if (stats->engine[k].value) {
+            fprintf(stream, "%s %s %" PRIu64, before, stats->engine[k].name,
+                    stats->engine[k].value);
+            before = ",";
+        }
+    if (stats->engine_counts)
+        fputc('\n', stream);
 }

@@ -176,7 +176,7 @@ static int end_trace(struct stepper *s, struct error *err)
     struct trace *trace = s->trace;
     s->trace = NULL;
     s->tracing = false;
-    return trace_close(trace, true, err);
+    return trace_close(trace, err);
 }
 
 /* Steps until the steps are done, the trace is over or the machine has ended. */
@@ -242,15 +242,15 @@ int stepper_run(struct vm *vm, struct error *err)
     bool good = parse_places(&s, err) == 0;
     for (unsigned k = 0; good && k < vm->vcpu_count; k++)
         good = vmcs_create(vm->vcpus[k], err) != NULL;
-    if (good && vm->config.trace)
-        good = (s.trace = trace_open(vm, vm->config.trace, err)) != NULL;
+    if (good && vm->trace_file)
+        good = (s.trace = trace_open(vm, vm->trace_file, err)) != NULL;
     if (good) {
         vm_attend(vm);
         good = run(&s, err) == 0;
     }
     if (s.trace) {
         struct error second = {0};
-        if (trace_close(s.trace, good, good ? err : &second) < 0)
+        if (trace_close(s.trace, good ? err : &second) < 0)
             good = false;
     }
     for (unsigned k = 0; k < vm->vcpu_count; k++)

@@ -14,7 +14,7 @@ bool stepper_wanted(const struct vm *vm);
  * or -1 with *err (HVRUN_USAGE). To be asked before a run, too. */
 int stepper_check(const struct vm *vm, struct error *err);
 /* Runs the VM, stepping as far as is asked for; returns when it has ended, or the steps are done (SHUTDOWN_STEPS). 0, or
- * -1 with *err for a host failure: then there is no trace. */
+ * -1 with *err for a host failure: the trace is not to be kept then. The trace goes to vm->trace_file. */
 int stepper_run(struct vm *vm, struct error *err);
 
 #endif

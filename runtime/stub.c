@@ -124,10 +124,12 @@ static bool wanted(const struct vm *vm, const struct stub_routine *r, bool table
         return false;
     if (r->flags & PV_ROUTINE_TABLE && !table)
         return false;
-    if (r->flags & PV_ROUTINE_STATE && !(state && vm->engine->takes_turns))
+    if (r->flags & PV_ROUTINE_STATE && !state)
         return false;
     if (r->flags & PV_ROUTINE_BARE && !vm->engine->takes_turns) /* UD1 is the guest's */
         return false;
+    if (vm->engine->links)
+        return vm->engine->links(vm, r);
     if (r->flags & (PV_ROUTINE_TABLE | PV_ROUTINE_STATE))
         return true;
     if (!vm->config.link_all)
@@ -211,8 +213,7 @@ static int find_state(struct attach *a)
                    stub->header_linear);
     }
     stub->state_size = h->state_size;
-    if (a->vm->engine->takes_turns)
-        stub_devices_start(a->vm);
+    stub_devices_start(a->vm);
     return 0;
 }
 

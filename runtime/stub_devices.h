@@ -13,6 +13,7 @@ struct vm;
 
 struct stub_devices {
     struct pv_state *state; /* in guest memory; NULL = there is none */
+    bool shared;            /* vCPUs run while the host is at work here */
     /* what the state page was last given */
     struct pv_port in[256], out[256];
     struct pv_counter pit, pm;
@@ -23,6 +24,7 @@ struct stub_devices {
     uint64_t until;             /* guest time in ns when its slice ends */
     uint64_t pit_base, pm_base; /* guest time in ns */
     unsigned pit_channel;
+    bool tsc_moved;      /* shared: no counter is offered any more */
     bool pit_alternates; /* the guest's reads of it take low and high byte in turn */
     unsigned ring_head;  /* the slot to empty next */
     bool sent;           /* bytes came since the last slice began */
@@ -37,6 +39,10 @@ void stub_devices_start(struct vm *vm);
 
 /* Before a vCPU runs for so many ns of guest time at most: shows it what devices have become. */
 void stub_devices_begin(struct vcpu *cpu, uint64_t length);
+
+/* Where vCPUs run at the same time: at least every millisecond while one does. False: there is no
+ * state page, and no need to. */
+bool stub_devices_look(struct vm *vm);
 
 /* Takes what the guest has left: when a vCPU has run, and before anything looks at a device or its
  * APIC but by the bus. */

@@ -1,5 +1,6 @@
 /* What a patched guest answers by itself: the CPUID and MSR tables, filled before it starts. */
 #include "hvstub/cpuid_table.h"
+#include "runtime/cpuid.h"
 #include "runtime/stub.h"
 #include "runtime/vcpu.h"
 #include "runtime/vm.h"
@@ -10,10 +11,26 @@ static struct pv_cpuid_answer answer(const struct vm *vm, uint32_t leaf, uint32_
     return (struct pv_cpuid_answer){a.eax, a.ebx, a.ecx, a.edx};
 }
 
-/* The topology's leaf differs between vCPUs, but only there. */
+/* Beside what never varies: what varies between vCPUs, where there is one; and what follows CR4 or XCR0 bits
+ * that this guest is not offered. Some software implementations of KVM show XSAVE whatever CPUID they are given, but
+ * cannot execute it: there the answer from the table is the right one, and the only one. (Leaf 1 also follows the
+ * enable bit of IA32_APIC_BASE: of that it tells what it was at the start.) */
 static bool constant(const struct vm *vm, uint32_t leaf, uint32_t subleaf)
 {
-    return cpuid_constant(leaf, subleaf) || (leaf == 0xb && vm->vcpu_count == 1);
+    if (cpuid_constant(leaf, subleaf))
+        return true;
+    switch (leaf) {
+    case 1:
+        return vm->vcpu_count == 1 && !cpuid_offers(FEATURE_XSAVE);
+    case 7:
+        return !cpuid_offers(FEATURE_PKU);
+    case 0xb:
+        return vm->vcpu_count == 1;
+    case 0xd:
+        return !cpuid_offers(FEATURE_XSAVE);
+    default:
+        return false;
+    }
 }
 
 static void put(const struct vm *vm, struct pv_cpuid_table *table, uint32_t leaf)

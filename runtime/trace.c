@@ -1,17 +1,14 @@
 /* Traces: lines from the difference of two states, text from a cache of decoded instructions. */
 #include "runtime/trace.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <Zydis/Zydis.h>
 
 #include "image/image.h"
+#include "image/output.h"
 #include "runtime/soft/decode.h"
 #include "runtime/trace_state.h"
 #include "runtime/vmcs.h"
@@ -33,8 +30,7 @@ struct text {
 
 struct trace {
     struct vm *vm;
-    char *path, *temporary; /* no temporary file: `path` is written itself, a device */
-    int fd;
+    struct output *file;
     uint64_t lines;
     size_t used;
     char *buffer;
@@ -47,58 +43,24 @@ struct trace {
 };
 
 /* ---- the file ---- */
-static int open_file(struct trace *t, const char *path, struct error *err)
-{
-    struct stat st;
-    bool exists = stat(path, &st) == 0;
-    t->path = realpath(path, NULL);
-    if (!t->path)
-        t->path = strdup(path);
-    if (!t->path)
-        return fail(err, HVRUN_HOST, "trace: out of memory");
-    if (exists && !S_ISREG(st.st_mode)) {
-        t->fd = open(path, O_WRONLY | O_CLOEXEC);
-    } else {
-        if (asprintf(&t->temporary, "%s.XXXXXX", t->path) < 0)
-            return fail(err, HVRUN_HOST, "trace: out of memory");
-        t->fd = mkostemp(t->temporary, O_CLOEXEC);
-        if (t->fd >= 0 && fchmod(t->fd, exists ? st.st_mode & 0777 : 0644) < 0)
-            return fail(err, HVRUN_HOST, "%s: %s", path, strerror(errno));
-    }
-    if (t->fd < 0)
-        return fail(err, HVRUN_HOST, "%s: cannot write it: %s", path, strerror(errno));
-    return 0;
-}
-
 static int flush(struct trace *t, struct error *err)
 {
-    size_t done = 0;
-    while (done < t->used) {
-        ssize_t part = write(t->fd, t->buffer + done, t->used - done);
-        if (part < 0 && errno == EINTR)
-            continue;
-        if (part <= 0)
-            return fail(err, HVRUN_HOST, "%s: cannot write it: %s", t->path, strerror(errno));
-        done += (size_t)part;
-    }
+    struct iovec piece = {t->buffer, t->used};
     t->used = 0;
-    return 0;
+    if (output_append(t->file, &piece, 1, err) == 0)
+        return 0;
+    err->code = HVRUN_HOST;
+    return -1;
 }
 
 static void release(struct trace *t)
 {
-    if (t->fd >= 0)
-        close(t->fd);
-    if (t->temporary)
-        unlink(t->temporary);
-    free(t->temporary);
-    free(t->path);
     free(t->buffer);
     free(t->texts);
     free(t);
 }
 
-struct trace *trace_open(struct vm *vm, const char *path, struct error *err)
+struct trace *trace_open(struct vm *vm, struct output *file, struct error *err)
 {
     static const ZydisMachineMode modes[] = {
         ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_MACHINE_MODE_LONG_64};
@@ -110,36 +72,22 @@ struct trace *trace_open(struct vm *vm, const char *path, struct error *err)
         return NULL;
     }
     t->vm = vm;
-    t->fd = -1;
+    t->file = file;
     t->buffer = malloc(BUFFER);
     t->texts = calloc(TEXTS, sizeof *t->texts);
     for (unsigned n = 0; n < 3; n++)
         ZydisDecoderInit(&t->decoders[n], modes[n], widths[n]);
     ZydisFormatterInit(&t->formatter, ZYDIS_FORMATTER_STYLE_INTEL);
-    if (!t->buffer || !t->texts)
-        fail(err, HVRUN_HOST, "trace: out of memory");
-    if (!t->buffer || !t->texts || open_file(t, path, err) < 0) {
-        release(t);
-        return NULL;
-    }
-    return t;
+    if (t->buffer && t->texts)
+        return t;
+    fail(err, HVRUN_HOST, "trace: out of memory");
+    release(t);
+    return NULL;
 }
 
-int trace_close(struct trace *t, bool keep, struct error *err)
+int trace_close(struct trace *t, struct error *err)
 {
-    int result = 0;
-    if (!t)
-        return 0;
-    if (keep && (flush(t, err) < 0 || (t->temporary && fsync(t->fd) < 0)))
-        result = err->code ? -1 : fail(err, HVRUN_HOST, "%s: %s", t->path, strerror(errno));
-    if (keep && result == 0 && t->temporary) {
-        if (rename(t->temporary, t->path) < 0) {
-            result = fail(err, HVRUN_HOST, "%s: cannot write it: %s", t->path, strerror(errno));
-        } else {
-            free(t->temporary);
-            t->temporary = NULL;
-        }
-    }
+    int result = flush(t, err);
     release(t);
     return result;
 }
@@ -150,8 +98,12 @@ uint64_t trace_lines(const struct trace *t)
 }
 
 /* ---- the instruction ---- */
-/* The bytes at RIP: as many as there are up to the longest instruction. */
-static unsigned fetch(struct vmcs *vmcs, uint64_t linear, uint8_t bytes[INSN_MAX])
+uint64_t trace_linear(const struct vcpu *cpu)
+{
+    return vcpu_linear_rip(cpu);
+}
+
+unsigned trace_fetch(struct vmcs *vmcs, uint64_t linear, uint8_t bytes[INSN_MAX])
 {
     const struct vcpu *cpu = vmcs->cpu;
     const struct tlb_entry *e =
@@ -212,7 +164,7 @@ static void look_ahead(struct trace *t, struct vmcs *vmcs)
     struct text *next = &t->next[vmcs->cpu->index];
     uint64_t address = vcpu_linear_rip(vmcs->cpu);
     uint8_t bits = (uint8_t)vcpu_code_bits(vmcs->cpu), bytes[INSN_MAX] = {0};
-    unsigned available = fetch(vmcs, address, bytes);
+    unsigned available = trace_fetch(vmcs, address, bytes);
     struct text *cached = &t->texts[(address ^ address >> 14) & (TEXTS - 1)];
     if (!cached->bits || cached->address != address || cached->bits != bits ||
         cached->available > available || memcmp(cached->bytes, bytes, cached->length) != 0) {

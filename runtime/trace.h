@@ -15,19 +15,25 @@
 
 #include "image/error.h"
 
+struct output;
 struct trace;
+struct vcpu;
 struct vm;
 struct vmcs;
 
-/* Creates the file (a temporary one beside it, until trace_close). NULL with *err set (HVRUN_HOST). */
-struct trace *trace_open(struct vm *vm, const char *path, struct error *err);
+/* The trace goes to `file`, which stays the caller's. NULL with *err set (HVRUN_HOST). */
+struct trace *trace_open(struct vm *vm, struct output *file, struct error *err);
 /* The state that the next steps begin in. */
 void trace_begin(struct trace *trace);
 /* The vCPU of this vmcs has made a step, or was left by another exit. 0, or -1 with *err: the file cannot be written. */
 int trace_step(struct trace *trace, const struct vmcs *vmcs, struct error *err);
 /* Lines written so far. */
 uint64_t trace_lines(const struct trace *trace);
-/* Finishes the file and gives it its name; `keep` false: removes it. 0, or -1 with *err. NULL is fine. */
-int trace_close(struct trace *trace, bool keep, struct error *err);
+/* Where the vCPU is, guest-linear; and the bytes there: as many as are mapped, up to the longest instruction. */
+#define TRACE_BYTES 15u
+uint64_t trace_linear(const struct vcpu *cpu);
+unsigned trace_fetch(struct vmcs *vmcs, uint64_t linear, uint8_t bytes[TRACE_BYTES]);
+/* Writes what is still in the buffer; `trace` is freed. 0, or -1 with *err. */
+int trace_close(struct trace *trace, struct error *err);
 
 #endif

@@ -1,10 +1,10 @@
 /* A virtual processor's life: power-on and INIT state, RFLAGS, and what follows from the mode. */
 #include "runtime/vcpu.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/soft/tlb.h"
+#include "runtime/translator/fast.h"
 
 /* Bits of RFLAGS that can be set; bit 1 always is. */
 #define RFLAGS_DEFINED                                                                             \
@@ -18,11 +18,9 @@
 
 struct vcpu *vcpu_create(struct vm *vm, unsigned index)
 {
-    size_t size = (sizeof(struct vcpu) + 63) & ~(size_t)63;
-    struct vcpu *cpu = aligned_alloc(64, size);
+    struct vcpu *cpu = fast_allocate();
     if (!cpu)
         return NULL;
-    memset(cpu, 0, size);
     cpu->vm = vm;
     cpu->index = index;
     /* the bitmaps of used entries say "none", so a flush would not touch them */
@@ -36,7 +34,7 @@ struct vcpu *vcpu_create(struct vm *vm, unsigned index)
 
 void vcpu_destroy(struct vcpu *cpu)
 {
-    free(cpu);
+    fast_release(cpu);
 }
 
 /* What only power-on sets: INIT leaves it alone (SDM 3A table 9-1). */

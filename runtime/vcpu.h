@@ -13,6 +13,7 @@ struct vm;
 struct lapic;
 struct block;
 struct insn;
+struct fast;
 
 enum {
     RAX,
@@ -316,6 +317,11 @@ struct vcpu {
     /* exits wanted by the VMM, bit = enum exit_kind: vmcs.exiting during an entry, else 0 */
     uint32_t exiting;
     jmp_buf unwind; /* the engine's loop: cpu_raise jumps here */
+
+    /* ---- translator ---- */
+    struct fast *fast;        /* what translated code looks into, behind this structure; NULL = none */
+    void *host_stack;         /* the stack pointer of who entered translated code */
+    uint64_t translator_temp; /* a value within one instruction */
 
     /* ---- soft engine: caches ---- */
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];

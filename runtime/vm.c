@@ -20,6 +20,7 @@ const char *const shutdown_names[SHUTDOWNS] = {
     [SHUTDOWN_QUIT] = "quit",
     [SHUTDOWN_STEPS] = "steps",
     [SHUTDOWN_HOST_ERROR] = "host-error",
+    [SHUTDOWN_DIFFERENCE] = "difference",
 };
 
 void vm_stop(struct vm *vm, enum shutdown shutdown, int exit_code)
@@ -70,5 +71,5 @@ void vm_attend(struct vm *vm)
         vm_stop(vm, request & 0xff, request >> 8);
     if (vm->uart)
         uart16550_attend(vm->uart);
-    console_flush(vm);
+    console_attend(vm);
 }

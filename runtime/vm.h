@@ -18,6 +18,7 @@
 /* hvrun's exit codes (hvrun(1), EXIT STATUS). */
 enum hvrun_exit {
     HVRUN_DONE = 0,
+    HVRUN_DIFFERENCE = 1, /* --lockstep */
     HVRUN_USAGE = 2,
     HVRUN_IMAGE = 66,
     HVRUN_GUEST_DEATH = 70,
@@ -41,6 +42,7 @@ enum shutdown {
     SHUTDOWN_QUIT /* Ctrl-A x */,
     SHUTDOWN_STEPS,
     SHUTDOWN_HOST_ERROR,
+    SHUTDOWN_DIFFERENCE, /* found by --lockstep */
     SHUTDOWNS
 };
 extern const char *const shutdown_names[SHUTDOWNS]; /* "power-off", … */
@@ -55,14 +57,15 @@ enum io_blocks_mode {
 
 /* What the command line asks for. Strings are borrowed. */
 struct vm_config {
-    const char *kernel; /* path */
-    const char *engine; /* "auto", "soft", "kvm" */
-    uint64_t memory;    /* bytes */
-    unsigned smp;       /* 1 .. VCPUS_MAX */
-    const char *initrd; /* NULL = none. Multiboot: "FILE [ARGS][,FILE [ARGS]]…" are modules */
-    const char *append; /* NULL = none */
-    const char *serial; /* "stdio" or a file */
-    const char *stats;  /* file or NULL */
+    const char *kernel;  /* path */
+    const char *engine;  /* "auto", "soft", "kvm" */
+    const char *irqchip; /* "auto", "user", "kernel"; NULL = "auto" */
+    uint64_t memory;     /* bytes */
+    unsigned smp;        /* 1 .. VCPUS_MAX */
+    const char *initrd;  /* NULL = none. Multiboot: "FILE [ARGS][,FILE [ARGS]]…" are modules */
+    const char *append;  /* NULL = none */
+    const char *serial;  /* "stdio" or a file */
+    const char *stats;   /* file or NULL */
     bool summary;
     double timeout; /* seconds of wall time; 0 = none */
     bool no_patch;
@@ -76,20 +79,30 @@ struct vm_config {
     /* where the trace begins and ends (stepper_check); NULL = start and end of the run */
     const char *trace_start;
     const char *trace_stop;
+    bool lockstep;        /* KVM runs the same guest, and is compared (lockstep.h) */
     uint64_t trace_count; /* lines of it; 0 = no limit */
+    bool translator;      /* the soft engine translates code that runs often */
+    unsigned translator_warm; /* runs after which it does, for tests; 0 = as is best */
     uint64_t code_cache;  /* bytes for decoded code, for tests; 0 = as many as are useful */
     enum io_blocks_mode io_blocks;
     const char *io_extent; /* how far a scan looks (io_extent_parse); NULL = the default */
+    const char *jail;      /* folder that is all of the file system while the guest runs (contain.h), or NULL */
+    const char *jail_user; /* whom root becomes there */
+    bool no_sandbox;       /* system calls are not filtered */
 };
 
 struct vcpu;
+struct vmcs;
 struct breakpoints;
+struct interrupt_chips;
 struct console;
 struct gdb;
 struct stub;
+struct stub_routine;
 struct soft;
 struct kvm;
 struct io_blocks;
+struct output;
 
 struct engine {
     const char *name;
@@ -98,11 +111,20 @@ struct engine {
     /* Runs all vCPUs until vm->shutdown is set. 0, or -1 with *err for a host failure. */
     int (*run)(struct vm *vm, struct error *err);
     void (*destroy)(struct vm *vm);
+    /* A VM entry (vmcs.h), begun for the `count` control structures of `list`: runs to the first exit and returns
+     * whose it is. NULL: the soft processor does it. */
+    struct vmcs *(*enter)(struct vm *vm, struct vmcs *const *list, unsigned count);
     /* Guest and devices take turns on one thread: what a patched guest's state page shows of devices is exact. */
     bool takes_turns;
+    /* It has interrupt chips and 8254 of its own (interrupts.h); NULL: they are devices of the machine. */
+    const struct interrupt_chips *chips;
+    /* Whether a routine that works is worth linking (rule of profit); NULL: what the guest answers by itself is, and
+     * with --link-all the others are. */
+    bool (*links)(const struct vm *vm, const struct stub_routine *r);
 };
-extern const struct engine soft_engine; /* soft/engine.c */
-extern const struct engine kvm_engine;  /* kvm/engine.c */
+extern const struct engine soft_engine;      /* soft/engine.c */
+extern const struct engine kvm_engine;       /* kvm/engine.c */
+extern const struct engine kvm_chips_engine; /* the same, with chips of the kernel */
 
 struct vm {
     struct vm_config config;
@@ -130,6 +152,7 @@ struct vm {
     const struct image *image;       /* the kernel, for symbol names; may be NULL */
     struct breakpoints *breakpoints; /* a debugger's, or NULL (breakpoints.h) */
     struct gdb *gdb;                 /* the server for gdb, or NULL (gdb.h) */
+    struct output *trace_file;       /* where the trace goes (stepper.h); NULL: nowhere */
     struct console *console;
     bool output_lost; /* some of the guest's output could not be written */
 

@@ -26,7 +26,10 @@ static int create_vcpus(struct vm *vm, struct error *err)
 
 static int create_devices(struct vm *vm, struct error *err)
 {
+    bool has_chips = vm->engine && vm->engine->chips;
     for (const struct device_type *const *type = device_types; *type; type++) {
+        if ((*type)->interrupt_chip && has_chips)
+            continue;
         if (vm->device_count == DEVICES_MAX)
             return fail(err, HVRUN_HOST, "more than %d devices", DEVICES_MAX);
         void *device = (*type)->create(vm, err);
@@ -56,6 +59,7 @@ int vm_create(struct vm *vm, struct error *err)
         vm_destroy(vm);
         return -1;
     }
+    vm_wake(vm); /* the run begins with vm_attend */
     return 0;
 }
 

@@ -444,6 +444,8 @@ static uint64_t pit_read(void *device, uint64_t offset, unsigned width)
 bool i8254_counter(void *device, struct i8254_counter *counter)
 {
     struct i8254 *pit = device;
+    if (!pit)
+        return false;
     struct channel *c = &pit->channel[pit->last_read];
 
     settle(c, clock_now(&pit->vm->clock));
@@ -543,4 +545,5 @@ const struct device_type i8254_device = {
     .create = i8254_create,
     .reset = i8254_reset,
     .destroy = i8254_destroy,
+    .interrupt_chip = true,
 };

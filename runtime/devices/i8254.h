@@ -19,7 +19,7 @@ struct i8254_counter {
     bool high;      /* the next byte is the high one */
 };
 
-/* False: it counts in another way, or the next read has an effect of its own. */
+/* False: there is none (pit is NULL), it counts in another way, or the next read has an effect of its own. */
 bool i8254_counter(void *pit, struct i8254_counter *counter);
 /* Reads were answered elsewhere: which byte comes next. */
 void i8254_set_high(void *pit, unsigned channel, bool high);

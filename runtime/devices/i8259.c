@@ -351,6 +351,8 @@ static void slave_write(void *device, uint64_t offset, unsigned width, uint64_t 
 bool i8259_mask(struct vm *vm, unsigned chip, uint8_t *mask)
 {
     const struct i8259 *pic = vm->i8259;
+    if (!pic)
+        return false;
     const struct chip *c = chip ? &pic->slave : &pic->master;
 
     *mask = c->mask;
@@ -423,4 +425,5 @@ const struct device_type i8259_device = {
     .name = "i8259",
     .create = i8259_create,
     .reset = i8259_reset,
+    .interrupt_chip = true,
 };

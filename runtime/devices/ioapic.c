@@ -213,4 +213,5 @@ const struct device_type ioapic_device = {
     .name = "ioapic",
     .create = ioapic_create,
     .reset = ioapic_reset,
+    .interrupt_chip = true,
 };

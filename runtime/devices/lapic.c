@@ -119,11 +119,15 @@ void lapic_end_of_interrupt(struct lapic *l)
 
 uint8_t lapic_get_tpr(struct vcpu *vcpu)
 {
+    if (lapic_elsewhere(vcpu))
+        return lapic_elsewhere(vcpu)->get_tpr(vcpu);
     return vcpu->lapic ? (uint8_t)(vcpu->lapic->tpr >> 4) : 0;
 }
 
 void lapic_set_tpr(struct vcpu *vcpu, uint8_t cr8)
 {
+    if (lapic_elsewhere(vcpu))
+        lapic_elsewhere(vcpu)->set_tpr(vcpu, cr8);
     if (!vcpu->lapic)
         return;
     vcpu->lapic->tpr = (cr8 & 15u) << 4;
@@ -426,4 +430,5 @@ const struct device_type lapic_device = {
     .create = lapic_create,
     .reset = lapic_reset,
     .destroy = lapic_destroy,
+    .interrupt_chip = true,
 };

@@ -82,6 +82,12 @@ static inline bool vectors_has(const struct vectors *v, uint8_t vector)
     return v->bits[vector / 64] >> vector % 64 & 1;
 }
 
+/* Who has it if it is none of these; or NULL. */
+static inline const struct interrupt_chips *lapic_elsewhere(const struct vcpu *vcpu)
+{
+    return vcpu->vm && vcpu->vm->engine ? vcpu->vm->engine->chips : NULL;
+}
+
 /* ---- lapic.c ---- */
 
 /* All registers to the state after power-up or reset (SDM 3A 11.4.7.1), but for id and base. */

@@ -383,7 +383,7 @@ int lapic_read_msr(struct vcpu *vcpu, uint32_t msr, uint64_t *value)
     struct lapic *l = vcpu->lapic;
 
     if (!l)
-        return 1;
+        return lapic_elsewhere(vcpu) ? lapic_elsewhere(vcpu)->read_msr(vcpu, msr, value) : 1;
     if (msr >= MSR_X2APIC && msr <= MSR_X2APIC_LAST)
         return x2apic_read(l, msr - MSR_X2APIC, value);
     switch (msr) {
@@ -403,7 +403,7 @@ int lapic_write_msr(struct vcpu *vcpu, uint32_t msr, uint64_t value)
     struct lapic *l = vcpu->lapic;
 
     if (!l)
-        return 1;
+        return lapic_elsewhere(vcpu) ? lapic_elsewhere(vcpu)->write_msr(vcpu, msr, value) : 1;
     if (msr >= MSR_X2APIC && msr <= MSR_X2APIC_LAST)
         return x2apic_write(l, msr - MSR_X2APIC, value);
     switch (msr) {

@@ -245,6 +245,11 @@ static void fire(void *device, uint64_t now)
     update(device);
 }
 
+void mc146818_attend(void *device)
+{
+    update(device);
+}
+
 /* ---- registers ---- */
 
 static bool is_clock(uint8_t index)

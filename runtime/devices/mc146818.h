@@ -7,6 +7,9 @@
 #define MC146818_INDEX_PORT 0x70u
 #define MC146818_REGISTERS  128u
 
+/* Brings the clock up to date: where guest time does not begin at 0. */
+void mc146818_attend(void *rtc);
+
 /* The register that port 0x71 stands for: writing it has no other effect than to be kept. */
 uint8_t mc146818_index(const void *rtc);
 void mc146818_set_index(void *rtc, uint8_t index);

@@ -380,6 +380,7 @@ void uart16550_fast(void *uart, struct uart16550_fast *fast)
         /* The transmitter's interrupt comes when they are sent, as on a device that takes its
          * time. */
         .send = !divisor && !(u->mcr & MCR_LOOP),
+        .send_interrupts = u->ier & IER_THRE,
         .later = !divisor,
         .input_waits = console_readable(u->vm),
     };

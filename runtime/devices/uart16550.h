@@ -19,6 +19,7 @@ struct uart16550_fast {
     uint8_t read; /* a read gives value[n] and changes nothing */
     uint8_t same; /* writing value[n] once more changes nothing */
     bool send;    /* a byte written to register 0 is sent, and that is all; it may be told later */
+    bool send_interrupts; /* but then an interrupt comes, which the guest waits for */
     /* Writing the interrupt enables and reading the interrupt identification may be told later,
      * too. The first read gives value[], and is uart16550_acknowledge; then it is `identified`. */
     bool later;

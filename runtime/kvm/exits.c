@@ -5,39 +5,35 @@
 #include "runtime/interrupts.h"
 #include "runtime/kvm/kvm.h"
 #include "runtime/soft/engine.h"
-#include "runtime/stub.h"
-
-/* KVM does not say where a port access came from without a register transfer: it is counted at no address. */
-#define NO_ADDRESS 0
+#include "runtime/soft/enter.h"
 
 /* ---- ports ---- */
-static bool rings(const struct kvm_cpu *cpu)
+/* The index of a doorbell; false: it is an ordinary access. */
+static bool doorbell(const struct kvm_cpu *cpu, const uint8_t *data, uint32_t *index)
 {
     const struct kvm_run *run = cpu->run;
-    return cpu->kvm->vm->stub && run->io.port == PV_DOORBELL_PORT && run->io.size == 4 &&
-           run->io.direction == KVM_EXIT_IO_OUT && run->io.count == 1;
+    if (run->io.port != PV_DOORBELL_PORT || run->io.size != 4 ||
+        run->io.direction != KVM_EXIT_IO_OUT || run->io.count != 1)
+        return false;
+    memcpy(index, data, sizeof *index);
+    return kvm_rings(cpu, *index);
 }
 
-/* The OUT of a doorbell is two bytes. It is executed again, by the soft processor, which knows what it rings for. */
-static int doorbell(struct kvm_cpu *cpu, struct error *err)
-{
-    if (kvm_complete(cpu, err) < 0 || kvm_pull(cpu, err) < 0)
-        return -1;
-    cpu->vcpu->rip -= 2;
-    return kvm_soft_step(cpu, err);
-}
-
+/* Of a string instruction KVM may hand several iterations over at once: each is counted as the exit that it is elsewhere. */
 static int port_io(struct kvm_cpu *cpu, struct error *err)
 {
     struct kvm_run *run = cpu->run;
     struct vm *vm = cpu->kvm->vm;
     uint8_t *data = (uint8_t *)run + run->io.data_offset;
-    if (rings(cpu))
-        return doorbell(cpu, err);
-    stats_exit(&vm->stats, EXIT_KIND_IO, NO_ADDRESS);
-    vm->stats.io_events++;
+    uint32_t index;
+    if (doorbell(cpu, data, &index))
+        return kvm_ring(cpu, index, err);
+    if (kvm_io_due(cpu))
+        return kvm_io_event(cpu, err);
     for (uint32_t n = 0; n < run->io.count; n++, data += run->io.size) {
         uint32_t value = 0;
+        stats_exit(&vm->stats, EXIT_KIND_IO, KVM_NO_ADDRESS);
+        vm->stats.io_events++;
         vm->stats.io_instructions++;
         if (run->io.direction == KVM_EXIT_IO_OUT) {
             memcpy(&value, data, run->io.size);
@@ -60,7 +56,7 @@ static int mmio(struct kvm_cpu *cpu, struct error *err)
     uint64_t value = 0;
     uint32_t length = run->mmio.len <= 8 ? run->mmio.len : 8;
     bool whole = (length & (length - 1)) == 0;
-    stats_exit(&vm->stats, EXIT_KIND_MMIO, NO_ADDRESS);
+    stats_exit(&vm->stats, EXIT_KIND_MMIO, KVM_NO_ADDRESS);
     for (uint32_t n = 0, width = whole ? length : 1; n < length; n += width) {
         if (run->mmio.is_write) {
             memcpy(&value, run->mmio.data + n, width);
@@ -73,31 +69,14 @@ static int mmio(struct kvm_cpu *cpu, struct error *err)
     return 0;
 }
 
-/* ---- MSRs that are not KVM's own ---- */
-static int read_msr(struct kvm_cpu *cpu, struct error *err)
-{
-    (void)err;
-    uint64_t value = 0;
-    stats_exit(&cpu->kvm->vm->stats, EXIT_KIND_MSR, NO_ADDRESS);
-    cpu->run->msr.error = !msr_read(cpu->vcpu, cpu->run->msr.index, &value);
-    cpu->run->msr.data = value;
-    return 0;
-}
-
-static int write_msr(struct kvm_cpu *cpu, struct error *err)
-{
-    uint64_t offset = cpu->vcpu->tsc_offset;
-    stats_exit(&cpu->kvm->vm->stats, EXIT_KIND_MSR, NO_ADDRESS);
-    cpu->run->msr.error = !msr_write(cpu->vcpu, cpu->run->msr.index, cpu->run->msr.data);
-    return offset == cpu->vcpu->tsc_offset ? 0 : kvm_set_tsc(cpu, err);
-}
-
 /* ---- others ---- */
 static int halt(struct kvm_cpu *cpu, struct error *err)
 {
     (void)err;
-    stats_exit(&cpu->kvm->vm->stats, EXIT_KIND_HLT, NO_ADDRESS);
+    stats_exit(&cpu->kvm->vm->stats, EXIT_KIND_HLT, KVM_NO_ADDRESS);
     cpu->vcpu->activity = ACTIVITY_HLT;
+    if (!cpu->pulled) /* who asks whether the guest can go on looks there */
+        cpu->vcpu->rflags = (cpu->vcpu->rflags & ~RFLAGS_IF) | (cpu->run->if_flag ? RFLAGS_IF : 0);
     return 0;
 }
 
@@ -110,9 +89,16 @@ static int nothing(struct kvm_cpu *cpu, struct error *err)
 
 static int shutdown(struct kvm_cpu *cpu, struct error *err)
 {
+    struct vmcs *vmcs = entered(cpu->vcpu);
     if (kvm_pull(cpu, err) < 0)
         return -1;
-    cpu_triple_fault(cpu->vcpu);
+    if (!vmcs) {
+        cpu_triple_fault(cpu->vcpu);
+        return 0;
+    }
+    cpu->vcpu->activity = ACTIVITY_SHUTDOWN;
+    vmcs->exit_reason = VMCS_EXIT_TRIPLE_FAULT; /* by what, KVM does not tell */
+    kvm_leave(cpu->kvm, vmcs);
     return 0;
 }
 
@@ -131,13 +117,14 @@ static int internal_error(struct kvm_cpu *cpu, struct error *err)
 static int (*const handlers[])(struct kvm_cpu *cpu, struct error *err) = {
     [KVM_EXIT_IO] = port_io,
     [KVM_EXIT_MMIO] = mmio,
-    [KVM_EXIT_X86_RDMSR] = read_msr,
-    [KVM_EXIT_X86_WRMSR] = write_msr,
+    [KVM_EXIT_X86_RDMSR] = kvm_exit_rdmsr,
+    [KVM_EXIT_X86_WRMSR] = kvm_exit_wrmsr,
     [KVM_EXIT_HLT] = halt,
     [KVM_EXIT_INTR] = nothing,
     [KVM_EXIT_IRQ_WINDOW_OPEN] = nothing,
     [KVM_EXIT_SET_TPR] = nothing,
     [KVM_EXIT_SHUTDOWN] = shutdown,
+    [KVM_EXIT_DEBUG] = kvm_debug_exit,
     [KVM_EXIT_INTERNAL_ERROR] = internal_error,
 };
 #define HANDLERS (sizeof handlers / sizeof handlers[0])

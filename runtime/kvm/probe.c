@@ -14,11 +14,13 @@
 #include "runtime/kvm/kvm.h"
 
 enum { PML4 = 0x1000, PDPT = 0x2000, PD = 0x3000, CODE = 0x4000, DATA = 0x6000, SIZE = 0x10000 };
-#define PAGE_FLAGS 0x3u  /* present, writable */
-#define PAGE_2M    0x83u /* the same, large */
+#define PAGE_FLAGS 0x7u  /* present, writable, for user mode too */
+#define PAGE_2M    0x87u /* the same, large */
 #define MIPS_GOOD  100.0
+/* kHz: of a TSC that is faster, kernels compute in too few bits */
+#define FREQUENCY_MAX 16000000u
 
-static const struct {
+static const struct needed {
     int capability;
     const char *name;
 } needed[] = {
@@ -35,6 +37,25 @@ static const struct {
     {KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR"},
     {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
 };
+
+/* For interrupt chips and 8254 in the kernel. */
+static const struct needed needed_for_chips[] = {
+    {KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
+    {KVM_CAP_IRQ_ROUTING, "KVM_CAP_IRQ_ROUTING"},
+    {KVM_CAP_PIT2, "KVM_CAP_PIT2"},
+    {KVM_CAP_REINJECT_CONTROL, "KVM_CAP_REINJECT_CONTROL"},
+    {KVM_CAP_TSC_DEADLINE_TIMER, "KVM_CAP_TSC_DEADLINE_TIMER"},
+    {KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
+};
+
+/* The name of the first that is missing, or NULL. */
+static const char *missing(int fd, const struct needed *list, size_t count)
+{
+    for (size_t n = 0; n < count; n++)
+        if (ioctl(fd, KVM_CHECK_EXTENSION, list[n].capability) <= 0)
+            return list[n].name;
+    return NULL;
+}
 
 /* ---- a VM of its own ---- */
 struct lab {
@@ -219,13 +240,59 @@ static int measure(int fd, struct kvm_quality *quality, struct error *err)
             break;
         rounds *= 2;
     }
-    quality->no_tsc_frequency = ready && ioctl(lab.cpu, KVM_GET_TSC_KHZ, 0) <= 0;
+    quality->tsc_khz = ready ? ioctl(lab.cpu, KVM_GET_TSC_KHZ, 0) : 0;
+    quality->no_tsc_frequency = ready && quality->tsc_khz <= 0;
     lab_close(&lab);
     if (ready && best >= 0) {
         quality->mips = 2.0 * rounds / best * 1e-6;
         return 0;
     }
     return err->code ? -1 : fail(err, HVRUN_NO_ENGINE, "KVM: cannot run ring-0 code");
+}
+
+/* ---- KVM_SET_GUEST_DEBUG ---- */
+/* At privilege level 3. */
+static bool lab_user(struct lab *lab)
+{
+    struct kvm_sregs s;
+    if (ioctl(lab->cpu, KVM_GET_SREGS, &s) < 0)
+        return false;
+    struct kvm_segment *const all[] = {&s.cs, &s.ss, &s.ds, &s.es, &s.fs, &s.gs};
+    for (size_t n = 0; n < sizeof all / sizeof all[0]; n++) {
+        all[n]->dpl = 3;
+        all[n]->selector |= 3;
+    }
+    return ioctl(lab->cpu, KVM_SET_SREGS, &s) == 0;
+}
+
+/* nop; nop; mov %dr0, %rax; hlt: a breakpoint at the second, or with a guard on the debug registers */
+static bool debug_exits(int fd, bool user, uint64_t dr7)
+{
+    static const uint8_t code[] = {0x90, 0x90, 0x0f, 0x21, 0xc0, 0xf4};
+    struct lab lab;
+    struct error ignored;
+    struct kvm_guest_debug debug = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
+                                    .arch.debugreg = {[0] = CODE + 1, [7] = 0x400 | dr7}};
+    bool met = lab_open(&lab, fd, &ignored) == 0 &&
+               lab_load(&lab, code, sizeof code, &ignored) == 0 && (!user || lab_user(&lab)) &&
+               ioctl(lab.cpu, KVM_SET_GUEST_DEBUG, &debug) == 0;
+    if (met)
+        lab_run(&lab);
+    met = met && lab.run->exit_reason == KVM_EXIT_DEBUG;
+    lab_close(&lab);
+    return met;
+}
+
+void kvm_probe_debug(struct kvm_debug *debug)
+{
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    *debug = (struct kvm_debug){.ring0 = false};
+    if (fd < 0)
+        return;
+    debug->ring0 = debug_exits(fd, false, 2);
+    debug->ring3 = debug_exits(fd, true, 2);
+    debug->guard = debug_exits(fd, false, DR7_GD);
+    close(fd);
 }
 
 static int open_kvm(struct error *err)
@@ -236,13 +303,11 @@ static int open_kvm(struct error *err)
     int version = ioctl(fd, KVM_GET_API_VERSION, 0);
     if (version != KVM_API_VERSION)
         fail(err, HVRUN_NO_ENGINE, "/dev/kvm: API version %d; 12 is needed", version);
-    for (size_t n = 0; version == KVM_API_VERSION && n < sizeof needed / sizeof needed[0]; n++)
-        if (ioctl(fd, KVM_CHECK_EXTENSION, needed[n].capability) <= 0) {
-            fail(err, HVRUN_NO_ENGINE, "/dev/kvm: has no %s; use --engine soft", needed[n].name);
-            version = -1;
-        }
-    if (version == KVM_API_VERSION)
+    const char *name = missing(fd, needed, sizeof needed / sizeof needed[0]);
+    if (version == KVM_API_VERSION && !name)
         return fd;
+    if (name)
+        fail(err, HVRUN_NO_ENGINE, "/dev/kvm: has no %s; use --engine soft", name);
     close(fd);
     return -1;
 }
@@ -256,6 +321,22 @@ bool kvm_absent(void)
     return fd < 0 && (errno == ENOENT || errno == ENODEV || errno == ENXIO);
 }
 
+static unsigned slowness = 1;
+
+unsigned kvm_slowness(void)
+{
+    return slowness;
+}
+
+static void find_slowness(const struct kvm_quality *quality)
+{
+    unsigned most = quality->tsc_khz > 0 ? FREQUENCY_MAX / (unsigned)quality->tsc_khz : 1;
+    double wanted = quality->mips < MIPS_GOOD ? MIPS_GOOD / (quality->mips + 0.01) : 1;
+    slowness = wanted < most ? (unsigned)wanted : most;
+    if (slowness < 1)
+        slowness = 1;
+}
+
 int kvm_probe(struct kvm_quality *quality, struct error *err)
 {
     struct error ignored = {0};
@@ -267,10 +348,13 @@ int kvm_probe(struct kvm_quality *quality, struct error *err)
         close(fd);
         return -1;
     }
+    quality->no_chips =
+        missing(fd, needed_for_chips, sizeof needed_for_chips / sizeof needed_for_chips[0]);
     quality->no_xsave = !executes(fd, xrstor_code, sizeof xrstor_code, &ignored);
     quality->no_cx16 = !executes(fd, cx16_code, sizeof cx16_code, &ignored);
     quality->no_tsc_offset = !offsets_tsc(fd, &ignored);
     close(fd);
+    find_slowness(quality);
     if (quality->mips < MIPS_GOOD)
         snprintf(quality->why_not, sizeof quality->why_not,
                  "/dev/kvm executes ring 0 at %.1f MIPS: not by the processor", quality->mips);

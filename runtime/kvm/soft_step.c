@@ -5,6 +5,7 @@
 
 #include "runtime/kvm/kvm.h"
 #include "runtime/soft/engine.h"
+#include "runtime/soft/enter.h"
 #include "runtime/soft/tlb.h"
 
 int kvm_complete(struct kvm_cpu *cpu, struct error *err)
@@ -22,29 +23,63 @@ int kvm_complete(struct kvm_cpu *cpu, struct error *err)
     return fail(err, HVRUN_HOST, "KVM: vCPU %u: an instruction is not completed", cpu->vcpu->index);
 }
 
-/* Guest memory changed behind the soft processor's back since it was here last. */
-static void forget(struct kvm_cpu *cpu)
+void kvm_soft_fresh(struct kvm *kvm)
 {
-    cache_flush(cpu->kvm->vm->soft->cache);
-    tlb_flush(cpu->vcpu);
+    if (!kvm->memory_changed)
+        return;
+    kvm->memory_changed = false;
+    cache_flush(kvm->vm->soft->cache);
+    for (unsigned k = 0; k < kvm->vm->vcpu_count; k++) {
+        tlb_flush(kvm->vm->vcpus[k]);
+        kvm->memory_changed |= kvm->cpus[k].inside; /* that one goes on */
+    }
+}
+
+/* Software interrupts and exceptions (INT n, INT3, INTO) are not delivered: RIP is still at the instruction, which
+ * does it again. */
+void kvm_settle(struct kvm_cpu *cpu)
+{
+    const struct kvm_vcpu_events e = cpu->queued;
+    cpu->queued = (struct kvm_vcpu_events){.flags = 0};
+    bool software = e.exception.nr == EXC_BP || e.exception.nr == EXC_OF;
+    struct vcpu *running = cpu->kvm->vm->running;
+    if ((e.exception.injected && !software) || e.nmi.injected ||
+        (e.interrupt.injected && !e.interrupt.soft)) {
+        kvm_soft_fresh(cpu->kvm);
+        cpu->translations_stale = true;
+    }
+    if (e.exception.injected && !software)
+        soft_deliver(cpu->vcpu, EVENT_EXCEPTION, e.exception.nr, e.exception.has_error_code,
+                     e.exception.error_code);
+    else if (e.nmi.injected)
+        soft_deliver(cpu->vcpu, EVENT_NMI, EXC_NMI, false, 0);
+    else if (e.interrupt.injected && !e.interrupt.soft)
+        soft_deliver(cpu->vcpu, EVENT_EXTERNAL, e.interrupt.nr, false, 0);
+    cpu->kvm->vm->running = running;
 }
 
 int kvm_soft_step(struct kvm_cpu *cpu, struct error *err)
 {
     struct vcpu *vcpu = cpu->vcpu;
     struct vm *vm = cpu->kvm->vm;
+    struct vmcs *vmcs = entered(vcpu);
     if (kvm_pull(cpu, err) < 0)
         return -1;
-    forget(cpu);
+    kvm_soft_fresh(cpu->kvm);
     cpu->kvm->soft_steps++;
+    cpu->translations_stale = true;
     struct vcpu *running = vm->running;
-    if (vcpu->fault.vector >= 0) /* KVM had begun to deliver it */
-        soft_deliver_fault(vcpu);
+    if (vmcs)
+        vmcs->exit_reason = VMCS_EXITS; /* none */
+    if (kvm_event_queued(cpu))
+        kvm_settle(cpu);
     else
         soft_step(vcpu);
     /* a debug trap is delivered at once: the kernel has no place for one that waits */
     for (unsigned n = 0; vcpu->pending_db && n < 4 && !vm->shutdown; n++)
         soft_step(vcpu);
     vm->running = running;
+    if (vmcs && vmcs->exit_reason != VMCS_EXITS)
+        kvm_leave(cpu->kvm, vmcs);
     return 0;
 }

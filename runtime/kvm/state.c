@@ -43,7 +43,7 @@ static const struct {
 };
 #define REGISTERS (sizeof registers / sizeof registers[0])
 
-static int pull_registers(struct kvm_cpu *cpu, struct error *err)
+int kvm_pull_registers(struct kvm_cpu *cpu, struct error *err)
 {
     struct kvm_regs regs;
     if (IOCTL(KVM_GET_REGS, &regs) < 0)
@@ -60,7 +60,14 @@ static int push_registers(struct kvm_cpu *cpu, struct error *err)
     struct kvm_regs regs = {.rip = cpu->vcpu->rip, .rflags = vcpu_rflags(cpu->vcpu)};
     for (size_t n = 0; n < REGISTERS; n++)
         memcpy((char *)&regs + registers[n].theirs, &cpu->vcpu->r[registers[n].ours], 8);
-    return IOCTL(KVM_SET_REGS, &regs);
+    if (IOCTL(KVM_SET_REGS, &regs) < 0)
+        return -1;
+    if (!(regs.rflags & RFLAGS_VM))
+        return 0;
+    /* software KVM drops it without a word */
+    if (IOCTL(KVM_GET_REGS, &regs) == 0 && !(regs.rflags & RFLAGS_VM))
+        return fail(err, HVRUN_HOST, "KVM: has no virtual-8086 mode; use --engine soft");
+    return err->code ? -1 : 0;
 }
 
 /* ---- segments and control registers ---- */
@@ -98,12 +105,35 @@ static struct kvm_segment their_segment(const struct segment *s)
     };
 }
 
+/* The two structures are the same but for their ends: the newer one has the PDPTE registers there, which in PAE paging are
+ * state of their own. */
+union system {
+    struct kvm_sregs old;
+    struct kvm_sregs2 new;
+};
+
+static int get_system(struct kvm_cpu *cpu, union system *s, struct error *err)
+{
+    *s = (union system){.new = {.flags = 0}};
+    if (cpu->has_pdptes)
+        return IOCTL(KVM_GET_SREGS2, &s->new);
+    int result = IOCTL(KVM_GET_SREGS, &s->old);
+    memset(s->old.interrupt_bitmap, 0, sizeof s->old.interrupt_bitmap); /* kvm_vcpu_events has it */
+    return result;
+}
+
+static int set_system(struct kvm_cpu *cpu, union system *s, struct error *err)
+{
+    return cpu->has_pdptes ? IOCTL(KVM_SET_SREGS2, &s->new) : IOCTL(KVM_SET_SREGS, &s->old);
+}
+
 static int pull_system(struct kvm_cpu *cpu, struct error *err)
 {
     struct vcpu *v = cpu->vcpu;
-    struct kvm_sregs s;
-    if (IOCTL(KVM_GET_SREGS, &s) < 0)
+    union system both;
+    if (get_system(cpu, &both, err) < 0)
         return -1;
+    const struct kvm_sregs s = both.old;
     for (unsigned n = 0; n < SEGS; n++)
         v->segment[n] = our_segment((void *)((char *)&s + segments[n]));
     v->gdt_base = s.gdt.base;
@@ -116,15 +146,37 @@ static int pull_system(struct kvm_cpu *cpu, struct error *err)
     v->cr4 = s.cr4;
     v->efer = s.efer;
     v->pdpte_from = 0; /* not loaded: read from memory when needed */
+    if (cpu->has_pdptes && both.new.flags &KVM_SREGS2_FLAGS_PDPTRS_VALID) {
+        memcpy(v->pdpte, both.new.pdptrs, sizeof v->pdpte);
+        v->pdpte_from = v->cr3 + 1;
+    }
     return 0;
+}
+
+/* PAE paging outside long mode: the only one with PDPTE registers. */
+static bool pae_paging(const struct vcpu *v)
+{
+    return v->cr0 & CR0_PG && v->cr4 & CR4_PAE && !(v->efer & EFER_LMA);
+}
+
+/* INVLPG and its kind on the soft processor are not known to the kernel, whose translations may be older. There is no
+ * request to drop them; a change of CR0.WP does. */
+static int drop_translations(struct kvm_cpu *cpu, union system *both, struct error *err)
+{
+    if (!cpu->translations_stale || !(both->old.cr0 & CR0_PG))
+        return 0;
+    union system other = *both;
+    other.old.cr0 ^= CR0_WP;
+    return set_system(cpu, &other, err);
 }
 
 static int push_system(struct kvm_cpu *cpu, struct error *err)
 {
     const struct vcpu *v = cpu->vcpu;
-    struct kvm_sregs s;
-    if (IOCTL(KVM_GET_SREGS, &s) < 0)
+    union system both;
+    if (get_system(cpu, &both, err) < 0) /* for what of it is not ours */
         return -1;
+    struct kvm_sregs s = both.old;
     for (unsigned n = 0; n < SEGS; n++) {
         struct kvm_segment theirs = their_segment(&v->segment[n]);
         memcpy((char *)&s + segments[n], &theirs, sizeof theirs);
@@ -140,8 +192,21 @@ static int push_system(struct kvm_cpu *cpu, struct error *err)
     uint64_t base;
     if (lapic_read_msr(cpu->vcpu, 0x1b, &base) == 0)
         s.apic_base = base;
-    memset(s.interrupt_bitmap, 0, sizeof s.interrupt_bitmap);
-    return IOCTL(KVM_SET_SREGS, &s);
+    memcpy(&both, &s, offsetof(struct kvm_sregs, interrupt_bitmap));
+    if (cpu->has_pdptes) {
+        bool loaded = pae_paging(v) && v->pdpte_from == v->cr3 + 1;
+        both.new.flags = loaded ? KVM_SREGS2_FLAGS_PDPTRS_VALID : 0;
+        memcpy(both.new.pdptrs, v->pdpte, sizeof v->pdpte);
+    }
+    if (drop_translations(cpu, &both, err) < 0 || set_system(cpu, &both, err) < 0)
+        return -1;
+    cpu->translations_stale = false;
+    if (!(v->cr0 & CR0_PG) || v->efer & EFER_LMA)
+        return 0;
+    /* software KVM may know no paging but long mode's, and drops the bit */
+    if (get_system(cpu, &both, err) == 0 && !(both.old.cr0 & CR0_PG))
+        return fail(err, HVRUN_HOST, "KVM: has no 32-bit paging; use --engine soft");
+    return err->code ? -1 : 0;
 }
 
 /* ---- debug registers ---- */
@@ -188,6 +253,28 @@ static int pull_fpu(struct kvm_cpu *cpu, struct error *err)
     return 0;
 }
 
+static bool all_zero(const uint8_t *bytes, size_t count)
+{
+    while (count && !*bytes)
+        bytes++, count--;
+    return !count;
+}
+
+/* Components that hold something, whether the guest's XSTATE_BV says so or not: the kernel takes those that are not in
+ * use for initialized (SDM 1 13.6). */
+static uint64_t not_initial(const struct fpu *fpu)
+{
+    static const uint8_t x87[24] = {0x7f, 0x03};
+    uint64_t in_use = 0;
+    if (memcmp(fpu->legacy, x87, sizeof x87) != 0 || !all_zero(fpu->legacy + 32, 128))
+        in_use |= XSTATE_X87;
+    if (FPU_MXCSR(fpu) != 0x1f80 || !all_zero(FPU_XMM(fpu, 0), 256))
+        in_use |= XSTATE_SSE;
+    if (!all_zero(fpu->ymm_high[0], sizeof fpu->ymm_high))
+        in_use |= XSTATE_AVX;
+    return in_use;
+}
+
 static int push_fpu(struct kvm_cpu *cpu, struct error *err)
 {
     const struct vcpu *v = cpu->vcpu;
@@ -197,7 +284,7 @@ static int push_fpu(struct kvm_cpu *cpu, struct error *err)
     char *area = (char *)x.region;
     uint64_t in_use;
     memcpy(&in_use, v->fpu.header, 8);
-    in_use |= XSTATE_X87 | XSTATE_SSE;
+    in_use |= not_initial(&v->fpu);
     if (cpuid_offers(FEATURE_PKU)) {
         in_use |= XSTATE_PKRU;
         memcpy(area + XSTATE_PKRU_OFFSET, &v->pkru, 4);
@@ -258,9 +345,20 @@ union msr_list {
     char space[sizeof(struct kvm_msrs) + MSRS * sizeof(struct kvm_msr_entry)];
 };
 
-static bool transferred(size_t n)
+/* The clock is KVM's where the chips are. */
+static bool transferred(const struct kvm *kvm, size_t n)
 {
+    if (msrs[n].msr == MSR_KVM_WALL_CLOCK || msrs[n].msr == MSR_KVM_SYSTEM_TIME)
+        return kvm->chips == &kvm_kernel_chips;
     return !msrs[n].feature || cpuid_offers(msrs[n].feature);
+}
+
+/* Writing the clock's MSRs writes guest memory: only when the guest did so on the soft processor. */
+static bool as_it_was(const struct kvm_cpu *cpu, size_t n)
+{
+    if (msrs[n].msr == MSR_KVM_WALL_CLOCK)
+        return cpu->vcpu->kvm_wall_clock == cpu->clock_msrs[0];
+    return msrs[n].msr == MSR_KVM_SYSTEM_TIME && cpu->vcpu->kvm_system_time == cpu->clock_msrs[1];
 }
 
 static int move_msrs(struct kvm_cpu *cpu, bool push, struct error *err)
@@ -269,9 +367,7 @@ static int move_msrs(struct kvm_cpu *cpu, bool push, struct error *err)
     uint16_t fields[MSRS];
     unsigned count = 0;
     for (size_t n = 0; n < MSRS; n++) {
-        /* writing these writes guest memory: only when they changed, which only the guest does */
-        bool acts = msrs[n].msr == MSR_KVM_WALL_CLOCK || msrs[n].msr == MSR_KVM_SYSTEM_TIME;
-        if (!transferred(n) || (push && acts))
+        if (!transferred(cpu->kvm, n) || (push && as_it_was(cpu, n)))
             continue;
         fields[count] = msrs[n].field;
         list.head.entries[count].index = msrs[n].msr;
@@ -286,11 +382,13 @@ static int move_msrs(struct kvm_cpu *cpu, bool push, struct error *err)
                     list.head.entries[done].index, push ? "set" : "read");
     for (unsigned n = 0; !push && n < count; n++)
         memcpy((char *)cpu->vcpu + fields[n], &list.head.entries[n].data, 8);
+    cpu->clock_msrs[0] = cpu->vcpu->kvm_wall_clock;
+    cpu->clock_msrs[1] = cpu->vcpu->kvm_system_time;
     return 0;
 }
 
 /* ---- events ---- */
-/* An event whose delivery KVM had begun is delivered here, by the soft processor (soft_step.c). */
+/* What KVM had begun to deliver stays as it is until it is pushed back, or the soft processor delivers it. */
 static int pull_events(struct kvm_cpu *cpu, struct error *err)
 {
     struct vcpu *v = cpu->vcpu;
@@ -298,29 +396,27 @@ static int pull_events(struct kvm_cpu *cpu, struct error *err)
     if (IOCTL(KVM_GET_VCPU_EVENTS, &e) < 0)
         return -1;
     v->nmi_blocked = e.nmi.masked;
-    if (e.nmi.pending || e.nmi.injected)
+    if (e.nmi.pending)
         v->events |= VCPU_EVENT_NMI;
     v->shadow = (e.interrupt.shadow & KVM_X86_SHADOW_INT_STI ? SHADOW_STI : 0) |
                 (e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS ? SHADOW_MOVSS : 0);
+    cpu->queued = (struct kvm_vcpu_events){.flags = 0};
+    cpu->queued.exception = e.exception;
+    cpu->queued.interrupt = e.interrupt;
+    cpu->queued.nmi.injected = e.nmi.injected;
     v->fault.vector = -1;
-    if (e.exception.injected || (e.flags & KVM_VCPUEVENT_VALID_PAYLOAD && e.exception.pending)) {
-        v->fault.vector = e.exception.nr;
-        v->fault.has_error = e.exception.has_error_code;
-        v->fault.error = e.exception.error_code;
-        v->fault.cr2 = e.exception_has_payload ? e.exception_payload : v->cr2;
-        v->fault.dr6 = e.exception_has_payload ? e.exception_payload : 0;
-    }
     return 0;
 }
 
 static int push_events(struct kvm_cpu *cpu, struct error *err)
 {
     const struct vcpu *v = cpu->vcpu;
-    struct kvm_vcpu_events e = {.flags =
-                                    KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
-                                .nmi.masked = v->nmi_blocked};
+    struct kvm_vcpu_events e = cpu->queued;
+    e.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+    e.nmi.masked = v->nmi_blocked;
     e.interrupt.shadow = (v->shadow & SHADOW_STI ? KVM_X86_SHADOW_INT_STI : 0) |
                          (v->shadow & SHADOW_MOVSS ? KVM_X86_SHADOW_INT_MOV_SS : 0);
+    cpu->queued = (struct kvm_vcpu_events){.flags = 0};
     return IOCTL(KVM_SET_VCPU_EVENTS, &e);
 }
 
@@ -329,11 +425,13 @@ int kvm_pull(struct kvm_cpu *cpu, struct error *err)
 {
     if (cpu->pulled)
         return 0;
-    if (pull_system(cpu, err) < 0 || pull_registers(cpu, err) < 0 || pull_debug(cpu, err) < 0 ||
-        pull_fpu(cpu, err) < 0 || pull_xcr0(cpu, err) < 0 || move_msrs(cpu, false, err) < 0 ||
-        pull_events(cpu, err) < 0)
+    /* events first: an exception that waits gets its CR2 and DR6 by being looked at */
+    if (pull_events(cpu, err) < 0 || pull_system(cpu, err) < 0 ||
+        kvm_pull_registers(cpu, err) < 0 || pull_debug(cpu, err) < 0 || pull_fpu(cpu, err) < 0 ||
+        pull_xcr0(cpu, err) < 0 || move_msrs(cpu, false, err) < 0)
         return -1;
     vcpu_mode_changed(cpu->vcpu);
+    cpu->kvm->pulls++;
     cpu->pulled = true;
     return 0;
 }
@@ -345,6 +443,8 @@ int kvm_push(struct kvm_cpu *cpu, struct error *err)
     if (push_system(cpu, err) < 0 || push_registers(cpu, err) < 0 || push_xcr0(cpu, err) < 0 ||
         push_fpu(cpu, err) < 0 || move_msrs(cpu, true, err) < 0 || push_debug(cpu, err) < 0 ||
         push_events(cpu, err) < 0)
+        return -1;
+    if (cpu->tsc_offset != cpu->vcpu->tsc_offset && kvm_set_tsc(cpu, err) < 0)
         return -1;
     cpu->pulled = false;
     return 0;
@@ -393,6 +493,7 @@ static void add_range(union cpuid_table *table, const struct vcpu *vcpu, uint32_
 int kvm_set_tsc(struct kvm_cpu *cpu, struct error *err)
 {
     uint64_t offset = cpu->vcpu->tsc_offset - cpu->kvm->tsc_start;
+    cpu->tsc_offset = cpu->vcpu->tsc_offset;
     struct kvm_device_attr attribute = {
         .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset};
     if (ioctl(cpu->fd, KVM_HAS_DEVICE_ATTR, &attribute) == 0)
@@ -409,6 +510,7 @@ int kvm_set_up_cpu(struct kvm_cpu *cpu, struct error *err)
 {
     static const uint32_t firsts[] = {0, 0x40000000, 0x40000100, 0x80000000};
     union cpuid_table table = {0};
+    cpu->has_pdptes = ioctl(cpu->kvm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SREGS2) > 0;
     for (unsigned n = 0; n < sizeof firsts / sizeof firsts[0]; n++)
         add_range(&table, cpu->vcpu, firsts[n]);
     if (IOCTL(KVM_SET_CPUID2, &table) < 0)

@@ -14,6 +14,7 @@
 #include "runtime/soft/engine.h"
 #include "runtime/soft/host_assist.h"
 #include "runtime/soft/tlb.h"
+#include "runtime/translator/translator.h"
 
 #define ARENA_BYTES (40ull << 20)
 #define BUCKETS     (1u << 15)
@@ -133,6 +134,8 @@ void cache_flush(struct cache *cache)
         watch->valid = false;
     cache->broken++;
     cache->used = 0;
+    if (vm->soft && vm->soft->translator)
+        translator_flush(vm->soft->translator);
 }
 
 static struct block **bucket_of(struct cache *cache, uint64_t physical, uint64_t key)
@@ -220,6 +223,8 @@ static void drop(struct cache *cache, struct block *block, uint64_t page)
         unlist(cache, block, page_of(cache, block->physical2));
     block->valid = false;
     block->insns[0].run = stale;
+    if (block->translated)
+        translator_drop(cache->vm->soft->translator, block);
     struct vcpu *running = cache->vm->running;
     const struct block *executed = running ? running->block : NULL;
     if (is_watch(block))
@@ -458,8 +463,9 @@ static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t 
 {
     struct draft draft;
     draft.count = draft.bytes = 0;
-    if (assist_full()) { /* decoded instructions point to stubs: both are made anew */
-        cache_flush(cache);
+    struct translator *translator = cpu->vm->soft->translator;
+    if (assist_full() || (translator && translator_full(translator))) {
+        cache_flush(cache); /* decoded instructions point to stubs: both are made anew */
         assist_reset();
     }
     size_t available = legacy_available(cpu, PAGE_SIZE - (linear & PAGE_OFFSET));
@@ -488,6 +494,8 @@ static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t 
         return block;
     }
     block_enter(cache, block);
+    if (translator)
+        translator_watch(translator, block);
     return block;
 }
 

@@ -2,15 +2,18 @@
 #include "runtime/soft/engine.h"
 
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "runtime/breakpoints.h"
 #include "runtime/console.h"
 #include "runtime/interrupts.h"
+#include "runtime/io_dispatcher.h"
 #include "runtime/soft/loop.h"
 #include "runtime/soft/tlb.h"
 #include "runtime/stub_devices.h"
+#include "runtime/translator/translator.h"
 #include "runtime/vmcs.h"
 
 #define SLICE_ONE  200000 /* instructions; one vCPU */
@@ -58,13 +61,12 @@ void soft_yield(struct vcpu *cpu)
 
 /* A timer was armed: a slice that would run past it is cut short. The instructions of the block behind the one under
  * execution count too: it is left, and they come back to what is withheld. */
-static void deadline_changed(void *context)
+void soft_deadline_changed(struct vm *vm)
 {
-    struct vm *vm = context;
     struct vcpu *cpu = vm->running;
     if (!cpu || !vm->clock.first)
         return;
-    uint64_t now = soft_now(vm), deadline = vm->clock.first->deadline;
+    uint64_t now = clock_now(&vm->clock), deadline = vm->clock.first->deadline;
     int64_t left = deadline > now ? (int64_t)(deadline - now) : 0;
     int64_t excess = cpu->budget + cpu->withheld + block_rest(cpu) - left;
     if (excess <= 0)
@@ -72,6 +74,11 @@ static void deadline_changed(void *context)
     vcpu_kick(cpu);
     cpu->withheld -= excess;
     vm->soft->slice -= excess;
+}
+
+static void deadline_changed(void *context)
+{
+    soft_deadline_changed(context);
 }
 
 /* ---- one vCPU ---- */
@@ -145,11 +152,34 @@ void soft_step(struct vcpu *cpu)
     cpu->one_iteration = true;
     if (cpu->vm->stub)
         stub_devices_begin(cpu, 1);
-    if (setjmp(cpu->unwind))
+    switch (setjmp(cpu->unwind)) {
+    case 0:
+        if (!((cpu->events || cpu->pending_db) && take_event(cpu)) &&
+            cpu->activity == ACTIVITY_ACTIVE)
+            step_instruction(cpu);
+        break;
+    case UNWIND_FAULT:
         soft_unwound(cpu);
-    else if (!((cpu->events || cpu->pending_db) && take_event(cpu)) &&
-             cpu->activity == ACTIVITY_ACTIVE)
-        step_instruction(cpu);
+    }
+    cpu->one_iteration = false;
+    end_slice(cpu);
+}
+
+void soft_io_event(struct vcpu *cpu, int64_t instructions)
+{
+    soft_begin(cpu, instructions);
+    if (cpu->vm->stub)
+        stub_devices_begin(cpu, 1);
+    switch (setjmp(cpu->unwind)) {
+    case 0:
+        if (!io_dispatch(cpu)) {
+            cpu->one_iteration = true; /* it was dispatched once */
+            step_instruction(cpu);
+        }
+        break;
+    case UNWIND_FAULT:
+        soft_unwound(cpu);
+    }
     cpu->one_iteration = false;
     end_slice(cpu);
 }
@@ -157,20 +187,17 @@ void soft_step(struct vcpu *cpu)
 void soft_take_event(struct vcpu *cpu)
 {
     soft_begin(cpu, 1);
-    if (setjmp(cpu->unwind))
-        soft_unwound(cpu);
-    else
+    if (!setjmp(cpu->unwind)) /* delivery deals with its faults itself */
         take_event(cpu);
     end_slice(cpu);
 }
 
-void soft_deliver_fault(struct vcpu *cpu)
+void soft_deliver(struct vcpu *cpu, enum event_type type, int vector, bool has_error,
+                  uint32_t error)
 {
     soft_begin(cpu, 1);
-    if (setjmp(cpu->unwind))
-        soft_unwound(cpu);
-    else
-        event_deliver_fault(cpu);
+    if (!setjmp(cpu->unwind)) /* the same */
+        event_deliver(cpu, type, vector, has_error, error);
     end_slice(cpu);
 }
 
@@ -208,9 +235,9 @@ static void idle(struct vm *vm)
         vm_stop(vm, SHUTDOWN_HALT, HVRUN_DONE);
         return;
     }
-    uint64_t now = soft_now(vm), deadline = clock_deadline(&vm->clock);
+    uint64_t now = clock_now(&vm->clock), deadline = clock_deadline(&vm->clock);
     uint64_t wait = deadline > now ? deadline - now : 0;
-    if (deadline != CLOCK_NEVER && vm->config.deterministic) {
+    if (deadline != CLOCK_NEVER && vm->config.deterministic && vm->clock.source == soft_now) {
         vm->soft->idle_ns += wait;
         return;
     }
@@ -230,7 +257,7 @@ static void idle(struct vm *vm)
 static int64_t slice(const struct vm *vm)
 {
     int64_t length = vm->vcpu_count > 1 ? SLICE_MANY : SLICE_ONE;
-    uint64_t now = soft_now((void *)vm), deadline = clock_deadline(&vm->clock);
+    uint64_t now = clock_now(&vm->clock), deadline = clock_deadline(&vm->clock);
     if (deadline <= now)
         return 1;
     return deadline - now < (uint64_t)length ? (int64_t)(deadline - now) : length;
@@ -246,8 +273,7 @@ static void end_round(struct vm *vm)
     soft->ran = false;
 }
 
-/* During a VM entry: has the VMM asked to be back? */
-static bool asked_back(struct vm *vm)
+bool soft_asked_back(struct vm *vm)
 {
     if (!vm->soft->entered)
         return false;
@@ -271,7 +297,7 @@ struct vcpu *soft_next_turn(struct vm *vm)
         if (atomic_load_explicit(&vm->attention, memory_order_acquire))
             vm_attend(vm);
         clock_run(&vm->clock);
-        if (vm->shutdown || asked_back(vm))
+        if (vm->shutdown || soft_asked_back(vm))
             break;
         struct vcpu *cpu = vm->vcpus[soft->next++];
         if (!takes_part(vm, cpu) || !cpu_wakes(cpu))
@@ -298,13 +324,27 @@ static int soft_engine_run(struct vm *vm, struct error *err)
     return 0;
 }
 
+/* Where the host cannot run translated code the interpreter does everything. */
+static int soft_translator_create(struct vm *vm, struct error *err)
+{
+    if (!vm->config.translator)
+        return 0;
+    const char *missing = translator_missing();
+    if (missing) {
+        fprintf(stderr, "hvrun: no translator: %s\n", missing);
+        return 0;
+    }
+    vm->soft->translator = translator_create(vm, err);
+    return vm->soft->translator ? 0 : -1;
+}
+
 static int soft_engine_create(struct vm *vm, struct error *err)
 {
     vm->soft = calloc(1, sizeof *vm->soft);
     if (!vm->soft)
         return fail(err, HVRUN_HOST, "soft engine: out of memory");
     vm->soft->cache = cache_create(vm, err);
-    if (!vm->soft->cache)
+    if (!vm->soft->cache || soft_translator_create(vm, err))
         return -1;
     cache_flush(vm->soft->cache);
     vm->clock.source = soft_now;
@@ -318,6 +358,7 @@ static void soft_engine_destroy(struct vm *vm)
     if (!vm->soft)
         return;
     cache_destroy(vm->soft->cache);
+    translator_destroy(vm->soft->translator);
     free(vm->soft);
     vm->soft = NULL;
     vm->clock.source = NULL;

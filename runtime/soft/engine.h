@@ -7,6 +7,7 @@
 
 struct soft {
     struct cache *cache;
+    struct translator *translator; /* NULL = off */
     uint64_t idle_ns;  /* guest time spent halted */
     uint64_t executed; /* instructions done in slices that ended, all vCPUs */
     int64_t slice;     /* instructions granted to the running vCPU */
@@ -29,10 +30,10 @@ struct soft {
 void soft_run(struct vcpu *cpu, int64_t instructions);
 /* Executes exactly one instruction (or one iteration of a REP string instruction), or delivers one event. */
 void soft_step(struct vcpu *cpu);
+/* The vCPU stands at an IO instruction, which is executed, with others of its block (io_dispatcher.h). */
+void soft_io_event(struct vcpu *cpu, int64_t instructions);
 /* Takes the event of highest priority that waits, if it may come in; executes nothing. */
 void soft_take_event(struct vcpu *cpu);
-/* Delivers vcpu.fault through the IDT, when no vCPU is running here. */
-void soft_deliver_fault(struct vcpu *cpu);
 /* Gives up the rest of the slice (PAUSE, a timer that is due earlier): guest time does not jump. */
 void soft_yield(struct vcpu *cpu);
 /* Instructions executed so far by all vCPUs, the running one's block position included. */
@@ -55,6 +56,9 @@ void event_deliver(struct vcpu *cpu, enum event_type type, int vector, bool has_
 /* One attempt of it, which unwinds (cpu_raise) if delivery faults: what vmcs stepping needs to look at. */
 void event_deliver_once(struct vcpu *cpu, enum event_type type, int vector, bool has_error,
                         uint32_t error);
+/* Delivers it when no vCPU is running here. */
+void soft_deliver(struct vcpu *cpu, enum event_type type, int vector, bool has_error,
+                  uint32_t error);
 /* Delivers vcpu.fault (set by cpu_raise): the loop calls it after unwinding; RIP and registers are restored by then. */
 void event_deliver_fault(struct vcpu *cpu);
 /* Shutdown state: a register dump on stderr, then the VM stops with HVRUN_GUEST_DEATH. */

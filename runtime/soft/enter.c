@@ -8,6 +8,12 @@
 #include "runtime/breakpoints.h"
 #include "runtime/stub_devices.h"
 
+/* Guest time, which here is cheap to have; on another engine it is not. */
+static inline uint64_t present(const struct vm *vm)
+{
+    return likely(!vm->kvm) ? vm->soft->executed + vm->soft->idle_ns : clock_now(&vm->clock);
+}
+
 /* A breakpoint or watchpoint was met. True: exit. */
 static bool stopped(struct vcpu *cpu, struct vmcs *vmcs)
 {
@@ -231,7 +237,7 @@ static struct vcpu *turn_to_go_on_with(struct vm *vm)
 {
     struct soft *soft = vm->soft;
     struct vcpu *cpu = soft->turn;
-    uint64_t now = soft->executed + soft->idle_ns, deadline = clock_deadline(&vm->clock);
+    uint64_t now = present(vm), deadline = clock_deadline(&vm->clock);
     if (soft->turn_left <= 0 || ends(vm) || deadline <= now ||
         atomic_load_explicit(&vm->attention, memory_order_acquire))
         return NULL;
@@ -246,8 +252,7 @@ static struct vcpu *turn_to_go_on_with(struct vm *vm)
     return cpu;
 }
 
-/* Turn after turn until one of them exits; returns whose exit it is. */
-static struct vmcs *run_turns(struct vm *vm, struct vmcs *first)
+struct vmcs *soft_run_turns(struct vm *vm, struct vmcs *first)
 {
     struct soft *soft = vm->soft;
     for (;;) {
@@ -280,7 +285,8 @@ static struct vmcs *enter(struct vm *vm, const struct vcpu *only)
     soft->entered = true;
     soft->asked = false;
     soft->only = only;
-    struct vmcs *left = run_turns(vm, list[0]);
+    struct vmcs *left =
+        vm->engine->enter ? vm->engine->enter(vm, list, count) : soft_run_turns(vm, list[0]);
     soft->entered = false;
     soft->only = NULL;
     for (unsigned k = 0; k < count; k++)
@@ -305,7 +311,7 @@ static inline bool plain(const struct vmcs *vmcs)
                  !(vmcs->interruptibility & ~VMCS_BLOCKED_NMI) && !cpu->events && vcpu_code64(cpu);
     bool machine = soft->turn == cpu && soft->turn_left > 1 && !vm->shutdown && !vm->poll.ask &&
                    !atomic_load_explicit(&vm->attention, memory_order_relaxed) &&
-                   clock_deadline(&vm->clock) > soft->executed + soft->idle_ns + 1;
+                   clock_deadline(&vm->clock) > present(vm) + 1;
     return vmcs->single_step && state && machine;
 }
 
@@ -322,7 +328,7 @@ enum vmcs_exit vm_enter(struct vmcs *vmcs)
     soft->asked = false;
     soft->only = cpu;
     if (unlikely(!take_turn(cpu)))
-        run_turns(cpu->vm, vmcs);
+        soft_run_turns(cpu->vm, vmcs);
     soft->entered = false;
     soft->only = NULL;
     finish(vmcs);

@@ -24,6 +24,10 @@ static inline bool entry_waits(const struct vcpu *cpu)
     return vmcs && (vmcs->entry_event.valid || vmcs->pending_step_exit);
 }
 
+/* The entry's course on this engine: turn after turn until a vCPU exits. Returns whose exit it is: `first`'s, if the
+ * machine ends or the VMM asks to be back. */
+struct vmcs *soft_run_turns(struct vm *vm, struct vmcs *first);
+
 /* ---- events ---- */
 /* The fault in vcpu.fault, not yet delivered: of an instruction (RIP and registers as before it), or one that prevented
  * the delivery of `under_delivery`. */

@@ -49,6 +49,10 @@ static inline void run_block(struct vcpu *cpu, struct block *block)
 /* The vCPU whose turn begins now, with soft->turn_left instructions; time passes while all of them wait. NULL: the VM
  * stops, or a VM entry is to end (soft->asked). */
 struct vcpu *soft_next_turn(struct vm *vm);
+/* During a VM entry: has the VMM asked to be back (soft->asked)? */
+bool soft_asked_back(struct vm *vm);
+/* What clock.deadline_changed does when this engine runs a vCPU. */
+void soft_deadline_changed(struct vm *vm);
 /* Executes the block at RIP, or one instruction of it if it is longer than what is left of the slice. */
 void run_next_block(struct vcpu *cpu);
 /* The vCPU gets `instructions` and becomes the running one; and the other way round: how many it did not use. */

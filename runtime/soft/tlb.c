@@ -8,6 +8,7 @@
 
 #include "runtime/breakpoints.h"
 #include "runtime/soft/access.h"
+#include "runtime/translator/fast.h"
 
 #define PTE_P  0x1u
 #define PTE_W  0x2u
@@ -325,6 +326,14 @@ static inline struct tlb_entry *slot_of(struct vcpu *cpu, enum tlb_mode mode, ui
     return &cpu->tlb_table[mode][tlb_slot(linear)];
 }
 
+/* The page that an entry is for, or TLB_INVALID. */
+static inline uint64_t page_of(const struct tlb_entry *e)
+{
+    return e->read != TLB_INVALID    ? e->read
+           : e->fetch != TLB_INVALID ? e->fetch
+                                     : e->write & ~(uint64_t)TLB_CODED;
+}
+
 /* Puts an entry into the slot of its page; the page that was there becomes a victim. */
 static void put(struct vcpu *cpu, uint64_t page, enum tlb_mode mode, struct tlb_entry entry,
                 bool global)
@@ -334,9 +343,10 @@ static void put(struct vcpu *cpu, uint64_t page, enum tlb_mode mode, struct tlb_
     uint64_t bit = 1ull << slot % 64;
     uint64_t *local_word = &cpu->tlb_local[mode][slot / 64];
     uint64_t *global_word = &cpu->tlb_global[mode][slot / 64];
-    uint64_t old = e->read != TLB_INVALID    ? e->read
-                   : e->fetch != TLB_INVALID ? e->fetch
-                                             : e->write & ~(uint64_t)TLB_CODED;
+    uint64_t old = page_of(e);
+    fast_forget_page(cpu, mode, page);
+    if (old != TLB_INVALID)
+        fast_forget_page(cpu, mode, old);
     if (old != TLB_INVALID && old != page) {
         struct tlb_victims *victims = &cpu->victims;
         unsigned n = victims->next++ % TLB_VICTIMS;
@@ -434,8 +444,15 @@ uint64_t tlb_fill(struct vcpu *cpu, const struct insn *i, uint64_t linear, enum 
 
 /* ---- forgetting ---- */
 
-static inline void drop(struct tlb_entry *e)
+/* Translated code must not find the page of this entry any more. */
+static inline void forget(struct vcpu *cpu, const struct tlb_entry *e)
 {
+    fast_forget_page(cpu, (unsigned)(e - cpu->tlb_table[0]) / TLB_ENTRIES, page_of(e));
+}
+
+static inline void drop(struct vcpu *cpu, struct tlb_entry *e)
+{
+    forget(cpu, e);
     e->read = e->write = e->fetch = TLB_INVALID;
 }
 
@@ -446,9 +463,16 @@ static void drop_all(struct vcpu *cpu, uint64_t *bitmap, uint64_t *words)
     for (; *words; *words &= *words - 1) {
         unsigned word = (unsigned)__builtin_ctzll(*words);
         for (uint64_t left = bitmap[word]; left; left &= left - 1)
-            drop(&table[word * 64 + (unsigned)__builtin_ctzll(left)]);
+            drop(cpu, &table[word * 64 + (unsigned)__builtin_ctzll(left)]);
         bitmap[word] = 0;
     }
+}
+
+/* The low bits of a tag are those of RIP. */
+static inline void drop_jump(struct vcpu *cpu, struct jump_entry *entry)
+{
+    fast_forget_rip(cpu, entry->tag);
+    entry->tag = 0;
 }
 
 static void drop_jumps(struct vcpu *cpu, uint64_t *bitmap, uint64_t *words, uint64_t *pages)
@@ -458,7 +482,7 @@ static void drop_jumps(struct vcpu *cpu, uint64_t *bitmap, uint64_t *words, uint
     for (; *words; *words &= *words - 1) {
         unsigned word = (unsigned)__builtin_ctzll(*words);
         for (uint64_t left = bitmap[word]; left; left &= left - 1)
-            cpu->jump_cache[word * 64 + (unsigned)__builtin_ctzll(left)].tag = 0;
+            drop_jump(cpu, &cpu->jump_cache[word * 64 + (unsigned)__builtin_ctzll(left)]);
         bitmap[word] = 0;
     }
 }
@@ -479,6 +503,12 @@ void tlb_flush(struct vcpu *cpu)
     tlb_flush_nonglobal(cpu);
 }
 
+static void forget_write(struct vcpu *cpu, struct tlb_entry *e)
+{
+    forget(cpu, e);
+    e->write = TLB_INVALID;
+}
+
 void tlb_forget_writes(struct vcpu *cpu)
 {
     const unsigned words_of_mode = TLB_ENTRIES / 64;
@@ -490,16 +520,16 @@ void tlb_forget_writes(struct vcpu *cpu)
     for (; words; words &= words - 1) {
         unsigned word = (unsigned)__builtin_ctzll(words);
         for (uint64_t used = local[word] | global[word]; used; used &= used - 1)
-            table[word * 64 + (unsigned)__builtin_ctzll(used)].write = TLB_INVALID;
+            forget_write(cpu, &table[word * 64 + (unsigned)__builtin_ctzll(used)]);
     }
     drop_victims(cpu);
 }
 
 /* Drops the entry if it is for a linear address in [first, first + length). */
-static void drop_inside(struct tlb_entry *e, uint64_t first, uint64_t length)
+static void drop_inside(struct vcpu *cpu, struct tlb_entry *e, uint64_t first, uint64_t length)
 {
     if (e->read - first < length || e->write - first < length || e->fetch - first < length)
-        drop(e);
+        drop(cpu, e);
 }
 
 /* All of the 2^shift bytes around `linear`, in all modes. */
@@ -511,7 +541,7 @@ static void drop_region(struct vcpu *cpu, uint64_t linear, unsigned shift)
             struct tlb_entry *table = &cpu->tlb_table[mode][word * 64];
             uint64_t used = cpu->tlb_local[mode][word] | cpu->tlb_global[mode][word];
             for (; used; used &= used - 1)
-                drop_inside(&table[__builtin_ctzll(used)], first, 1ull << shift);
+                drop_inside(cpu, &table[__builtin_ctzll(used)], first, 1ull << shift);
         }
 }
 
@@ -545,6 +575,7 @@ void tlb_enter_jump(struct vcpu *cpu, struct jump_entry *entry, struct block *bl
     *global_word = global ? *global_word | bit : *global_word & ~bit;
     *(global ? &cpu->jump_words_global : &cpu->jump_words_local) |= 1ull << index / 64;
     (global ? cpu->jump_pages_global : cpu->jump_pages_local)[page_word(page)] |= page_bit(page);
+    fast_forget_rip(cpu, entry->tag);
     *entry = (struct jump_entry){cpu->rip ^ block->key, block};
 }
 
@@ -561,9 +592,9 @@ static void drop_jumps_to(struct vcpu *cpu, uint64_t linear, unsigned shift)
         struct jump_entry *entry = &cpu->jump_cache[word * 64];
         uint64_t used = cpu->jump_local[word] | cpu->jump_global[word];
         for (; used; used &= used - 1) {
-            uint64_t *tag = &entry[__builtin_ctzll(used)].tag;
-            if (((*tag - first) & mask) < length)
-                *tag = 0;
+            struct jump_entry *jump = &entry[__builtin_ctzll(used)];
+            if (((jump->tag - first) & mask) < length)
+                drop_jump(cpu, jump);
         }
     }
 }
@@ -581,7 +612,7 @@ void tlb_flush_page(struct vcpu *cpu, uint64_t linear)
         drop_region(cpu, linear, shift);
     else
         for (unsigned mode = 0; mode < TLB_MODES; mode++)
-            drop_inside(slot_of(cpu, mode, linear), linear & ~PAGE_OFFSET, PAGE_SIZE);
+            drop_inside(cpu, slot_of(cpu, mode, linear), linear & ~PAGE_OFFSET, PAGE_SIZE);
     drop_victims(cpu);
     drop_jumps_to(cpu, linear, shift);
 }
@@ -591,8 +622,10 @@ void tlb_protect_page(struct vm *vm, const uint8_t *page)
     for (unsigned v = 0; v < vm->vcpu_count; v++) {
         struct tlb_entry *e = vm->vcpus[v]->tlb_table[0];
         for (unsigned n = 0; n < TLB_MODES * TLB_ENTRIES; n++, e++)
-            if (e->write + e->addend == (uintptr_t)page)
+            if (e->write + e->addend == (uintptr_t)page) {
+                forget(vm->vcpus[v], e);
                 e->write |= TLB_CODED;
+            }
         drop_victims(vm->vcpus[v]);
     }
 }

@@ -100,7 +100,7 @@ check "a trace leads from each patched site that is reached to its routine" awk 
 # shellcheck disable=SC2046
 if command -v pkg-config >/dev/null; then
     # with the PREFIX it is built for: for another it would be built anew, under the other tests' feet
-    make -s BUILD="$BUILD" SAN="${SAN:-}" DESTDIR="$tmp/root" install >"$tmp/install" 2>&1
+    make -s BUILD="${BUILD%/san}" SAN="${SAN:-}" DESTDIR="$tmp/root" install >"$tmp/install" 2>&1
     check "make install puts library, headers and hvrun.pc in place" test $? -eq 0
     installed=$tmp/root/usr/local
     export PKG_CONFIG_PATH=$installed/lib/pkgconfig

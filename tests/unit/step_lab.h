@@ -1,5 +1,5 @@
-/* A whole machine on the soft engine with a small kernel's tables, to be entered through vm_enter: what the tests of
- * the rows S0 to S17 stand on. Memory and selectors are those of one_insn.h. Include it before <cmocka.h>. */
+/* A whole machine with a small kernel's tables, to be entered through vm_enter: what the tests of
+ * the rows S0 to S17 stand on, on either engine. Memory and selectors are those of one_insn.h. Include it before <cmocka.h>. */
 #ifndef TESTS_STEP_LAB_H
 #define TESTS_STEP_LAB_H
 
@@ -27,16 +27,28 @@ struct step_lab {
             "_end:\n.popsection\n");                                                               \
     extern const uint8_t name##_code[], name##_end[]
 
+/* Tests, with the lab as their *state. Each runs on the soft engine, and again on the KVM engine, where before every entry
+ * the vCPU's state goes into the kernel and comes back. What main returns. */
+struct step_test {
+    const char *name;
+    void (*test)(void **state);
+};
+int step_run_tests(const struct step_test *tests, size_t count);
+
+/* vm_enter of the lab's vCPU. */
+enum vmcs_exit step_enter(struct step_lab *lab);
+
 /* cmocka's setup and teardown: *state is the lab. In 64-bit mode at CPL 0, RIP at STEP_CODE, all 256 gates present, the
- * single-step indicator set, IF clear; deterministic. */
+ * single-step indicator set, IF clear; deterministic on the soft engine. */
 int step_lab_open(void **state);
+int step_lab_open_kvm(void **state);
 int step_lab_close(void **state);
 
 /* RIP behind so many bytes of the code. */
 #define STEP_BEHIND(n) (STEP_CODE + (n))
 static inline enum vmcs_exit step(struct step_lab *lab)
 {
-    return vm_enter(lab->vmcs);
+    return step_enter(lab);
 }
 /* One step, which ends as such with RIP there. */
 #define STEPS_TO(rip_)                                                                             \

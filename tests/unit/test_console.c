@@ -36,6 +36,7 @@ static void guest_open(void)
     vm.wake_fd = eventfd(0, EFD_NONBLOCK);
     if (console_open(&vm, "stdio", &err))
         _exit(99);
+    console_attend(&vm); /* as the run does when it begins */
 }
 
 static void guest_say(const char *text)

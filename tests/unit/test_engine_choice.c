@@ -48,6 +48,15 @@ static void test_kvm_by_name_is_refused_for_options_that_need_the_soft_engine(vo
     assert_string_equal(err.text, "--deterministic needs --engine soft");
 }
 
+static void test_user_chips_are_devices_of_this_process(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    const struct vm_config config = {.engine = "auto", .irqchip = "user"};
+    assert_null(engine_choose(&config, &plain, &err)->chips);
+    assert_null(soft_engine.chips);
+}
+
 static void test_auto_always_finds_an_engine(void **state)
 {
     (void)state;
@@ -64,6 +73,7 @@ int main(void)
         cmocka_unit_test(test_soft_is_soft),
         cmocka_unit_test(test_auto_takes_the_soft_engine_for_options_that_need_it),
         cmocka_unit_test(test_kvm_by_name_is_refused_for_options_that_need_the_soft_engine),
+        cmocka_unit_test(test_user_chips_are_devices_of_this_process),
         cmocka_unit_test(test_auto_always_finds_an_engine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -77,10 +77,11 @@ static void S1_wrmsr_is_one_step(void **state)
 {
     struct step_lab *lab = *state;
     STEP_LOAD(lab, wrmsr);
-    lab->cpu->r[RCX] = 0xc0000103; /* TSC_AUX */
+    lab->cpu->r[RCX] = 0xc0000102; /* KERNEL_GS_BASE */
+    lab->cpu->r[RDX] = 0;
     lab->cpu->r[RAX] = 77;
     STEPS_TO(CODE(2));
-    assert_int_equal(lab->cpu->tsc_aux, 77);
+    assert_int_equal(lab->cpu->kernel_gs_base, 77);
     lab->cpu->r[RAX] = 0;
     STEPS_TO(CODE(4));
     assert_int_equal(lab->cpu->r[RAX], 77);
@@ -418,7 +419,7 @@ static void S6_injected_without_the_indicator_the_handler_runs(void **state)
     lab->vmcs->single_step = false;
     lab->vmcs->exiting = VMCS_CPUID_EXITING;
     inject(lab, VMCS_EVENT_EXTERNAL, 0x40);
-    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_CPUID);
+    assert_int_equal(step_enter(lab), VMCS_EXIT_CPUID);
     assert_int_equal(lab->cpu->r[RAX], 1000);
     assert_int_equal(lab->cpu->r[RSP], STEP_STACK);
 }
@@ -471,8 +472,11 @@ static void S7_delivery_of_the_injected_event_faults(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, step_lab_open, step_lab_close)
-    const struct CMUnitTest tests[] = {
+#define T(name)                                                                                    \
+    {                                                                                              \
+#name, name                                                                                \
+    }
+    static const struct step_test tests[] = {
         T(S1_one_instruction_completes),
         T(S1_an_instruction_that_exits_does_so_with_its_own_reason),
         T(S1_wrmsr_is_one_step),
@@ -496,5 +500,5 @@ int main(void)
         T(S6_events_that_cannot_be_are_refused),
         T(S7_delivery_of_the_injected_event_faults),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return step_run_tests(tests, sizeof tests / sizeof tests[0]);
 }

@@ -503,8 +503,11 @@ static void S17_across_iret_syscall_and_sysret(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, step_lab_open, step_lab_close)
-    const struct CMUnitTest tests[] = {
+#define T(name)                                                                                    \
+    {                                                                                              \
+#name, name                                                                                \
+    }
+    static const struct step_test tests[] = {
         T(S8_S10_a_halted_guest_steps_when_its_timer_wakes_it),
         T(S8_without_a_break_event_there_is_no_exit_but_the_machines_end),
         T(S8_S10_an_nmi_from_outside_wakes_a_halted_guest),
@@ -530,5 +533,5 @@ int main(void)
         T(S17_a_string_instruction_runs_into_a_page_that_is_not_there),
         T(S17_across_iret_syscall_and_sysret),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return step_run_tests(tests, sizeof tests / sizeof tests[0]);
 }

@@ -17,14 +17,14 @@ static void S0_without_the_indicator_it_runs_to_an_exit_of_another_kind(void **s
     STEP_LOAD(lab, count);
     lab->vmcs->single_step = false;
     lab->vmcs->exiting = VMCS_CPUID_EXITING;
-    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_CPUID);
+    assert_int_equal(step_enter(lab), VMCS_EXIT_CPUID);
     assert_int_equal(lab->cpu->r[RAX], 1000);
     assert_int_equal(lab->cpu->rip, CODE(count_end - count_code - 3));
     assert_int_equal(lab->vmcs->instruction_length, 2);
-    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_CPUID); /* still there: it was not executed */
+    assert_int_equal(step_enter(lab), VMCS_EXIT_CPUID); /* still there: it was not executed */
     lab->cpu->rip += lab->vmcs->instruction_length;
     lab->vmcs->exiting = VMCS_HLT_EXITING;
-    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_HLT);
+    assert_int_equal(step_enter(lab), VMCS_EXIT_HLT);
     assert_int_equal(lab->vmcs->activity, ACTIVITY_ACTIVE);
     assert_int_equal(lab->vm.stats.steps, 0);
 }
@@ -36,10 +36,10 @@ static void S0_a_limit_of_instructions_ends_a_run_exactly(void **state)
     STEP_LOAD(lab, for_ever);
     lab->vmcs->single_step = false;
     lab->vmcs->limit = 1001;
-    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_LIMIT);
+    assert_int_equal(step_enter(lab), VMCS_EXIT_LIMIT);
     assert_int_equal(lab->cpu->r[RAX], 501);
     lab->vmcs->limit = 300001;
-    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_LIMIT);
+    assert_int_equal(step_enter(lab), VMCS_EXIT_LIMIT);
     assert_int_equal(lab->cpu->r[RAX], 501 + 150000);
 }
 
@@ -54,9 +54,9 @@ static void S0_a_request_from_outside_ends_a_run(void **state)
     STEP_LOAD(lab, for_ever);
     lab->vmcs->single_step = false;
     vmcs_interrupt(&lab->vm);
-    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_REQUEST);
+    assert_int_equal(step_enter(lab), VMCS_EXIT_REQUEST);
     vmcs_poll(&lab->vm, -1, ask, &asked);
-    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_REQUEST);
+    assert_int_equal(step_enter(lab), VMCS_EXIT_REQUEST);
     assert_int_equal(asked, 3);
     assert_true(lab->cpu->r[RAX] > 0);
 }
@@ -69,7 +69,7 @@ static void S0_breakpoints_and_watchpoints_end_a_run(void **state)
     lab->vmcs->single_step = false;
     assert_int_equal(vmcs_break(&lab->vm, CODE(3), &err), 0);
     for (unsigned n = 1; n < 5; n++) {
-        assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_BREAKPOINT);
+        assert_int_equal(step_enter(lab), VMCS_EXIT_BREAKPOINT);
         assert_int_equal(lab->cpu->rip, CODE(3));
         assert_int_equal(lab->vmcs->qualification, CODE(3));
         assert_int_equal(lab->cpu->r[RAX], n);
@@ -79,7 +79,7 @@ static void S0_breakpoints_and_watchpoints_end_a_run(void **state)
     vmcs_unbreak(&lab->vm, CODE(3));
     lab->vmcs->single_step = false;
     lab->vmcs->exiting = VMCS_CPUID_EXITING;
-    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_CPUID);
+    assert_int_equal(step_enter(lab), VMCS_EXIT_CPUID);
     assert_int_equal(lab->cpu->r[RAX], 1000);
 }
 
@@ -92,11 +92,11 @@ static void S0_watchpoints_end_a_run_behind_the_access(void **state)
     lab->vmcs->single_step = false;
     assert_int_equal(vmcs_watch(&lab->vm, 0x10020, 4, VMCS_WATCH_READ, &err), 0);
     assert_int_equal(vmcs_watch(&lab->vm, 0x10032, 1, VMCS_WATCH_WRITE, &err), 0);
-    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_WATCHPOINT);
+    assert_int_equal(step_enter(lab), VMCS_EXIT_WATCHPOINT);
     assert_int_equal(lab->cpu->rip, CODE(14));
     assert_int_equal(lab->vmcs->watch_linear, 0x10020);
     assert_int_equal(lab->vmcs->watch_kind, VMCS_WATCH_READ);
-    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_WATCHPOINT);
+    assert_int_equal(step_enter(lab), VMCS_EXIT_WATCHPOINT);
     assert_int_equal(lab->vmcs->watch_linear, 0x10032);
     lab->cpu->rip = STEP_CODE;
     lab->vmcs->single_step = true;
@@ -108,13 +108,16 @@ static void S0_watchpoints_end_a_run_behind_the_access(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, step_lab_open, step_lab_close)
-    const struct CMUnitTest tests[] = {
+#define T(name)                                                                                    \
+    {                                                                                              \
+#name, name                                                                                \
+    }
+    static const struct step_test tests[] = {
         T(S0_without_the_indicator_it_runs_to_an_exit_of_another_kind),
         T(S0_a_limit_of_instructions_ends_a_run_exactly),
         T(S0_a_request_from_outside_ends_a_run),
         T(S0_breakpoints_and_watchpoints_end_a_run),
         T(S0_watchpoints_end_a_run_behind_the_access),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return step_run_tests(tests, sizeof tests / sizeof tests[0]);
 }

@@ -1,0 +1,380 @@
+/* The leader's side of lockstep: it is stepped, and where its follower can be looked at the two are compared. */
+#include "runtime/lockstep.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <Zydis/Zydis.h>
+
+#include "image/image.h"
+#include "image/terminal.h"
+#include "runtime/dump.h"
+#include "runtime/kvm/follower.h"
+#include "runtime/soft/decode.h"
+#include "runtime/soft/engine.h"
+#include "runtime/trace.h"
+#include "runtime/vmcs.h"
+
+#define HISTORY  24u    /* instructions shown of those before a difference */
+#define FACTS    16384u /* decoded instructions kept */
+#define ACCESSES 64u    /* of one instruction */
+#define PATIENCE 50000u /* instructions that an interrupt waits for a point */
+#define ALL      64u    /* points from one comparison of the whole vCPU to the next */
+#define MEMORY_S 2.0    /* seconds from one comparison of memory to the next */
+
+/* What has to be known of an instruction. */
+enum class { PLAIN, GIVEN /* its result is not the guest's alone */, READS_MSR, WRITES_MSR };
+struct facts {
+    uint64_t address;
+    uint8_t bits, available; /* bits 0: empty */
+    uint8_t length, class;
+    uint8_t bytes[TRACE_BYTES];
+    uint16_t undefined, defined; /* status flags that it leaves so */
+};
+
+struct lockstep {
+    struct vm *vm;
+    struct vmcs *vmcs;
+    struct vcpu *cpu;
+    struct lockstep_follower *follower;
+    FILE *stream;
+    struct bus_access accesses[ACCESSES]; /* of the present instruction */
+    unsigned count;
+    bool there;         /* the follower stands where the leader does */
+    bool differs;       /* told */
+    uint64_t since;     /* instructions executed since it last did */
+    uint64_t waiting;   /* … while an interrupt waited */
+    uint64_t undefined; /* status flags that nobody can rely on */
+    uint64_t executed, points;
+    double memory_at; /* when memory was last compared */
+    ZydisDecoder decoders[3];
+    ZydisFormatter formatter;
+    struct facts *facts;
+    struct facts history[HISTORY]; /* a ring: the last one is at (executed - 1) % HISTORY */
+};
+
+static double seconds(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+/* ---- instructions ---- */
+static enum class classify(ZydisMnemonic mnemonic) {
+    switch (mnemonic){
+        case ZYDIS_MNEMONIC_RDTSC : case ZYDIS_MNEMONIC_RDTSCP : case ZYDIS_MNEMONIC_RDRAND : case
+        ZYDIS_MNEMONIC_RDSEED : case ZYDIS_MNEMONIC_RDPMC : case
+        ZYDIS_MNEMONIC_CPUID : return GIVEN;
+        case ZYDIS_MNEMONIC_RDMSR : return READS_MSR;
+        case ZYDIS_MNEMONIC_WRMSR : return WRITES_MSR;
+        default : return PLAIN;
+    }
+}
+
+static void find_facts(const struct lockstep *l, struct facts *f)
+{
+    ZydisDecodedInstruction insn;
+    f->class = PLAIN;
+    f->undefined = f->defined = f->length = 0;
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&l->decoders[f->bits >> 5], NULL, f->bytes,
+                                                    f->available, &insn)))
+        return;
+    f->length = insn.length;
+    f->class = (uint8_t)classify(insn.mnemonic);
+    const ZydisAccessedFlags *flags = insn.cpu_flags; /* numbered as in RFLAGS */
+    if (!flags)
+        return;
+    f->undefined = flags->undefined & RFLAGS_STATUS;
+    f->defined = (flags->modified | flags->set_0 | flags->set_1) & RFLAGS_STATUS;
+}
+
+/* The instruction that the leader is at. */
+static const struct facts *look(struct lockstep *l)
+{
+    uint64_t address = trace_linear(l->cpu);
+    uint8_t bits = (uint8_t)vcpu_code_bits(l->cpu), bytes[TRACE_BYTES] = {0};
+    uint8_t available = (uint8_t)trace_fetch(l->vmcs, address, bytes);
+    struct facts *f = &l->facts[(address ^ address >> 14) % FACTS];
+    if (f->bits == bits && f->address == address && f->available == available &&
+        memcmp(f->bytes, bytes, sizeof bytes) == 0)
+        return f;
+    *f = (struct facts){.address = address, .bits = bits, .available = available};
+    memcpy(f->bytes, bytes, sizeof bytes);
+    find_facts(l, f);
+    return f;
+}
+
+static void print_instruction(const struct lockstep *l, const struct facts *f)
+{
+    ZydisDecodedInstruction insn;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    char text[96] = "(undefined)", name[128];
+    uint64_t offset;
+    const struct image_symbol *symbol =
+        l->vm->image ? image_symbol_at(l->vm->image, f->address, &offset) : NULL;
+    if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&l->decoders[f->bits >> 5], f->bytes, f->available,
+                                            &insn, operands)))
+        ZydisFormatterFormatInstruction(&l->formatter, &insn, operands, insn.operand_count_visible,
+                                        text, sizeof text, f->address, NULL);
+    fprintf(l->stream, "  0x%" PRIx64 " ", f->address);
+    if (symbol)
+        fprintf(l->stream, "%s+0x%" PRIx64 " ", terminal_copy(name, sizeof name, symbol->name),
+                offset);
+    for (unsigned n = 0; n < f->length; n++)
+        fprintf(l->stream, "%02x", f->bytes[n]);
+    fprintf(l->stream, " %s\n", text);
+}
+
+static void executed(struct lockstep *l, const struct facts *f)
+{
+    l->history[l->executed++ % HISTORY] = *f;
+    l->since++;
+    l->undefined = (l->undefined | f->undefined) & ~(uint64_t)f->defined;
+}
+
+/* ---- a difference ---- */
+static void tell(struct lockstep *l, const char *what)
+{
+    struct lockstep_follower *f = l->follower;
+    struct error ignored = {0};
+    uint64_t shown = l->executed < HISTORY ? l->executed : HISTORY;
+    l->differs = true;
+    fprintf(l->stream,
+            "hvrun: lockstep: a difference after %" PRIu64 " instructions and %" PRIu64
+            " points: %s\nhvrun: lockstep: the last %" PRIu64 " of %" PRIu64
+            " instructions since the two were the same (%s):\n",
+            l->executed, l->points, what, shown, l->since, l->vm->engine->name);
+    for (uint64_t n = l->executed - shown; n < l->executed; n++)
+        print_instruction(l, &l->history[n % HISTORY]);
+    fprintf(l->stream, "hvrun: lockstep: state on %s:\n", l->vm->engine->name);
+    vcpu_dump(l->cpu, l->stream);
+    if (f->state(f, true, &ignored) < 0)
+        fprintf(l->stream, "hvrun: lockstep: %s: %s\n", f->name, ignored.text);
+    fprintf(l->stream, "hvrun: lockstep: state on %s:\n", f->name);
+    vcpu_dump(f->vm->vcpus[0], l->stream);
+    vm_stop(l->vm, SHUTDOWN_DIFFERENCE, HVRUN_DIFFERENCE);
+}
+
+static unsigned count_differences(const struct lockstep *l, bool all, bool memory, FILE *stream)
+{
+    const struct vcpu *a = l->cpu, *b = l->follower->vm->vcpus[0];
+    unsigned count = lockstep_compare(a, b, all, l->undefined, stream);
+    return memory ? count + lockstep_compare_memory(l->vm, l->follower->vm, stream) : count;
+}
+
+/* The follower is there: are the two the same? 0, or -1 with *err. */
+static int compare(struct lockstep *l, bool end, struct error *err)
+{
+    struct lockstep_follower *f = l->follower;
+    bool memory = end || seconds() - l->memory_at > MEMORY_S;
+    bool all = memory || l->points % ALL == 0;
+    char *text = NULL;
+    size_t size = 0;
+    if (f->state(f, all, err) < 0)
+        return -1;
+    FILE *lines = open_memstream(&text, &size);
+    if (!lines)
+        return fail(err, HVRUN_HOST, "lockstep: out of memory");
+    unsigned count = count_differences(l, all, memory, lines);
+    fclose(lines);
+    if (count) {
+        tell(l, "the states are not the same");
+        fprintf(l->stream, "hvrun: lockstep: what differs (%s, %s):\n%s", l->vm->engine->name,
+                f->name, text);
+    }
+    free(text);
+    if (count)
+        return 0;
+    if (memory)
+        l->memory_at = seconds();
+    l->points++;
+    l->since = 0;
+    l->there = true;
+    /* flags that may be anything are the leader's from here on, for they may yet be looked at */
+    bool same = vcpu_rflags(l->cpu) == vcpu_rflags(f->vm->vcpus[0]);
+    l->undefined = 0;
+    return same ? 0 : f->give(f, l->cpu, err);
+}
+
+/* Brings the follower to the point. 0, or -1 with *err. */
+static int come(struct lockstep *l, const struct lockstep_point *point, struct error *err)
+{
+    switch (l->follower->come(l->follower, point, err)) {
+    case LOCKSTEP_THERE:
+        return compare(l, false, err);
+    case LOCKSTEP_PASSED:
+        return 0;
+    case LOCKSTEP_DIFFERS:
+        tell(l, err->text);
+        *err = (struct error){0};
+        return 0;
+    case LOCKSTEP_FAILED:
+        break;
+    }
+    return -1;
+}
+
+static int come_to(struct lockstep *l, enum lockstep_kind kind, struct error *err)
+{
+    const struct lockstep_point point = {.kind = kind, .cpu = l->cpu, .instructions = l->since};
+    return come(l, &point, err);
+}
+
+/* ---- the leader ---- */
+static void see(void *context, const struct bus_access *access)
+{
+    struct lockstep *l = context;
+    if (l->count < ACCESSES)
+        l->accesses[l->count++] = *access;
+}
+
+static bool interrupt_waits(const struct lockstep *l)
+{
+    return l->cpu->events & VCPU_EVENT_INTERRUPT && l->cpu->rflags & RFLAGS_IF;
+}
+
+/* Interrupts are let in where the follower is, too; elsewhere they are held back as STI does. */
+static void hold_interrupts(struct lockstep *l)
+{
+    struct vmcs *vmcs = l->vmcs;
+    if (!l->there && vmcs->activity == ACTIVITY_ACTIVE &&
+        !(vmcs->interruptibility & VMCS_BLOCKED_MOVSS))
+        vmcs->interruptibility |= VMCS_BLOCKED_STI;
+}
+
+/* What the follower has to know of an RDMSR or WRMSR that was executed. */
+static int behind_msr(struct lockstep *l, const struct vcpu *before, struct error *err)
+{
+    bool faulted = l->vmcs->delivered.valid;
+    const struct lockstep_point point = {.kind = LOCKSTEP_MSR,
+                                         .cpu = l->cpu,
+                                         .instructions = l->since,
+                                         .msr = (uint32_t)before->r[RCX],
+                                         .faulted = faulted,
+                                         .value = l->cpu->r[RDX] << 32 | (uint32_t)l->cpu->r[RAX]};
+    return come(l, &point, err);
+}
+
+/* An instruction was executed. */
+static int behind(struct lockstep *l, const struct facts *f, bool halted, struct error *err)
+{
+    struct lockstep_follower *follower = l->follower;
+    bool delivered = l->vmcs->delivered.valid, was_there = l->there;
+    executed(l, f);
+    l->there = false;
+    if (f->class == GIVEN && was_there && !delivered) {
+        l->there = true;
+        l->since = 0;
+        return follower->give(follower, l->cpu, err);
+    }
+    if (f->class == READS_MSR || f->class == WRITES_MSR)
+        return behind_msr(l, l->cpu, err);
+    if (l->count) {
+        const struct lockstep_point point = {.kind = LOCKSTEP_ACCESS,
+                                             .cpu = l->cpu,
+                                             .instructions = l->since,
+                                             .accesses = l->accesses,
+                                             .count = l->count};
+        return come(l, &point, err);
+    }
+    return halted ? come_to(l, LOCKSTEP_HALT, err) : 0;
+}
+
+/* One step. 0, or -1 with *err. */
+static int step(struct lockstep *l, struct error *err)
+{
+    struct vmcs *vmcs = l->vmcs;
+    bool active = vmcs->activity == ACTIVITY_ACTIVE;
+    const struct facts *f = look(l), copy = *f;
+    if (active && !l->there) {
+        l->waiting = interrupt_waits(l) ? l->waiting + 1 : 0;
+        if (copy.class == GIVEN && come_to(l, LOCKSTEP_BEFORE, err) < 0)
+            return -1;
+        if (!l->there && l->waiting > PATIENCE) {
+            l->waiting = 0;
+            if (come_to(l, LOCKSTEP_SEARCH, err) < 0)
+                return -1;
+        }
+        if (l->differs)
+            return 0;
+    }
+    hold_interrupts(l);
+    l->count = 0;
+    vm_enter(vmcs);
+    if (vmcs->exit_reason == VMCS_EXIT_TRIPLE_FAULT) {
+        if (come_to(l, LOCKSTEP_SHUTDOWN, err) < 0)
+            return -1;
+        if (!l->differs)
+            cpu_triple_fault(l->cpu);
+        return 0;
+    }
+    if (vmcs->exit_reason != VMCS_EXIT_STEP)
+        return 0; /* the machine has ended */
+    if (vmcs->delivered.valid && vmcs->delivered.type == VMCS_EVENT_EXTERNAL) {
+        l->there = false;
+        return l->follower->interrupt(l->follower, vmcs->delivered.vector, err);
+    }
+    return behind(l, &copy, active && vmcs->activity == ACTIVITY_HLT, err);
+}
+
+static int run(struct lockstep *l, struct error *err)
+{
+    l->there = true;
+    l->memory_at = seconds();
+    while (!l->vm->shutdown)
+        if (step(l, err) < 0)
+            return -1;
+    if (!l->differs && l->there && compare(l, true, err) < 0)
+        return -1;
+    if (!l->differs)
+        fprintf(l->stream,
+                "hvrun: lockstep: no difference between %s and %s in %" PRIu64
+                " instructions, compared at %" PRIu64 " points\n",
+                l->vm->engine->name, l->follower->name, l->executed, l->points);
+    return 0;
+}
+
+int lockstep_main(struct vm *vm, struct error *err)
+{
+    struct lockstep_follower *follower = kvm_follower_open(vm, err);
+    if (!follower)
+        return -1;
+    int result = lockstep_run(vm, follower, stderr, err);
+    follower->close(follower);
+    if (result == 0 && vm->shutdown != SHUTDOWN_DIFFERENCE && vm->stop_request == SHUTDOWN_NONE &&
+        vm->shutdown != SHUTDOWN_TRIPLE_FAULT)
+        vm->exit_code = HVRUN_DONE; /* whatever the guest says of itself */
+    return result;
+}
+
+int lockstep_run(struct vm *leader, struct lockstep_follower *follower, FILE *stream,
+                 struct error *err)
+{
+    static const ZydisMachineMode modes[] = {
+        ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_MACHINE_MODE_LONG_64};
+    static const ZydisStackWidth widths[] = {ZYDIS_STACK_WIDTH_16, ZYDIS_STACK_WIDTH_32,
+                                             ZYDIS_STACK_WIDTH_64};
+    struct lockstep l = {
+        .vm = leader, .cpu = leader->vcpus[0], .follower = follower, .stream = stream};
+    for (unsigned n = 0; n < 3; n++)
+        ZydisDecoderInit(&l.decoders[n], modes[n], widths[n]);
+    ZydisFormatterInit(&l.formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+    l.facts = calloc(FACTS, sizeof *l.facts);
+    if (!l.facts)
+        return fail(err, HVRUN_HOST, "lockstep: out of memory");
+    l.vmcs = vmcs_create(l.cpu, err);
+    int result = -1;
+    if (l.vmcs) {
+        l.vmcs->single_step = true;
+        leader->bus.watch = see;
+        leader->bus.watch_context = &l;
+        result = run(&l, err);
+        leader->bus.watch = NULL;
+        vmcs_destroy(l.vmcs);
+    }
+    free(l.facts);
+    return result;
+}

@@ -1,0 +1,107 @@
+/* The instructions that the translator knows. What is not here is left to the interpreter; so is what a row allows and
+ * scan.c finds odd in a particular instruction (prefixes, operands). */
+#include <pthread.h>
+
+#include "runtime/translator/translation.h"
+
+#define CONDITIONAL(X, name, class)                                                                \
+    X(name##O, class), X(name##NO, class), X(name##B, class), X(name##NB, class),                  \
+        X(name##Z, class), X(name##NZ, class), X(name##BE, class), X(name##NBE, class),            \
+        X(name##S, class), X(name##NS, class), X(name##P, class), X(name##NP, class),              \
+        X(name##L, class), X(name##NL, class), X(name##LE, class), X(name##NLE, class)
+#define ROW(name, class)                                                                           \
+    {                                                                                              \
+        ZYDIS_MNEMONIC_##name, CLASS_##class                                                       \
+    }
+
+static const struct {
+    ZydisMnemonic mnemonic;
+    enum item_class class;
+} rows[] = {
+    /* no fault but by their memory operand; flags and registers as the host's instruction leaves them */
+    ROW(ADD, COPY),
+    ROW(ADC, COPY),
+    ROW(SUB, COPY),
+    ROW(SBB, COPY),
+    ROW(AND, COPY),
+    ROW(OR, COPY),
+    ROW(XOR, COPY),
+    ROW(CMP, COPY),
+    ROW(TEST, COPY),
+    ROW(INC, COPY),
+    ROW(DEC, COPY),
+    ROW(NEG, COPY),
+    ROW(NOT, COPY),
+    ROW(MUL, COPY),
+    ROW(IMUL, COPY),
+    ROW(SHL, COPY),
+    ROW(SHR, COPY),
+    ROW(SAR, COPY),
+    ROW(ROL, COPY),
+    ROW(ROR, COPY),
+    ROW(RCL, COPY),
+    ROW(RCR, COPY),
+    ROW(SHLD, COPY),
+    ROW(SHRD, COPY),
+    ROW(BT, COPY),
+    ROW(BTS, COPY),
+    ROW(BTR, COPY),
+    ROW(BTC, COPY),
+    ROW(BSF, COPY),
+    ROW(BSR, COPY),
+    ROW(POPCNT, COPY),
+    ROW(XADD, COPY),
+    ROW(CMPXCHG, COPY),
+    ROW(MOV, COPY),
+    ROW(MOVZX, COPY),
+    ROW(MOVSX, COPY),
+    ROW(MOVSXD, COPY),
+    ROW(XCHG, COPY),
+    ROW(BSWAP, COPY),
+    ROW(CBW, COPY),
+    ROW(CWDE, COPY),
+    ROW(CDQE, COPY),
+    ROW(CWD, COPY),
+    ROW(CDQ, COPY),
+    ROW(CQO, COPY),
+    ROW(CLC, COPY),
+    ROW(STC, COPY),
+    ROW(CMC, COPY),
+    ROW(LAHF, COPY),
+    ROW(SAHF, COPY),
+    CONDITIONAL(ROW, CMOV, COPY),
+    CONDITIONAL(ROW, SET, COPY),
+    ROW(NOP, NOTHING),
+    ROW(LFENCE, NOTHING),
+    ROW(MFENCE, NOTHING),
+    ROW(SFENCE, NOTHING),
+    ROW(ENDBR64, NOTHING),
+    ROW(PREFETCHW, NOTHING),
+    ROW(PREFETCHNTA, NOTHING),
+    ROW(PREFETCHT0, NOTHING),
+    ROW(PREFETCHT1, NOTHING),
+    ROW(PREFETCHT2, NOTHING),
+    ROW(LEA, LEA),
+    ROW(PUSH, PUSH),
+    ROW(POP, POP),
+    ROW(LEAVE, LEAVE),
+    ROW(JMP, JUMP),
+    CONDITIONAL(ROW, J, JUMP_IF),
+    ROW(CALL, CALL),
+    ROW(RET, RETURN),
+};
+
+static uint8_t class_by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+static pthread_once_t prepared = PTHREAD_ONCE_INIT;
+
+static void prepare(void)
+{
+    for (size_t n = 0; n < sizeof rows / sizeof rows[0]; n++)
+        class_by_mnemonic[rows[n].mnemonic] = (uint8_t)rows[n].class;
+}
+
+enum item_class class_of(ZydisMnemonic mnemonic)
+{
+    pthread_once(&prepared, prepare);
+    return (enum item_class)class_by_mnemonic[mnemonic];
+}

@@ -1,0 +1,164 @@
+/* Ends of blocks: jumps, calls and returns.
+ *
+ * A jump within its page leads through a slot, which is linked to the target's code once that is known. All others look
+ * into the vCPU's table of RIPs, for what a page shows changes with the page tables. */
+#include "runtime/soft/access.h"
+#include "runtime/translator/translation.h"
+
+static int32_t rip_table(const struct generator *g)
+{
+    return OF_FAST(rip) + (int32_t)(g->t->table * FAST_SLOTS * sizeof(uint64_t));
+}
+static int32_t code_table(const struct generator *g)
+{
+    return OF_FAST(code) + (int32_t)(g->t->table * FAST_SLOTS * sizeof(uint64_t));
+}
+
+/* To a known RIP in another page. */
+static void end_elsewhere(struct generator *g, uint64_t target)
+{
+    struct emit *e = &g->emit;
+    int32_t slot = (int32_t)((uint16_t)target * sizeof(uint64_t));
+    struct exit_point *exit = exit_make(g, TRANSLATOR_JUMP);
+    emit_load(e, TEMP_COUNT, RM_MEMORY(RSP, rip_table(g) + slot));
+    emit_constant(e, TEMP_ADDRESS, target);
+    emit_lea(e, TEMP_COUNT, RM_INDEXED(TEMP_COUNT, TEMP_ADDRESS, 0, 0));
+    uint32_t found = emit_jump_if_zero(e);
+    if (exit)
+        exit->target = target;
+    exit_jump(g, exit);
+    emit_here_short(e, found);
+    emit_jump_memory(e, RM_MEMORY(RSP, code_table(g) + slot));
+}
+
+void generate_end(struct generator *g, uint64_t target)
+{
+    if ((target ^ g->t->rip) >= PAGE_SIZE) {
+        end_elsewhere(g, target);
+        return;
+    }
+    struct exit_point *exit = exit_make(g, TRANSLATOR_CHAIN);
+    if (!exit || g->stub_count == sizeof g->stubs / sizeof g->stubs[0]) {
+        g->emit.failed = true;
+        return;
+    }
+    exit->target = target;
+    emit_jump_slot(&g->emit, &exit->host);
+    g->stubs[g->stub_count++] = (struct stub){.exit = exit};
+}
+
+/* Goes on if TEMP_ADDRESS, a RIP, is known, with its code in TEMP_ADDEND; else the interpreter executes the whole
+ * instruction, and finds out whether that is an address at all. */
+static void find_code(struct generator *g)
+{
+    struct emit *e = &g->emit;
+    emit_zero_extend16(e, TEMP_COUNT, TEMP_ADDRESS);
+    emit_load(e, TEMP_ADDEND, RM_INDEXED(RSP, TEMP_COUNT, 3, code_table(g)));
+    emit_load(e, TEMP_COUNT, RM_INDEXED(RSP, TEMP_COUNT, 3, rip_table(g)));
+    emit_lea(e, TEMP_COUNT, RM_INDEXED(TEMP_COUNT, TEMP_ADDRESS, 0, 0));
+    uint32_t found = emit_jump_if_zero(e);
+    exit_jump(g, exit_make(g, TRANSLATOR_INDIRECT));
+    emit_here_short(e, found);
+}
+
+/* The operand of an indirect jump or call, into TEMP_ADDRESS. */
+static void load_target(struct generator *g)
+{
+    struct emit *e = &g->emit;
+    if (g->item->memory == NO_OPERAND) {
+        unsigned guest = guest_number(g->item->operand[0].reg.value), host = host_register(guest);
+        if (host == IN_MEMORY)
+            emit_load(e, TEMP_ADDRESS, RM_MEMORY(RSP, OF_REGISTER(guest)));
+        else
+            emit_mov(e, TEMP_ADDRESS, host);
+        return;
+    }
+    uint32_t again = e->used;
+    emit_address(g);
+    emit_lookup(g, again, 8, false);
+    emit_load(e, TEMP_ADDRESS, RM_FOUND);
+}
+
+static void push_return(struct generator *g)
+{
+    struct emit *e = &g->emit;
+    uint64_t back = g->item->next;
+    uint32_t again = e->used;
+    emit_lea(e, TEMP_ADDRESS, RM_MEMORY(HOST_OF_RSP, -8));
+    emit_lookup(g, again, 8, true);
+    if (back == (uint64_t)(int64_t)(int32_t)back) {
+        emit_store_immediate(e, RM_FOUND, (int32_t)back);
+    } else {
+        emit_constant(e, TEMP_COUNT, back);
+        emit_store(e, RM_FOUND, TEMP_COUNT);
+    }
+    emit_lea(e, HOST_OF_RSP, RM_MEMORY(HOST_OF_RSP, -8));
+}
+
+static bool is_relative(const struct item *item)
+{
+    return item->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+}
+static uint64_t relative_target(const struct item *item)
+{
+    return item->next + (uint64_t)item->operand[0].imm.value.s;
+}
+
+static void generate_call(struct generator *g)
+{
+    struct emit *e = &g->emit;
+    if (is_relative(g->item)) {
+        push_return(g);
+        generate_end(g, relative_target(g->item));
+        return;
+    }
+    load_target(g);
+    find_code(g);
+    emit_store(e, RM_MEMORY(RSP, OF_VCPU(translator_temp)), TEMP_ADDEND);
+    push_return(g);
+    emit_jump_memory(e, RM_MEMORY(RSP, OF_VCPU(translator_temp)));
+}
+
+static void generate_return(struct generator *g)
+{
+    struct emit *e = &g->emit;
+    int32_t more = 8;
+    if (g->item->z.operand_count_visible)
+        more += (uint16_t)g->item->operand[0].imm.value.u;
+    uint32_t again = e->used;
+    emit_mov(e, TEMP_ADDRESS, HOST_OF_RSP);
+    emit_lookup(g, again, 8, false);
+    emit_load(e, TEMP_ADDRESS, RM_FOUND);
+    find_code(g);
+    emit_lea(e, HOST_OF_RSP, RM_MEMORY(HOST_OF_RSP, more));
+    emit_jump_register(e, TEMP_ADDEND);
+}
+
+void generate_control(struct generator *g)
+{
+    const struct item *item = g->item;
+    switch (item->class) {
+    case CLASS_JUMP:
+        if (is_relative(item)) {
+            generate_end(g, relative_target(item));
+        } else {
+            load_target(g);
+            find_code(g);
+            emit_jump_register(&g->emit, TEMP_ADDEND);
+        }
+        break;
+    case CLASS_JUMP_IF: {
+        uint32_t taken = emit_jump_if(&g->emit, item->z.opcode & 15u);
+        generate_end(g, item->next);
+        emit_here(&g->emit, taken);
+        generate_end(g, relative_target(item));
+        break;
+    }
+    case CLASS_CALL:
+        generate_call(g);
+        break;
+    default:
+        generate_return(g);
+        break;
+    }
+}

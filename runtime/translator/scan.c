@@ -1,0 +1,201 @@
+/* The first pass: a block's bytes are decoded again, for the interpreter keeps what its functions need and no more, and
+ * each instruction is looked at: may it be copied? */
+#include "runtime/cpuid.h"
+#include "runtime/translator/translation.h"
+
+static bool is_general(ZydisRegister reg)
+{
+    switch (ZydisRegisterGetClass(reg)) {
+    case ZYDIS_REGCLASS_GPR8:
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool is_legacy_high(ZydisRegister reg)
+{
+    return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
+}
+
+/* A register that the encoding does not name must be where it is on the host: RAX and RDX are, and CL can be. */
+static bool take_implicit(struct item *item, ZydisRegister reg)
+{
+    unsigned guest = guest_number(reg);
+    if (guest == RCX && reg == ZYDIS_REGISTER_CL) {
+        item->count_in_cl = true;
+        return true;
+    }
+    return guest == RAX || guest == RDX;
+}
+
+static bool take_register(struct item *item, unsigned n)
+{
+    const ZydisDecodedOperand *o = &item->operand[n];
+    ZydisRegister reg = o->reg.value;
+    if (ZydisRegisterGetClass(reg) == ZYDIS_REGCLASS_FLAGS)
+        return true;
+    if (!is_general(reg))
+        return false;
+    if (is_legacy_high(reg)) {
+        item->legacy_high = true;
+        if (guest_number(reg) == RCX)
+            return false;
+    }
+    switch (o->encoding) {
+    case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+    case ZYDIS_OPERAND_ENCODING_OPCODE:
+        item->reg = (uint8_t)n;
+        return true;
+    case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+        item->rm = (uint8_t)n;
+        return true;
+    case ZYDIS_OPERAND_ENCODING_NONE:
+        return take_implicit(item, reg);
+    default:
+        return false;
+    }
+}
+
+static bool take_memory(struct item *item, unsigned n)
+{
+    const ZydisDecodedOperand *o = &item->operand[n];
+    if (o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM || item->memory != NO_OPERAND ||
+        o->mem.disp.value != (int32_t)o->mem.disp.value)
+        return false;
+    item->memory = (uint8_t)n;
+    return true;
+}
+
+/* Prefixes that change what an instruction does or are not worth looking at. */
+static bool plain_prefixes(const ZydisDecodedInstruction *z)
+{
+    for (unsigned n = 0; n < z->raw.prefix_count; n++) {
+        uint8_t value = z->raw.prefixes[n].value;
+        if ((value == 0xf2 || value == 0xf3) &&
+            z->raw.prefixes[n].type != ZYDIS_PREFIX_TYPE_MANDATORY)
+            return false;
+        if (value == 0x67)
+            return false;
+    }
+    return true;
+}
+
+/* Instructions of 16 bits and so on are copied as they are; of what has a stack or a target only the usual form. */
+static bool usual(const struct item *item)
+{
+    const ZydisDecodedInstruction *z = &item->z;
+    const ZydisDecodedOperand *first = &item->operand[0];
+    switch (item->class) {
+    case CLASS_PUSH:
+    case CLASS_POP: {
+        bool reg = first->type == ZYDIS_OPERAND_TYPE_REGISTER;
+        if (z->operand_width != 64 || (item->class == CLASS_POP && !reg))
+            return false;
+        return !reg || (is_general(first->reg.value) &&
+                        (item->class == CLASS_PUSH || guest_number(first->reg.value) != RSP));
+    }
+    case CLASS_LEAVE:
+        return z->operand_width == 64;
+    case CLASS_LEA:
+        return item->memory != NO_OPERAND &&
+               (item->operand[item->memory].mem.base != ZYDIS_REGISTER_RIP ||
+                z->operand_width == 64);
+    case CLASS_JUMP:
+    case CLASS_CALL:
+    case CLASS_RETURN:
+    case CLASS_JUMP_IF:
+        return z->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR && z->operand_width == 64;
+    default:
+        return true;
+    }
+}
+
+/* Operands that are there besides what the class itself deals with (the stack, RIP). */
+static bool take_operands(struct item *item)
+{
+    bool copy = item->class == CLASS_COPY;
+    unsigned count = copy ? item->z.operand_count : item->z.operand_count_visible;
+    for (unsigned n = 0; n < count; n++) {
+        bool taken = true;
+        if (item->operand[n].type == ZYDIS_OPERAND_TYPE_REGISTER)
+            taken = take_register(item, n);
+        else if (item->operand[n].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            taken = take_memory(item, n);
+        else if (item->operand[n].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+            taken = false;
+        if (!taken)
+            return false;
+    }
+    return true;
+}
+
+/* With a bit number in a register, a bit string in memory extends beyond the operand. */
+static bool is_bit_string(const struct item *item)
+{
+    ZydisMnemonic mnemonic = item->z.mnemonic;
+    bool bits = mnemonic == ZYDIS_MNEMONIC_BT || mnemonic == ZYDIS_MNEMONIC_BTS ||
+                mnemonic == ZYDIS_MNEMONIC_BTR || mnemonic == ZYDIS_MNEMONIC_BTC;
+    return bits && item->memory != NO_OPERAND && item->reg != NO_OPERAND;
+}
+
+/* AH and its kind are not named together with a register that needs a REX prefix: memory operands do, and so do
+ * registers that stand elsewhere than in the guest. */
+static bool high_bytes_named(const struct item *item)
+{
+    if (item->memory != NO_OPERAND || item->z.attributes & ZYDIS_ATTRIB_HAS_REX)
+        return false;
+    for (unsigned n = 0; n < item->z.operand_count_visible; n++) {
+        const ZydisDecodedOperand *o = &item->operand[n];
+        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && !is_legacy_high(o->reg.value) &&
+            host_register(guest_number(o->reg.value)) >= R8)
+            return false;
+    }
+    return true;
+}
+
+static enum item_class classify(struct item *item)
+{
+    const ZydisDecodedInstruction *z = &item->z;
+    item->class = class_of(z->mnemonic);
+    if (item->class == CLASS_INTERPRET || z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+        !cpuid_offers_isa(z->meta.isa_set))
+        return CLASS_INTERPRET;
+    if (item->class == CLASS_NOTHING)
+        return CLASS_NOTHING;
+    bool branch = item->class >= CLASS_JUMP; /* BND and its like mean nothing */
+    if ((!branch && !plain_prefixes(z)) || z->address_width != 64 || !take_operands(item) ||
+        !usual(item))
+        return CLASS_INTERPRET;
+    if (item->class == CLASS_COPY &&
+        (is_bit_string(item) || (item->legacy_high && !high_bytes_named(item)) ||
+         (item->count_in_cl && item->memory != NO_OPERAND && item->reg != NO_OPERAND) ||
+         z->opcode_map > ZYDIS_OPCODE_MAP_0F38))
+        return CLASS_INTERPRET;
+    return item->class;
+}
+
+bool scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items)
+{
+    ZydisDecoder decoder;
+    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    for (unsigned n = 0; n < block->count; n++) {
+        const struct insn *insn = &block->insns[n];
+        struct item *item = &items[n];
+        item->rip = rip + insn->offset;
+        item->next = item->rip + insn->length;
+        item->memory = item->reg = item->rm = NO_OPERAND;
+        item->count_in_cl = item->legacy_high = false;
+        item->class = CLASS_INTERPRET;
+        if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, bytes + insn->offset,
+                                               block->bytes - insn->offset, &item->z,
+                                               item->operand)))
+            continue; /* undefined: the interpreter raises #UD */
+        if (item->z.length == insn->length)
+            item->class = classify(item);
+    }
+    return true;
+}

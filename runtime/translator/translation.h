@@ -1,0 +1,132 @@
+/* Inside the translator: what a translated block is made of, and the passes that make it. */
+#ifndef RUNTIME_TRANSLATOR_TRANSLATION_H
+#define RUNTIME_TRANSLATOR_TRANSLATION_H
+
+#include "runtime/translator/code_cache.h"
+#include "runtime/translator/emit.h"
+#include "runtime/translator/layout.h"
+#include "runtime/translator/translator.h"
+
+struct version;
+
+/* A place where translated code may be left. */
+struct exit_point {
+    struct version *of;
+    /* CHAIN: where the jump leads now, its own stub or the target's code. LOOKUP: where to look again */
+    const void *host;
+    const void *stub;
+    uint64_t target;         /* CHAIN, JUMP: guest RIP */
+    struct exit_point *next; /* CHAIN: of those that lead to the same translation */
+    uint8_t reason;          /* enum translator_exit */
+    uint8_t position;        /* of the instruction in the block */
+    uint8_t size;            /* LOOKUP: bytes */
+    bool write;
+};
+
+/* A block at one RIP (aliases of a page have several), for its mode. */
+struct version {
+    struct block *block;
+    uint64_t rip;
+    const uint8_t *entry; /* counts the block against the budget, and executes it */
+    struct version *next;
+    struct exit_point *into; /* jumps that were linked to this one */
+    uint8_t table;           /* enum fast_mode */
+    uint8_t tlb_mode;        /* enum tlb_mode */
+    uint32_t at[];           /* by position: offset from `entry` of its code, 0 = interpreted */
+};
+
+/* What a block was before: block->translated. */
+struct translated {
+    struct version *first;
+    unsigned versions;
+    insn_fn *run[]; /* the interpreter's functions, by position */
+};
+
+/* ---- classes.c: what the translator knows ---- */
+enum item_class {
+    CLASS_INTERPRET,
+    CLASS_COPY, /* registers and memory operand rewritten */
+    CLASS_NOTHING,
+    CLASS_LEA,
+    CLASS_PUSH,
+    CLASS_POP,
+    CLASS_LEAVE,
+    CLASS_JUMP,
+    CLASS_JUMP_IF,
+    CLASS_CALL,
+    CLASS_RETURN,
+    CLASSES
+};
+enum item_class class_of(ZydisMnemonic mnemonic);
+
+/* ---- scan.c: from a block's bytes to items ---- */
+#define NO_OPERAND 0xff
+struct item {
+    enum item_class class;
+    uint64_t rip, next; /* of the instruction, and of the one behind it */
+    uint8_t memory;     /* index of the memory operand, or NO_OPERAND */
+    uint8_t reg, rm;    /* of the register in ModRM.reg or the opcode, and of the one in ModRM.rm */
+    bool count_in_cl;
+    bool legacy_high; /* an operand is AH, DH or BH */
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
+};
+/* Fills one item for each instruction. False: the bytes are not what the block was decoded from, which cannot be. */
+bool scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items);
+
+/* ---- generate.c, lookup.c, control.c: from items to code ---- */
+struct stub {      /* out of line: leads to the common exit */
+    uint32_t jump; /* the jump to patch */
+    struct exit_point *exit;
+};
+struct generator {
+    struct emit emit;
+    struct code_cache *code;
+    struct version *t;
+    const void *leave; /* the common exit */
+    const struct item *item;
+    unsigned position;
+    struct stub stubs[BLOCK_MAX * 4];
+    unsigned stub_count;
+};
+
+/* An exit of the present instruction; NULL (and emit.failed) if there is no memory. */
+struct exit_point *exit_make(struct generator *g, enum translator_exit reason);
+/* A jump to the exit's stub, which is emitted behind the block. */
+void exit_jump(struct generator *g, struct exit_point *exit);
+void exit_stubs(struct generator *g);
+
+/* The host register in which a guest register can be read: its own, or `temp` after a load. */
+unsigned use_register(struct generator *g, unsigned guest, unsigned temp);
+
+/* Leaves the linear address of the item's memory operand in TEMP_ADDRESS. Uses TEMP_ADDEND. */
+void emit_address(struct generator *g);
+/* TEMP_ADDRESS to TEMP_ADDRESS + TEMP_ADDEND, the host's; looks again at `again` when the page has become known. */
+void emit_lookup(struct generator *g, uint32_t again, unsigned size, bool write);
+#define RM_FOUND RM_INDEXED(TEMP_ADDRESS, TEMP_ADDEND, 0, 0)
+
+/* Ends of blocks. */
+void generate_end(struct generator *g, uint64_t target);
+void generate_control(struct generator *g);
+/* Guest registers by number. */
+static inline unsigned guest_number(ZydisRegister reg)
+{
+    if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
+        return (unsigned)(reg - ZYDIS_REGISTER_AH);
+    return (unsigned)ZydisRegisterGetId(
+        ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
+}
+
+/* Whole blocks: the code, put into the cache. False: it does not fit. */
+bool generate_block(struct generator *g, const struct item *items);
+
+/* ---- enter.c: the way in and out, the only fixed code ---- */
+typedef void enter_fn(struct vcpu *cpu, const void *code);
+/* Emits it; *leave is where exits lead, with the exit point in RCX and an address in R14. */
+bool enter_create(struct code_cache *code, struct emit *emit, enter_fn **enter, const void **leave);
+
+/* ---- translator.c: what exits lead to ---- */
+/* Where to go on in translated code, or NULL: translator->next says what is to be done. */
+const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t address);
+
+#endif

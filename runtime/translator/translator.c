@@ -1,0 +1,360 @@
+/* The translator's life, and where it meets the interpreter: functions of instructions that lead into translated code,
+ * and what is done when that is left. */
+#include "runtime/translator/translator.h"
+
+#include <cpuid.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "runtime/soft/chain.h"
+#include "runtime/soft/engine.h"
+#include "runtime/soft/tlb.h"
+#include "runtime/translator/translation.h"
+
+#define CODE_BYTES   (40u << 20)
+#define DATA_BYTES   (24u << 20)
+#define WARM         24
+#define VERSIONS_MAX 8 /* of a block, at as many RIPs */
+#define WORTH        3 /* instructions in a row that are worth going into translated code for */
+#define ROOM_CODE    (64u << 10) /* what the largest block may need */
+#define ROOM_DATA    (64u << 10)
+
+struct translator {
+    struct vm *vm;
+    struct code_cache code;
+    unsigned warm; /* runs after which a block is translated */
+    size_t fixed;  /* bytes of code that are always there */
+    enter_fn *enter;
+    const void *leave;
+    struct exit_point
+        *link; /* the jump that was left last: it may be linked to what is entered next */
+    struct {   /* what to do behind an exit: an instruction's function, or nothing */
+        insn_fn *run;
+        const struct insn *insn;
+    } next;
+    struct translator_stats stats;
+    struct item items[BLOCK_MAX];
+    struct generator generator;
+};
+
+const char *translator_missing(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx & bit_BMI2))
+        return "the host processor has no BMI2 instructions";
+    if (!__get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) || !(ecx & bit_LAHF_LM))
+        return "the host processor has no LAHF in 64-bit mode";
+    return NULL;
+}
+
+struct translator *translator_create(struct vm *vm, struct error *err)
+{
+    struct translator *translator = calloc(1, sizeof *translator);
+    if (!translator) {
+        fail(err, HVRUN_HOST, "translator: out of memory");
+        return NULL;
+    }
+    translator->vm = vm;
+    translator->warm = vm->config.translator_warm ? vm->config.translator_warm : WARM;
+    if (code_cache_create(&translator->code, CODE_BYTES, DATA_BYTES, err)) {
+        free(translator);
+        return NULL;
+    }
+    translator->generator.code = &translator->code;
+    if (!enter_create(&translator->code, &translator->generator.emit, &translator->enter,
+                      &translator->leave)) {
+        translator_destroy(translator);
+        fail(err, HVRUN_HOST, "translator: no code");
+        return NULL;
+    }
+    translator->generator.leave = translator->leave;
+    translator->fixed = translator->code.used;
+    return translator;
+}
+
+void translator_destroy(struct translator *translator)
+{
+    if (!translator)
+        return;
+    code_cache_destroy(&translator->code);
+    free(translator);
+}
+
+const struct translator_stats *translator_stats(const struct translator *translator)
+{
+    return &translator->stats;
+}
+
+bool translator_full(const struct translator *translator)
+{
+    const struct code_cache *code = &translator->code;
+    return code->used + ROOM_CODE > code->size || code->data_used + ROOM_DATA > code->data_size;
+}
+
+void translator_flush(struct translator *translator)
+{
+    struct vm *vm = translator->vm;
+    code_cache_reset(&translator->code, translator->fixed, 0);
+    translator->link = NULL;
+    for (unsigned k = 0; k < vm->vcpu_count; k++)
+        fast_clear(vm->vcpus[k]);
+    translator->stats.flushes++;
+}
+
+void translator_drop(struct translator *translator, struct block *block)
+{
+    struct vm *vm = translator->vm;
+    if (!block->translated)
+        return;
+    for (struct version *t = block->translated->first; t; t = t->next) {
+        for (; t->into; t->into = t->into->next)
+            t->into->host = t->into->stub;
+        for (unsigned k = 0; k < vm->vcpu_count; k++)
+            fast_forget_rip(vm->vcpus[k], t->rip);
+    }
+}
+
+/* ---- translating ---- */
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Code for the block at this RIP, or NULL. */
+static struct version *make_version(struct translator *translator, struct block *block,
+                                    uint64_t rip)
+{
+    struct code_cache *code = &translator->code;
+    size_t data_used = code->data_used;
+    struct generator *g = &translator->generator;
+    const uint8_t *bytes = memory_at(&translator->vm->memory, block->physical, block->bytes);
+    struct version *t = code_cache_data(code, sizeof *t + block->count * sizeof(uint32_t));
+    if (!t || !bytes || !scan_block(block, bytes, rip, translator->items))
+        return NULL;
+    bool user = block->key & JUMP_KEY_USER;
+    t->block = block;
+    t->rip = rip;
+    t->table = user ? FAST_USER : FAST_KERNEL;
+    t->tlb_mode = user ? TLB_USER : TLB_KERNEL;
+    g->t = t;
+    size_t used = code->used;
+    if (!generate_block(g, translator->items)) {
+        code->data_used = data_used;
+        return NULL;
+    }
+    translator->stats.bytes += code->used - used;
+    translator->stats.blocks++;
+    translator->stats.instructions += block->count;
+    return t;
+}
+
+/* Is it worth while? Each instruction that is left to the interpreter costs as much as many others. */
+static bool worth(const struct version *t)
+{
+    unsigned known = 0, count = t->block->count;
+    for (unsigned n = 0; n < count; n++)
+        known += t->at[n] != 0;
+    return known >= WORTH * (count - known) && known > 0;
+}
+
+OP(run_translated);
+
+/* The functions of instructions from which translated code goes on for a while. */
+static void lead_in(struct block *block, const struct version *t)
+{
+    unsigned row = 0;
+    for (unsigned n = block->count; n-- > 0;) {
+        row = t->at[n] ? row + 1 : 0;
+        bool last = n + row == block->count; /* up to the next block */
+        if (row >= WORTH || (row && last) || (row && n == 0))
+            block->insns[n].run = run_translated;
+    }
+}
+
+static bool translate(struct translator *translator, struct block *block, uint64_t rip)
+{
+    if (translator_full(translator))
+        return false;
+    uint64_t start = now_ns();
+    size_t size = sizeof(struct translated) + block->count * sizeof(insn_fn *);
+    struct translated *translated = code_cache_data(&translator->code, size);
+    struct version *t = translated ? make_version(translator, block, rip) : NULL;
+    bool done = t && worth(t);
+    if (done) {
+        translated->first = t;
+        translated->versions = 1;
+        for (unsigned n = 0; n < block->count; n++)
+            translated->run[n] = block->insns[n].run;
+        block->translated = translated;
+        lead_in(block, t);
+    }
+    translator->stats.nanoseconds += now_ns() - start;
+    return done;
+}
+
+/* The translation for the present RIP: the one there is, or another. */
+static struct version *version_at(struct translator *translator, struct block *block, uint64_t rip)
+{
+    struct translated *translated = block->translated;
+    for (struct version *t = translated->first; t; t = t->next)
+        if (t->rip == rip)
+            return t;
+    if (translated->versions == VERSIONS_MAX || translator_full(translator))
+        return NULL;
+    uint64_t start = now_ns();
+    struct version *t = make_version(translator, block, rip);
+    if (t) {
+        t->next = translated->first;
+        translated->first = t;
+        translated->versions++;
+    }
+    translator->stats.nanoseconds += now_ns() - start;
+    return t;
+}
+
+/* ---- counting ---- */
+OP(run_counted)
+{
+    struct block *block = cpu->block;
+    struct translator *translator = cpu->vm->soft->translator;
+    if (likely(++block->runs < translator->warm))
+        return block->first_run(cpu, i);
+    block->insns[0].run = block->first_run;
+    translate(translator, block, cpu->rip);
+    return block->insns[0].run(cpu, i);
+}
+
+void translator_watch(struct translator *translator, struct block *block)
+{
+    const uint64_t needed = JUMP_KEY_CODE64 | JUMP_KEY_LONG | JUMP_KEY_PROTECTED;
+    (void)translator;
+    if ((block->key & ~(uint64_t)JUMP_KEY_USER) != needed || block->crosses || !block->count)
+        return;
+    block->first_run = block->insns[0].run;
+    block->insns[0].run = run_counted;
+}
+
+/* ---- in ---- */
+/* Makes the way that led here shorter: RIP, which the jump cache knows for this mapping, and the jump left last. */
+static void shorten(struct translator *translator, struct vcpu *cpu, struct version *t)
+{
+    struct exit_point *link = translator->link;
+    const struct jump_entry *entry = jump_entry(cpu, t->rip);
+    if (entry->tag == (t->rip ^ cpu->jump_key) && entry->block == t->block) {
+        unsigned slot = (uint16_t)t->rip;
+        cpu->fast->rip[t->table][slot] = -t->rip;
+        cpu->fast->code[t->table][slot] = t->entry;
+    }
+    translator->link = NULL;
+    if (!link || link->target != t->rip || !link->of->block->valid || !t->block->valid ||
+        link->of->block->key != t->block->key ||
+        (link->of->block->physical ^ t->block->physical) >= PAGE_SIZE || link->host != link->stub)
+        return;
+    link->host = t->entry;
+    link->next = t->into;
+    t->into = link;
+}
+
+OP(run_translated)
+{
+    struct translator *translator = cpu->vm->soft->translator;
+    struct block *block = cpu->block;
+    struct version *t = block->translated->first;
+    if (unlikely(t->rip != cpu->rip))
+        t = version_at(translator, block, cpu->rip);
+    /* not where alignment or SMAP is looked at otherwise */
+    if (unlikely(!t || !cpu->fast || cpu->tlb != cpu->tlb_table[t->tlb_mode]))
+        return block->translated->run[i->position](cpu, i);
+    if (i->position == 0)
+        shorten(translator, cpu, t);
+    translator->enter(cpu, t->entry + t->at[i->position]);
+    if (!translator->next.run)
+        return NULL;
+    return translator->next.run(cpu, translator->next.insn);
+}
+
+/* ---- out ---- */
+static const void *back_to_loop(struct translator *translator, struct vcpu *cpu, uint64_t rip)
+{
+    cpu->rip = rip;
+    cpu->block = NULL;
+    translator->next.run = NULL;
+    return NULL;
+}
+
+/* To `rip` as a branch of the interpreter goes there. */
+static const void *go_on(struct translator *translator, struct vcpu *cpu, uint64_t rip)
+{
+    const struct jump_entry *entry = jump_entry(cpu, rip);
+    struct block *block = entry->block;
+    if (entry->tag != (rip ^ cpu->jump_key) || block->count > cpu->budget)
+        return back_to_loop(translator, cpu, rip);
+    cpu->budget -= block->count;
+    cpu->rip = rip;
+    cpu->block = block;
+    translator->next.run = block->insns[0].run;
+    translator->next.insn = block->insns;
+    return NULL;
+}
+
+/* The interpreter executes the instruction. */
+static const void *interpret(struct translator *translator, struct vcpu *cpu,
+                             const struct exit_point *exit)
+{
+    struct block *block = exit->of->block;
+    cpu->rip = exit->of->rip;
+    cpu->block = block;
+    translator->next.run = block->translated->run[exit->position];
+    translator->next.insn = &block->insns[exit->position];
+    return NULL;
+}
+
+/* Takes over what the interpreter's TLB knows of the page. */
+static bool look_up(struct vcpu *cpu, const struct exit_point *exit, uint64_t address)
+{
+    unsigned table = exit->of->table, slot = fast_page_slot(address);
+    uint64_t page = address & ~PAGE_OFFSET;
+    const struct tlb_entry *e = &cpu->tlb_table[exit->of->tlb_mode][tlb_slot(address)];
+    if (((address + exit->size - 1) & ~PAGE_OFFSET) != page ||
+        (exit->write ? e->write : e->read) != page)
+        return false;
+    cpu->fast->addend[table][slot] = e->addend;
+    cpu->fast->page[table][FAST_READ][slot] = e->read == page ? -page : fast_no_page(slot);
+    cpu->fast->page[table][FAST_WRITE][slot] = e->write == page ? -page : fast_no_page(slot);
+    return true;
+}
+
+const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t address)
+{
+    struct translator *translator = cpu->vm->soft->translator;
+    cpu->link = NULL;
+    translator->link = NULL;
+    switch ((enum translator_exit)exit->reason) {
+    case TRANSLATOR_BUDGET:
+        translator->stats.exits[TRANSLATOR_BUDGET]++;
+        cpu->budget += exit->of->block->count;
+        return back_to_loop(translator, cpu, exit->of->rip);
+    case TRANSLATOR_CHAIN:
+    case TRANSLATOR_JUMP:
+        translator->stats.exits[exit->reason]++;
+        if (exit->reason == TRANSLATOR_CHAIN)
+            translator->link = exit;
+        return go_on(translator, cpu, exit->target);
+    case TRANSLATOR_LOOKUP:
+        if (look_up(cpu, exit, address)) {
+            translator->stats.exits[TRANSLATOR_LOOKUP]++;
+            return exit->host;
+        }
+        translator->stats.exits[TRANSLATOR_ACCESS]++;
+        return interpret(translator, cpu, exit);
+    case TRANSLATOR_ACCESS:
+    case TRANSLATOR_INTERPRET:
+    case TRANSLATOR_INDIRECT:
+    case TRANSLATOR_EXITS:
+        break;
+    }
+    translator->stats.exits[exit->reason]++;
+    return interpret(translator, cpu, exit);
+}
