@@ -60,13 +60,14 @@
 struct pv_note {
     uint32_t abi_version;
     uint32_t flags;
-    uint64_t header_address; /* guest-linear, as linked (before any relocation) */
-    uint64_t header_file;    /* file offset of struct pv_header */
-    uint64_t original_file;  /* file offset of struct pv_original */
-    uint64_t original_size;  /* bytes */
-    uint64_t io_table_file;  /* file offset of the IO-block table; 0 = none */
-    uint64_t io_table_size;  /* bytes */
-    uint64_t output_xxh3;    /* XXH3_64bits of the whole patched file with this field zero */
+    /* guest-linear, as linked (before any relocation); 0 = no site was patched, there is no stub */
+    uint64_t header_address;
+    uint64_t header_file;   /* file offset of struct pv_header */
+    uint64_t original_file; /* file offset of struct pv_original */
+    uint64_t original_size; /* bytes */
+    uint64_t io_table_file; /* file offset of the IO-block table; 0 = none */
+    uint64_t io_table_size; /* bytes */
+    uint64_t output_xxh3;   /* XXH3_64bits of the whole patched file with this field zero */
 };
 
 /* What `patchc restore` needs. Followed by `run_count` struct pv_original_run, then the runs' bytes,

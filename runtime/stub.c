@@ -239,8 +239,8 @@ static int attach(struct attach *a, const struct pv_note *note)
 int stub_attach(struct vm *vm, const struct image *image, struct error *err)
 {
     struct pv_note note;
-    if (!patched_note_find(image, &note, NULL, NULL))
-        return 0;
+    if (!patched_note_find(image, &note, NULL, NULL) || !note.header_address)
+        return 0; /* not patched, or nothing in it was */
     if (vm->config.no_patch) {
         if (note.flags & PV_IMAGE_NEEDS_RUNTIME)
             return fail(

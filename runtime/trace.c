@@ -98,11 +98,6 @@ uint64_t trace_lines(const struct trace *t)
 }
 
 /* ---- the instruction ---- */
-uint64_t trace_linear(const struct vcpu *cpu)
-{
-    return vcpu_linear_rip(cpu);
-}
-
 unsigned trace_fetch(struct vmcs *vmcs, uint64_t linear, uint8_t bytes[INSN_MAX])
 {
     const struct vcpu *cpu = vmcs->cpu;

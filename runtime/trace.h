@@ -17,7 +17,6 @@
 
 struct output;
 struct trace;
-struct vcpu;
 struct vm;
 struct vmcs;
 
@@ -29,9 +28,8 @@ void trace_begin(struct trace *trace);
 int trace_step(struct trace *trace, const struct vmcs *vmcs, struct error *err);
 /* Lines written so far. */
 uint64_t trace_lines(const struct trace *trace);
-/* Where the vCPU is, guest-linear; and the bytes there: as many as are mapped, up to the longest instruction. */
+/* The bytes at `linear`: as many as are mapped, up to the longest instruction. */
 #define TRACE_BYTES 15u
-uint64_t trace_linear(const struct vcpu *cpu);
 unsigned trace_fetch(struct vmcs *vmcs, uint64_t linear, uint8_t bytes[TRACE_BYTES]);
 /* Writes what is still in the buffer; `trace` is freed. 0, or -1 with *err. */
 int trace_close(struct trace *trace, struct error *err);

@@ -35,7 +35,7 @@ pipeline() {
 
 for name in github gitlab; do
     "${name}_commands" >"$tmp/$name.commands"
-    is "$(awk '{ print $1 }' "$tmp/$name.commands" | paste -sd ' ')" 'patchc patchc patchc hvrun grep jq' \
+    is "$(awk '{ print $1 }' "$tmp/$name.commands" | paste -sd ' ')" 'patchc patchc jq patchc hvrun grep jq' \
         "$name: the example patches, verifies, shows, boots and counts"
 done
 check 'both examples do the same' cmp "$tmp/github.commands" "$tmp/gitlab.commands"

@@ -43,4 +43,12 @@ fi
 check 'make uninstall succeeds' run_make uninstall
 is "$(find "$tmp/root" ! -type d)" '' 'and leaves no file'
 is "$(find "$tmp/root" -name '*patchvisor*')" '' 'nor a folder of its own'
+
+# ---- the Debian package's description ----
+needed=$(sed -n '/^BUILD_DEPS :=/,/[^\\]$/p' Makefile | grep -oE '[a-z0-9.+-]+-dev' | grep -v '^libc6-dev$' | sort)
+for package in Source 'Package: libhvrun-dev'; do
+    is "$(sed -n "/^$package/,/^Description/p" debian/control | sed -n 's/^ \([a-z0-9.+-]*-dev\),\?$/\1/p' | sort -u)" "$needed" \
+        "debian/control (${package#*: }) names the libraries that the Makefile names"
+done
+is "$(sed -n '1s/.*(\(.*\)).*/\1/p' debian/changelog)" "$(cat VERSION)" 'debian/changelog has the version of VERSION'
 plan_done

@@ -57,6 +57,14 @@ static void test_an_image_without_the_note_has_no_stub(void **state)
     assert_null(g->vm.stub);
 }
 
+static void test_an_image_in_which_nothing_was_patched_has_no_stub(void **state)
+{
+    (void)state;
+    g->note.header_address = 0;
+    assert_int_equal(stub_guest_attach(g), 0);
+    assert_null(g->vm.stub);
+}
+
 static void test_an_image_without_routines_is_attached(void **state)
 {
     (void)state;
@@ -113,7 +121,7 @@ static void test_another_abi_is_refused(void **state)
 static void test_a_header_elsewhere_is_refused(void **state)
 {
     (void)state;
-    static const uint64_t addresses[] = {0, STUB_GUEST_LINEAR - 1,
+    static const uint64_t addresses[] = {1, STUB_GUEST_LINEAR - 1,
                                          STUB_GUEST_LINEAR + STUB_GUEST_SIZE - 1, UINT64_MAX,
                                          STUB_GUEST_PHYSICAL};
     for (size_t k = 0; k < sizeof addresses / sizeof addresses[0]; k++) {
@@ -326,6 +334,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_an_image_without_the_note_has_no_stub),
+        TEST(test_an_image_in_which_nothing_was_patched_has_no_stub),
         TEST(test_an_image_without_routines_is_attached),
         TEST(test_no_patch_leaves_everything_as_it_was),
         TEST(test_no_patch_is_refused_where_the_stub_is_needed),
