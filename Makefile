@@ -274,7 +274,7 @@ INSTALLED := $(foreach f,$(PROGRAMS),$(f):$(PREFIX)/bin/$(notdir $(f))) \
 	$(foreach f,$(wildcard docs/*.json),$(f):$(DATA)/$(notdir $(f))) \
 	$(foreach f,$(MAN),$(f):$(PREFIX)/share/man/man$(subst .,,$(suffix $(f)))/$(notdir $(f))) \
 	$(foreach f,$(wildcard completion/*),$(f):$(PREFIX)/share/bash-completion/completions/$(notdir $(f))) \
-	$(foreach f,LICENSE README.md $(wildcard docs/*.md examples/*.c examples/*/*),$(f):$(PREFIX)/share/doc/patchvisor/$(f)) \
+	$(foreach f,LICENSE README.md CONTRIBUTING.md $(wildcard docs/*.md examples/*.c examples/*/*),$(f):$(PREFIX)/share/doc/patchvisor/$(f)) \
 	$(foreach f,$(BUILD)/libhvrun.a $(BUILD)/libpvimage.a,$(f):$(LIBDIR)/$(notdir $(f))) \
 	$(BUILD)/hvrun.pc:$(LIBDIR)/pkgconfig/hvrun.pc \
 	$(foreach f,$(API_HEADERS),$(f):$(INCLUDE)/$(f))
