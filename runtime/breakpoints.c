@@ -119,8 +119,7 @@ enum stop_kind breakpoint_kind(const struct vm *vm, uint64_t address)
 
 bool breakpoint_reached(struct vcpu *cpu)
 {
-    uint64_t linear =
-        vcpu_code64(cpu) ? cpu->rip : (uint32_t)(cpu->rip + cpu->segment[SEG_CS].base);
+    uint64_t linear = vcpu_linear_rip(cpu);
     enum stop_kind kind = breakpoint_kind(cpu->vm, linear);
     if (kind == STOP_NONE)
         return false;

@@ -58,7 +58,7 @@ static void print_registers(const struct vcpu *cpu, FILE *stream)
         fprintf(stream, "  %-3s %016" PRIx64 "%s", names[n], cpu->r[n], n % 4 == 3 ? "\n" : "");
     fprintf(stream, "  rip %016" PRIx64 "  rflags %08" PRIx64 "  cpl %u ", cpu->rip,
             vcpu_rflags(cpu), cpu->cpl);
-    print_name(cpu, cpu->rip, stream);
+    print_name(cpu, vcpu_linear_rip(cpu), stream);
     fprintf(stream,
             "\n  cr0 %08" PRIx64 "  cr2 %016" PRIx64 "  cr3 %012" PRIx64 "  cr4 %08" PRIx64
             "  efer %04" PRIx64 "\n",
@@ -78,7 +78,7 @@ static void print_segments(const struct vcpu *cpu, FILE *stream)
 
 static void print_code(const struct vcpu *cpu, FILE *stream)
 {
-    uint64_t at = cpu->rip + (vcpu_code64(cpu) ? 0 : cpu->segment[SEG_CS].base);
+    uint64_t at = vcpu_linear_rip(cpu);
     uint8_t byte;
     fprintf(stream, "  code");
     for (unsigned n = 0; n < CODE_BYTES && peek(cpu, at + n, &byte, 1); n++)
@@ -124,7 +124,7 @@ void vcpu_dump(const struct vcpu *cpu, FILE *stream)
 const char *vcpu_place(const struct vcpu *cpu, char *text, size_t size)
 {
     uint64_t offset;
-    const struct image_symbol *symbol = symbol_at(cpu, cpu->rip, &offset);
+    const struct image_symbol *symbol = symbol_at(cpu, vcpu_linear_rip(cpu), &offset);
     char name[128];
     if (symbol)
         snprintf(text, size, "RIP 0x%" PRIx64 " (%s+0x%" PRIx64 ")", cpu->rip,

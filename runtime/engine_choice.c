@@ -51,7 +51,11 @@ static const struct engine *choose_kvm(const struct vm_config *config, struct er
         return NULL;
     if (quality.why_not[0])
         fprintf(stderr, "hvrun: %s\n", quality.why_not);
-    return with_chips(config, &quality, err);
+    const struct engine *engine = with_chips(config, &quality, err);
+    if (engine == &kvm_engine && kvm_slowness() > 1)
+        fprintf(stderr, "hvrun: guest time passes %u times slower than the host's\n",
+                kvm_slowness());
+    return engine;
 }
 
 /* Its break patches trap, which only the soft engine gives back to it (stub_attach). */

@@ -23,15 +23,29 @@ struct wall_clock { /* the date at guest time 0 */
     uint32_t version, seconds, nanoseconds;
 };
 
+/* The ns of a TSC tick as mul / 2^32 * 2^shift, the multiplier as exact as it gets. */
+static void set_scale(struct time_info *info, uint32_t khz)
+{
+    unsigned __int128 mul =
+        ((unsigned __int128)1000000 << 64) / khz; /* in 64 bits behind the point */
+    info->tsc_shift = 32;
+    while (mul >= 1ull << 32) {
+        mul >>= 1;
+        info->tsc_shift++;
+    }
+    info->tsc_shift -= 64;
+    info->tsc_to_system_mul = (uint32_t)mul;
+}
+
 static bool write_time(struct vcpu *cpu, uint64_t physical)
 {
-    uint64_t now = clock_now(&cpu->vm->clock);
+    const struct clock *clock = &cpu->vm->clock;
+    uint64_t now = clock_now(clock);
     struct time_info info = {.version = 2,
-                             .tsc_timestamp = now + cpu->tsc_offset,
+                             .tsc_timestamp = clock_ticks(clock, now) + cpu->tsc_offset,
                              .system_time = now,
-                             .tsc_to_system_mul = 1u << 31, /* with the shift: 1 TSC tick = 1 ns */
-                             .tsc_shift = 1,
                              .flags = TSC_STABLE};
+    set_scale(&info, clock_tsc_khz(clock));
     return memory_write(&cpu->vm->memory, physical, &info, sizeof info);
 }
 

@@ -14,6 +14,7 @@
 #include "runtime/kvm/follower.h"
 #include "runtime/soft/decode.h"
 #include "runtime/soft/engine.h"
+#include "runtime/soft/tlb.h"
 #include "runtime/trace.h"
 #include "runtime/vmcs.h"
 
@@ -25,11 +26,11 @@
 #define MEMORY_S 2.0    /* seconds from one comparison of memory to the next */
 
 /* What has to be known of an instruction. */
-enum class { PLAIN, GIVEN /* its result is not the guest's alone */, READS_MSR, WRITES_MSR };
+enum insn_kind { PLAIN, GIVEN /* its result is not the guest's alone */, MSR, SAVES /* x87 */ };
 struct facts {
     uint64_t address;
     uint8_t bits, available; /* bits 0: empty */
-    uint8_t length, class;
+    uint8_t length, kind;
     uint8_t bytes[TRACE_BYTES];
     uint16_t undefined, defined; /* status flags that it leaves so */
 };
@@ -52,6 +53,7 @@ struct lockstep {
     ZydisDecoder decoders[3];
     ZydisFormatter formatter;
     struct facts *facts;
+    uint64_t *images; /* where x87 state was stored: a bit for each 16 bytes of memory */
     struct facts history[HISTORY]; /* a ring: the last one is at (executed - 1) % HISTORY */
 };
 
@@ -63,27 +65,43 @@ static double seconds(void)
 }
 
 /* ---- instructions ---- */
-static enum class classify(ZydisMnemonic mnemonic) {
-    switch (mnemonic){
-        case ZYDIS_MNEMONIC_RDTSC : case ZYDIS_MNEMONIC_RDTSCP : case ZYDIS_MNEMONIC_RDRAND : case
-        ZYDIS_MNEMONIC_RDSEED : case ZYDIS_MNEMONIC_RDPMC : case
-        ZYDIS_MNEMONIC_CPUID : return GIVEN;
-        case ZYDIS_MNEMONIC_RDMSR : return READS_MSR;
-        case ZYDIS_MNEMONIC_WRMSR : return WRITES_MSR;
-        default : return PLAIN;
+static enum insn_kind classify(ZydisMnemonic mnemonic)
+{
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+    case ZYDIS_MNEMONIC_RDRAND:
+    case ZYDIS_MNEMONIC_RDSEED:
+    case ZYDIS_MNEMONIC_RDPMC:
+    case ZYDIS_MNEMONIC_CPUID:
+        return GIVEN;
+    case ZYDIS_MNEMONIC_RDMSR:
+    case ZYDIS_MNEMONIC_WRMSR:
+        return MSR;
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
+    case ZYDIS_MNEMONIC_XSAVEC:
+    case ZYDIS_MNEMONIC_XSAVEC64:
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+    case ZYDIS_MNEMONIC_XSAVEOPT64:
+        return SAVES;
+    default:
+        return PLAIN;
     }
 }
 
 static void find_facts(const struct lockstep *l, struct facts *f)
 {
     ZydisDecodedInstruction insn;
-    f->class = PLAIN;
+    f->kind = PLAIN;
     f->undefined = f->defined = f->length = 0;
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&l->decoders[f->bits >> 5], NULL, f->bytes,
                                                     f->available, &insn)))
         return;
     f->length = insn.length;
-    f->class = (uint8_t)classify(insn.mnemonic);
+    f->kind = (uint8_t)classify(insn.mnemonic);
     const ZydisAccessedFlags *flags = insn.cpu_flags; /* numbered as in RFLAGS */
     if (!flags)
         return;
@@ -94,7 +112,7 @@ static void find_facts(const struct lockstep *l, struct facts *f)
 /* The instruction that the leader is at. */
 static const struct facts *look(struct lockstep *l)
 {
-    uint64_t address = trace_linear(l->cpu);
+    uint64_t address = vcpu_linear_rip(l->cpu);
     uint8_t bits = (uint8_t)vcpu_code_bits(l->cpu), bytes[TRACE_BYTES] = {0};
     uint8_t available = (uint8_t)trace_fetch(l->vmcs, address, bytes);
     struct facts *f = &l->facts[(address ^ address >> 14) % FACTS];
@@ -105,6 +123,40 @@ static const struct facts *look(struct lockstep *l)
     memcpy(f->bytes, bytes, sizeof bytes);
     find_facts(l, f);
     return f;
+}
+
+/* Where its memory operand is, guest-linear. */
+static uint64_t operand_address(const struct lockstep *l, const struct facts *f)
+{
+    ZydisDecodedInstruction insn;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&l->decoders[f->bits >> 5], f->bytes, f->available,
+                                             &insn, operands)) ||
+        operands[0].type != ZYDIS_OPERAND_TYPE_MEMORY)
+        return 0;
+    const ZydisDecodedOperandMem *m = &operands[0].mem;
+    uint64_t address = (uint64_t)m->disp.value;
+    if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP)
+        address += l->cpu->rip + insn.length;
+    else if (m->base)
+        address += l->cpu->r[ZydisRegisterGetId(m->base) & 15];
+    if (m->index)
+        address += l->cpu->r[ZydisRegisterGetId(m->index) & 15] * m->scale;
+    if (insn.address_width < 64)
+        address &= (1ull << insn.address_width) - 1;
+    return address + (m->segment ? l->cpu->base[(unsigned)ZydisRegisterGetId(m->segment) % 6] : 0);
+}
+
+/* The instruction that the leader is at stores x87 state. */
+static void note_image(struct lockstep *l, const struct facts *f)
+{
+    uint64_t physical;
+    const struct memory *memory = &l->vm->memory;
+    const uint8_t *host =
+        tlb_peek(l->cpu, operand_address(l, f), &physical) ? memory_at(memory, physical, 16) : NULL;
+    uint64_t at = host ? (uint64_t)(host - memory->host) : 0;
+    if (host)
+        l->images[at >> 10] |= 1ull << (at >> 4 & 63);
 }
 
 static void print_instruction(const struct lockstep *l, const struct facts *f)
@@ -161,8 +213,10 @@ static void tell(struct lockstep *l, const char *what)
 static unsigned count_differences(const struct lockstep *l, bool all, bool memory, FILE *stream)
 {
     const struct vcpu *a = l->cpu, *b = l->follower->vm->vcpus[0];
-    unsigned count = lockstep_compare(a, b, all, l->undefined, stream);
-    return memory ? count + lockstep_compare_memory(l->vm, l->follower->vm, stream) : count;
+    unsigned count = lockstep_compare(a, b, all, l->undefined | RFLAGS_RF, stream);
+    if (memory)
+        count += lockstep_compare_memory(l->vm, l->follower->vm, l->images, stream);
+    return count;
 }
 
 /* The follower is there: are the two the same? 0, or -1 with *err. */
@@ -194,7 +248,7 @@ static int compare(struct lockstep *l, bool end, struct error *err)
     l->since = 0;
     l->there = true;
     /* flags that may be anything are the leader's from here on, for they may yet be looked at */
-    bool same = vcpu_rflags(l->cpu) == vcpu_rflags(f->vm->vcpus[0]);
+    bool same = !((vcpu_rflags(l->cpu) ^ vcpu_rflags(f->vm->vcpus[0])) & RFLAGS_STATUS);
     l->undefined = 0;
     return same ? 0 : f->give(f, l->cpu, err);
 }
@@ -246,35 +300,37 @@ static void hold_interrupts(struct lockstep *l)
 }
 
 /* What the follower has to know of an RDMSR or WRMSR that was executed. */
-static int behind_msr(struct lockstep *l, const struct vcpu *before, struct error *err)
+static int behind_msr(struct lockstep *l, struct error *err)
 {
     bool faulted = l->vmcs->delivered.valid;
     const struct lockstep_point point = {.kind = LOCKSTEP_MSR,
                                          .cpu = l->cpu,
                                          .instructions = l->since,
-                                         .msr = (uint32_t)before->r[RCX],
+                                         .msr = (uint32_t)l->cpu->r[RCX],
                                          .faulted = faulted,
                                          .value = l->cpu->r[RDX] << 32 | (uint32_t)l->cpu->r[RAX]};
     return come(l, &point, err);
 }
 
-/* An instruction was executed. */
-static int behind(struct lockstep *l, const struct facts *f, bool halted, struct error *err)
+/* An instruction was executed, from `rip` on. */
+static int behind(struct lockstep *l, const struct facts *f, uint64_t rip, bool halted,
+                  struct error *err)
 {
     struct lockstep_follower *follower = l->follower;
     bool delivered = l->vmcs->delivered.valid, was_there = l->there;
     executed(l, f);
     l->there = false;
-    if (f->class == GIVEN && was_there && !delivered) {
+    if (f->kind == GIVEN && was_there && !delivered) {
         l->there = true;
         l->since = 0;
         return follower->give(follower, l->cpu, err);
     }
-    if (f->class == READS_MSR || f->class == WRITES_MSR)
-        return behind_msr(l, l->cpu, err);
+    if (f->kind == MSR)
+        return behind_msr(l, err);
     if (l->count) {
         const struct lockstep_point point = {.kind = LOCKSTEP_ACCESS,
                                              .cpu = l->cpu,
+                                             .rip = rip,
                                              .instructions = l->since,
                                              .accesses = l->accesses,
                                              .count = l->count};
@@ -291,7 +347,7 @@ static int step(struct lockstep *l, struct error *err)
     const struct facts *f = look(l), copy = *f;
     if (active && !l->there) {
         l->waiting = interrupt_waits(l) ? l->waiting + 1 : 0;
-        if (copy.class == GIVEN && come_to(l, LOCKSTEP_BEFORE, err) < 0)
+        if (copy.kind == GIVEN && come_to(l, LOCKSTEP_BEFORE, err) < 0)
             return -1;
         if (!l->there && l->waiting > PATIENCE) {
             l->waiting = 0;
@@ -301,8 +357,11 @@ static int step(struct lockstep *l, struct error *err)
         if (l->differs)
             return 0;
     }
+    if (copy.kind == SAVES)
+        note_image(l, &copy);
     hold_interrupts(l);
     l->count = 0;
+    uint64_t rip = l->cpu->rip;
     vm_enter(vmcs);
     if (vmcs->exit_reason == VMCS_EXIT_TRIPLE_FAULT) {
         if (come_to(l, LOCKSTEP_SHUTDOWN, err) < 0)
@@ -317,7 +376,7 @@ static int step(struct lockstep *l, struct error *err)
         l->there = false;
         return l->follower->interrupt(l->follower, vmcs->delivered.vector, err);
     }
-    return behind(l, &copy, active && vmcs->activity == ACTIVITY_HLT, err);
+    return behind(l, &copy, rip, active && vmcs->activity == ACTIVITY_HLT, err);
 }
 
 static int run(struct lockstep *l, struct error *err)
@@ -363,9 +422,11 @@ int lockstep_run(struct vm *leader, struct lockstep_follower *follower, FILE *st
         ZydisDecoderInit(&l.decoders[n], modes[n], widths[n]);
     ZydisFormatterInit(&l.formatter, ZYDIS_FORMATTER_STYLE_INTEL);
     l.facts = calloc(FACTS, sizeof *l.facts);
-    if (!l.facts)
-        return fail(err, HVRUN_HOST, "lockstep: out of memory");
-    l.vmcs = vmcs_create(l.cpu, err);
+    l.images = calloc(leader->memory.size / 1024 + 1, sizeof *l.images);
+    if (l.facts && l.images)
+        l.vmcs = vmcs_create(l.cpu, err);
+    else
+        fail(err, HVRUN_HOST, "lockstep: out of memory");
     int result = -1;
     if (l.vmcs) {
         l.vmcs->single_step = true;
@@ -376,5 +437,6 @@ int lockstep_run(struct vm *leader, struct lockstep_follower *follower, FILE *st
         vmcs_destroy(l.vmcs);
     }
     free(l.facts);
+    free(l.images);
     return result;
 }

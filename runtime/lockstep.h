@@ -30,6 +30,7 @@ enum lockstep_kind {
 struct lockstep_point {
     enum lockstep_kind kind;
     struct vcpu *cpu;                  /* the leader's */
+    uint64_t rip;                      /* ACCESS, MSR: of the instruction */
     uint64_t instructions;             /* by the leader since the follower last came to one */
     const struct bus_access *accesses; /* ACCESS: in order */
     unsigned count;
@@ -74,8 +75,10 @@ void lockstep_copy(struct vm *to, const struct vm *from);
 unsigned lockstep_compare(const struct vcpu *a, const struct vcpu *b, bool all, uint64_t undefined,
                           FILE *stream);
 /* The same for memory, up to 16 lines. Bits that processors set on their own in page tables (accessed, dirty) do not
- * count. */
-unsigned lockstep_compare_memory(const struct vm *a, const struct vm *b, FILE *stream);
+ * count, nor do what they are not alike in of what FXSAVE and XSAVE have stored: `images` has a bit for each 16 bytes of
+ * memory where that is. */
+unsigned lockstep_compare_memory(const struct vm *a, const struct vm *b, const uint64_t *images,
+                                 FILE *stream);
 
 /* hvrun --lockstep, in place of a run: vm, which was loaded, leads; KVM follows. */
 int lockstep_main(struct vm *vm, struct error *err);

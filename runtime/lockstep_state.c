@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "runtime/cpuid.h"
 #include "runtime/lockstep.h"
 #include "runtime/vm.h"
 
@@ -131,7 +132,27 @@ unsigned lockstep_compare(const struct vcpu *a, const struct vcpu *b, bool all, 
 }
 
 /* ---- memory ---- */
-unsigned lockstep_compare_memory(const struct vm *a, const struct vm *b, FILE *stream)
+static bool is_image(const uint64_t *images, uint64_t at)
+{
+    return images[at >> 10] >> (at >> 4 & 63) & 1;
+}
+
+/* The bits of the 8 bytes there that do not count. */
+static uint64_t ignored(const uint64_t *images, uint64_t at)
+{
+    uint64_t block = at & ~15ull, mask = ACCESSED;
+    bool upper = at & 8;
+    if (is_image(images, block)) /* opcode and address of the last x87 instruction */
+        mask |= upper ? ~0ull : 0xffff000000000000;
+    if (block >= 16 && is_image(images, block - 16)) /* that of its operand; MXCSR's mask */
+        mask |= upper ? 0xffffffff00000000 : ~0ull;
+    if (block >= 512 && is_image(images, block - 512) && !upper) /* XSTATE_BV */
+        mask |= XSTATE_X87 | XSTATE_SSE | XSTATE_AVX;
+    return mask;
+}
+
+unsigned lockstep_compare_memory(const struct vm *a, const struct vm *b, const uint64_t *images,
+                                 FILE *stream)
 {
     unsigned count = 0;
     for (uint64_t page = 0; page < a->memory.size && count < MEMORY_LINES; page += PAGE_SIZE) {
@@ -142,7 +163,7 @@ unsigned lockstep_compare_memory(const struct vm *a, const struct vm *b, FILE *s
             char name[24];
             memcpy(&left, a->memory.host + at, 8);
             memcpy(&right, b->memory.host + at, 8);
-            if (!((left ^ right) & ~ACCESSED))
+            if (!((left ^ right) & ~ignored(images, at)))
                 continue;
             snprintf(name, sizeof name, "RAM %" PRIx64, at);
             count += differ(name, left, right, stream);

@@ -37,6 +37,13 @@ struct hot_address {
     uint64_t address, count;
 };
 
+/* A counter that only one engine has, by its key. */
+#define ENGINE_COUNTS 24
+struct engine_count {
+    const char *name;
+    uint64_t value;
+};
+
 struct stats {
     uint64_t guest_instructions;
     uint64_t exits[EXIT_KINDS];
@@ -46,10 +53,13 @@ struct stats {
     /* IN, OUT, INS, OUTS (with REP: when finished) emulated by the host */
     uint64_t io_instructions;
     uint64_t io_events; /* virtualization events they took */
+    uint64_t coalesced; /* OUTs that the host's kernel collected: no exit */
     uint64_t posted;    /* bytes that a patched guest's OUT left in the stub's ring: no exit */
     uint64_t block_hits, block_misses, hash_mismatches;
     uint64_t table_ignored; /* entries of the IO-block table that are damaged */
     uint64_t steps;
+    struct engine_count engine[ENGINE_COUNTS]; /* the KVM engine's */
+    unsigned engine_counts;
     struct hot_address hot[HOT_ADDRESSES];
 };
 

@@ -54,9 +54,9 @@ static json_t *exits_json(const struct stats *stats)
 static json_t *translator_json(const struct vm *vm)
 {
     static const char *const names[TRANSLATOR_EXITS] = {
-        [TRANSLATOR_BUDGET] = "budget",       [TRANSLATOR_CHAIN] = "chain",
-        [TRANSLATOR_JUMP] = "jump",           [TRANSLATOR_INTERPRET] = "interpret",
-        [TRANSLATOR_INDIRECT] = "indirect",   [TRANSLATOR_LOOKUP] = "lookup",
+        [TRANSLATOR_BUDGET] = "budget",     [TRANSLATOR_CHAIN] = "chain",
+        [TRANSLATOR_JUMP] = "jump",         [TRANSLATOR_INTERPRET] = "interpret",
+        [TRANSLATOR_INDIRECT] = "indirect", [TRANSLATOR_LOOKUP] = "lookup",
         [TRANSLATOR_ACCESS] = "access",
     };
     static const struct translator_stats nothing = {0};
@@ -71,6 +71,14 @@ static json_t *translator_json(const struct vm *vm)
                      number(stats->flushes), "exits", exits);
 }
 
+static json_t *engine_json(const struct stats *stats)
+{
+    json_t *counts = json_object();
+    for (unsigned k = 0; k < stats->engine_counts; k++)
+        json_object_set_new(counts, stats->engine[k].name, number(stats->engine[k].value));
+    return counts;
+}
+
 static json_t *stats_json(const struct vm *vm)
 {
     const struct stats *stats = &vm->stats;
@@ -81,15 +89,19 @@ static json_t *stats_json(const struct vm *vm)
     json_t *dispatch = json_pack("{s:o,s:o,s:o}", "routine_calls", number(stats->routine_calls),
                                  "host_calls", number(stats->host_calls), "by_form", forms);
     json_t *io = json_pack(
-        "{s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "instructions", number(stats->io_instructions), "events",
-        number(stats->io_events), "posted", number(stats->posted), "block_hits",
-        number(stats->block_hits), "block_misses", number(stats->block_misses), "hash_mismatches",
-        number(stats->hash_mismatches), "table_ignored", number(stats->table_ignored));
-    return json_pack("{s:s,s:s,s:f,s:o,s:o,s:o,s:o,s:o,s:o}", "engine", vm->engine->name, "shutdown",
-                     shutdown_names[vm->shutdown], "wall_seconds", vm->wall_seconds,
-                     "guest_instructions", number(stats->guest_instructions), "exits",
-                     exits_json(stats), "dispatch", dispatch, "io", io, "steps",
-                     number(stats->steps), "translator", translator_json(vm));
+        "{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "coalesced", number(stats->coalesced), "instructions",
+        number(stats->io_instructions), "events", number(stats->io_events), "posted",
+        number(stats->posted), "block_hits", number(stats->block_hits), "block_misses",
+        number(stats->block_misses), "hash_mismatches", number(stats->hash_mismatches),
+        "table_ignored", number(stats->table_ignored));
+    json_t *json = json_pack(
+        "{s:s,s:s,s:f,s:o,s:o,s:o,s:o,s:o,s:o}", "engine", vm->engine->name, "shutdown",
+        shutdown_names[vm->shutdown], "wall_seconds", vm->wall_seconds, "guest_instructions",
+        number(stats->guest_instructions), "exits", exits_json(stats), "dispatch", dispatch, "io",
+        io, "steps", number(stats->steps), "translator", translator_json(vm));
+    if (stats->engine_counts)
+        json_object_set_new(json, vm->engine->name, engine_json(stats));
+    return json;
 }
 
 int stats_write(const struct vm *vm, struct output *file, struct error *err)
@@ -200,4 +212,13 @@ void stats_summary(const struct vm *vm, const struct image *image, FILE *stream)
             shutdown_names[vm->shutdown], seconds, stats->guest_instructions,
             seconds > 0 ? (double)stats->guest_instructions / seconds / 1e6 : 0);
     stats_exits(vm, image, "hvrun: ", stream);
+    const char *before = "hvrun: kvm:";
+    for (unsigned k = 0; k < stats->engine_counts; k++)
+        if (stats->engine[k].value) {
+            fprintf(stream, "%s %s %" PRIu64, before, stats->engine[k].name,
+                    stats->engine[k].value);
+            before = ",";
+        }
+    if (stats->engine_counts)
+        fputc('\n', stream);
 }

@@ -95,8 +95,7 @@ static bool is_at(const struct stepper *s, const struct place *place, const stru
 {
     if (place->kind == INSTRUCTION)
         return soft_instructions(s->vm) >= place->number;
-    uint64_t linear =
-        vcpu_code64(cpu) ? cpu->rip : (uint32_t)(cpu->rip + cpu->segment[SEG_CS].base);
+    uint64_t linear = vcpu_linear_rip(cpu);
     return place->kind == ADDRESS && linear == place->number;
 }
 

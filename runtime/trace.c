@@ -10,10 +10,11 @@
 #include "image/image.h"
 #include "image/output.h"
 #include "runtime/soft/decode.h"
+#include "runtime/trace_state.h"
 #include "runtime/vmcs.h"
 
 #define BUFFER    (1u << 20)
-#define LINE_MAX_ 2048u /* more than any line has */
+#define LINE_MAX_ 4096u /* more than any line has */
 #define TEXTS     (1u << 14)
 #define TEXT_MAX  232u
 #define INSN_MAX  ZYDIS_MAX_INSTRUCTION_LENGTH
@@ -27,14 +28,6 @@ struct text {
     char line[TEXT_MAX];
 };
 
-/* What of a vCPU is compared. */
-struct snapshot {
-    uint64_t r[16];
-    uint64_t rflags, cr0, cr2, cr3, cr4, efer, fs_base, gs_base;
-    uint16_t selector[6];
-    uint64_t xmm[32];
-};
-
 struct trace {
     struct vm *vm;
     struct output *file;
@@ -46,7 +39,7 @@ struct trace {
     struct text *texts;
     struct text next[VCPUS_MAX]; /* the instruction each vCPU is at */
     uint64_t pending[VCPUS_MAX]; /* its debug traps that wait */
-    struct snapshot before[VCPUS_MAX];
+    struct trace_state before[VCPUS_MAX];
 };
 
 /* ---- the file ---- */
@@ -104,38 +97,7 @@ uint64_t trace_lines(const struct trace *t)
     return t->lines;
 }
 
-/* ---- characters ---- */
-static char *put_text(char *at, const char *text)
-{
-    size_t length = strlen(text);
-    memcpy(at, text, length);
-    return at + length;
-}
-
-static char *put_hex(char *at, uint64_t value)
-{
-    static const char digits[] = "0123456789abcdef";
-    int shift = value ? (63 - __builtin_clzll(value)) & ~3 : 0;
-    for (; shift >= 0; shift -= 4)
-        *at++ = digits[value >> shift & 15];
-    return at;
-}
-
-static char *put_change(char *at, const char *name, uint64_t value)
-{
-    at = put_text(at, name);
-    *at++ = '=';
-    at = put_hex(at, value);
-    *at++ = ' ';
-    return at;
-}
-
 /* ---- the instruction ---- */
-uint64_t trace_linear(const struct vcpu *cpu)
-{
-    return vcpu_code64(cpu) ? cpu->rip : (uint32_t)(cpu->rip + cpu->segment[SEG_CS].base);
-}
-
 unsigned trace_fetch(struct vmcs *vmcs, uint64_t linear, uint8_t bytes[INSN_MAX])
 {
     const struct vcpu *cpu = vmcs->cpu;
@@ -160,8 +122,8 @@ static char *put_symbol(const struct trace *t, char *at, uint64_t address)
     int length = snprintf(at, 72, "%.64s", symbol->name);
     at += length;
     if (offset) {
-        at = put_text(at, "+0x");
-        at = put_hex(at, offset);
+        at = trace_put_text(at, "+0x");
+        at = trace_put_hex(at, offset);
     }
     return at;
 }
@@ -179,15 +141,15 @@ static void make_text(struct trace *t, struct text *text)
                     &t->formatter, &insn, operands, insn.operand_count_visible, instruction,
                     sizeof instruction, text->address, NULL));
     text->length = good ? insn.length : text->available;
-    at = put_text(at, "0x");
-    at = put_hex(at, text->address);
+    at = trace_put_text(at, "0x");
+    at = trace_put_hex(at, text->address);
     *at++ = '\t';
     at = put_symbol(t, at, text->address);
     *at++ = '\t';
     for (unsigned n = 0; n < text->length; n++)
         at += snprintf(at, 3, "%02x", text->bytes[n]);
     *at++ = '\t';
-    at = put_text(at, good ? instruction : text->available ? "(undefined)" : "(not mapped)");
+    at = trace_put_text(at, good ? instruction : text->available ? "(undefined)" : "(not mapped)");
     text->used = (uint8_t)(at - text->line);
 }
 
@@ -195,7 +157,11 @@ static void make_text(struct trace *t, struct text *text)
 static void look_ahead(struct trace *t, struct vmcs *vmcs)
 {
     struct text *next = &t->next[vmcs->cpu->index];
-    uint64_t address = trace_linear(vmcs->cpu);
+<<<<<<< HEAD
+    uint64_t address = vcpu_linear_rip(vmcs->cpu);
+=======
+    uint64_t address = vcpu_linear_rip(vmcs->cpu);
+>>>>>>> polish
     uint8_t bits = (uint8_t)vcpu_code_bits(vmcs->cpu), bytes[INSN_MAX] = {0};
     unsigned available = trace_fetch(vmcs, address, bytes);
     struct text *cached = &t->texts[(address ^ address >> 14) & (TEXTS - 1)];
@@ -210,64 +176,6 @@ static void look_ahead(struct trace *t, struct vmcs *vmcs)
     memcpy(next, cached, offsetof(struct text, line) + cached->used);
 }
 
-/* ---- the changes ---- */
-static void take_snapshot(struct snapshot *s, const struct vcpu *cpu)
-{
-    memcpy(s->r, cpu->r, sizeof s->r);
-    s->rflags = vcpu_rflags(cpu);
-    s->cr0 = cpu->cr0;
-    s->cr2 = cpu->cr2;
-    s->cr3 = cpu->cr3;
-    s->cr4 = cpu->cr4;
-    s->efer = cpu->efer;
-    s->fs_base = cpu->segment[SEG_FS].base;
-    s->gs_base = cpu->segment[SEG_GS].base;
-    for (unsigned n = 0; n < 6; n++)
-        s->selector[n] = cpu->segment[n].selector;
-    memcpy(s->xmm, FPU_XMM(&cpu->fpu, 0), sizeof s->xmm);
-}
-
-static char *put_xmm(char *at, const struct snapshot *before, const struct snapshot *after)
-{
-    for (unsigned n = 0; n < 16; n++) {
-        const uint64_t *value = &after->xmm[2 * n];
-        if (memcmp(value, &before->xmm[2 * n], 16) == 0)
-            continue;
-        at += snprintf(at, 48, "xmm%u=", n);
-        if (value[1]) {
-            at += snprintf(at, 40, "%llx%016llx ", (unsigned long long)value[1],
-                           (unsigned long long)value[0]);
-            continue;
-        }
-        at = put_hex(at, value[0]);
-        *at++ = ' ';
-    }
-    return at;
-}
-
-static char *put_changes(char *at, const struct snapshot *before, const struct snapshot *after)
-{
-    static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-                                          "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
-    static const char *const selectors[6] = {"es", "cs", "ss", "ds", "fs", "gs"};
-    static const char *const others[] = {"rflags", "cr0",  "cr2",     "cr3",
-                                         "cr4",    "efer", "fs_base", "gs_base"};
-    const uint64_t *old = &before->rflags, *new = &after->rflags;
-    char *start = at;
-    for (unsigned n = 0; n < 16; n++)
-        if (before->r[n] != after->r[n])
-            at = put_change(at, names[n], after->r[n]);
-    for (unsigned n = 0; n < sizeof others / sizeof others[0]; n++)
-        if (old[n] != new[n])
-            at = put_change(at, others[n], new[n]);
-    for (unsigned n = 0; n < 6; n++)
-        if (before->selector[n] != after->selector[n])
-            at = put_change(at, selectors[n], after->selector[n]);
-    if (memcmp(before->xmm, after->xmm, sizeof before->xmm) != 0)
-        at = put_xmm(at, before, after);
-    return at > start ? at - 1 : at; /* without the last space */
-}
-
 /* ---- the event ---- */
 static char *put_event(char *at, const struct vmcs *vmcs)
 {
@@ -277,13 +185,13 @@ static char *put_event(char *at, const struct vmcs *vmcs)
     const struct vmcs_event *e = &vmcs->delivered;
     bool interrupt = e->type == VMCS_EVENT_EXTERNAL || e->type == VMCS_EVENT_SOFTWARE;
     if (interrupt || e->vector >= sizeof names / sizeof names[0])
-        return put_hex(put_text(at, e->type == VMCS_EVENT_SOFTWARE ? "int=" : "interrupt="),
-                       e->vector);
-    at = put_text(at, names[e->vector]);
+        return trace_put_hex(
+            trace_put_text(at, e->type == VMCS_EVENT_SOFTWARE ? "int=" : "interrupt="), e->vector);
+    at = trace_put_text(at, names[e->vector]);
     if (e->has_error)
-        at = put_hex(put_text(at, " error="), e->error);
+        at = trace_put_hex(trace_put_text(at, " error="), e->error);
     if (e->vector == EXC_PF)
-        at = put_hex(put_text(at, " cr2="), vmcs->cpu->cr2);
+        at = trace_put_hex(trace_put_text(at, " cr2="), vmcs->cpu->cr2);
     return at;
 }
 
@@ -300,7 +208,7 @@ void trace_begin(struct trace *t)
 {
     for (unsigned k = 0; k < t->vm->vcpu_count; k++) {
         struct vmcs *vmcs = t->vm->vcpus[k]->vmcs;
-        take_snapshot(&t->before[k], vmcs->cpu);
+        trace_state_take(&t->before[k], vmcs->cpu);
         t->pending[k] = vmcs->pending_debug;
         look_ahead(t, vmcs);
     }
@@ -310,7 +218,7 @@ int trace_step(struct trace *t, const struct vmcs *vmcs, struct error *err)
 {
     unsigned k = vmcs->cpu->index;
     const struct text *text = &t->next[k];
-    struct snapshot after;
+    struct trace_state after;
     if (BUFFER - t->used < LINE_MAX_ && flush(t, err) < 0)
         return -1;
     char *at = t->buffer + t->used;
@@ -319,17 +227,17 @@ int trace_step(struct trace *t, const struct vmcs *vmcs, struct error *err)
         *at++ = ':';
     }
     if (only_event(t, vmcs)) {
-        at = put_hex(put_text(at, "0x"), text->address);
+        at = trace_put_hex(trace_put_text(at, "0x"), text->address);
         *at++ = '\t';
         at = put_symbol(t, at, text->address);
-        at = put_text(at, "\t\t");
+        at = trace_put_text(at, "\t\t");
     } else {
         memcpy(at, text->line, text->used);
         at += text->used;
     }
     *at++ = '\t';
-    take_snapshot(&after, vmcs->cpu);
-    at = put_changes(at, &t->before[k], &after);
+    trace_state_take(&after, vmcs->cpu);
+    at = trace_state_put(at, &t->before[k], &after);
     *at++ = '\t';
     if (vmcs->delivered.valid)
         at = put_event(at, vmcs);

@@ -2,10 +2,11 @@
  *
  *     ADDRESS<tab>SYMBOL+OFFSET<tab>BYTES<tab>INSTRUCTION<tab>CHANGES<tab>EVENT
  *
- * Addresses are guest-linear, numbers hexadecimal. CHANGES are the registers that the instruction changed, RIP aside:
- * "rax=5 rflags=246". EVENT is what was delivered in that step: "#PF error=2 cr2=7f00", "interrupt=30"; an event that
- * came before an instruction could be executed has a line without bytes. Nothing else is in a line, so that equal loops
- * are equal lines: traces compress well. With several vCPUs the number of the vCPU and ':' come first. */
+ * Addresses are guest-linear, numbers hexadecimal. CHANGES are the registers that the instruction changed
+ * (trace_state.c), RIP aside: "rax=5 rflags=246". EVENT is what was delivered in that step: "#PF error=2 cr2=7f00",
+ * "interrupt=30"; an event that came before an instruction could be executed has a line without bytes. Nothing else is
+ * in a line, so that equal loops are equal lines: traces compress well. With several vCPUs the number of the vCPU and
+ * ':' come first. */
 #ifndef RUNTIME_TRACE_H
 #define RUNTIME_TRACE_H
 
@@ -16,7 +17,6 @@
 
 struct output;
 struct trace;
-struct vcpu;
 struct vm;
 struct vmcs;
 
@@ -28,9 +28,8 @@ void trace_begin(struct trace *trace);
 int trace_step(struct trace *trace, const struct vmcs *vmcs, struct error *err);
 /* Lines written so far. */
 uint64_t trace_lines(const struct trace *trace);
-/* Where the vCPU is, guest-linear; and the bytes there: as many as are mapped, up to the longest instruction. */
+/* The bytes at `linear`: as many as are mapped, up to the longest instruction. */
 #define TRACE_BYTES 15u
-uint64_t trace_linear(const struct vcpu *cpu);
 unsigned trace_fetch(struct vmcs *vmcs, uint64_t linear, uint8_t bytes[TRACE_BYTES]);
 /* Writes what is still in the buffer; `trace` is freed. 0, or -1 with *err. */
 int trace_close(struct trace *trace, struct error *err);

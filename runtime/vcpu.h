@@ -379,6 +379,11 @@ static inline bool vcpu_code64(const struct vcpu *cpu)
 {
     return (cpu->efer & EFER_LMA) && (cpu->segment[SEG_CS].rights & RIGHTS_L);
 }
+/* The guest-linear address of the next instruction. */
+static inline uint64_t vcpu_linear_rip(const struct vcpu *cpu)
+{
+    return vcpu_code64(cpu) ? cpu->rip : (uint32_t)(cpu->rip + cpu->segment[SEG_CS].base);
+}
 static inline bool vcpu_protected(const struct vcpu *cpu)
 {
     return cpu->cr0 & CR0_PE;

@@ -240,6 +240,7 @@ static void ended(struct kvm_cpu *cpu)
 static void end_roll_call(struct kvm *kvm)
 {
     kvm->roll_call = kvm->alive = false;
+    kvm->look_afresh = true;
     for (unsigned k = 0; k < kvm->vm->vcpu_count; k++) {
         kvm->cpus[k].parked = kvm->cpus[k].answered = false;
         pthread_cond_signal(&kvm->cpus[k].wake);
@@ -288,7 +289,10 @@ static bool halted_for_ever(struct kvm *kvm)
     }
     if (now < kvm->look)
         return false;
-    if (all_idle(kvm)) {
+    bool idle = all_idle(kvm);
+    if (kvm->look_afresh) {
+        kvm->look_afresh = false;
+    } else if (idle) {
         kvm->roll_call = true;
         for (unsigned k = 0; k < kvm->vm->vcpu_count; k++)
             kvm_kick(&kvm->cpus[k]);
@@ -299,7 +303,8 @@ static bool halted_for_ever(struct kvm *kvm)
     return false;
 }
 
-const struct kvm_chips kvm_kernel_chips = {.create = create,
+const struct kvm_chips kvm_kernel_chips = {.collects = true,
+                                           .create = create,
                                            .set_up_cpu = set_up_cpu,
                                            .offer = offer,
                                            .sleeps = sleeps,

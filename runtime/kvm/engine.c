@@ -74,10 +74,13 @@ static int enter(struct kvm_cpu *cpu, struct error *err)
     cpu->run->immediate_exit = 0;
     kvm->vm->running = vcpu;
     cpu->known = 0;
+    kvm_take_writes(kvm, result >= 0 ? cpu->run : NULL);
     if (kvm->chips->left(cpu, err) < 0)
         return -1;
-    if (result >= 0)
+    if (result >= 0) {
+        kvm->came++;
         return kvm_handle_exit(cpu, err);
+    }
     if (failure == EINTR || failure == EAGAIN)
         return 0;
     return fail(err, HVRUN_HOST, "KVM: vCPU %u: KVM_RUN: %s", vcpu->index, strerror(failure));
@@ -151,6 +154,8 @@ int kvm_run_threads(struct kvm *kvm, struct error *err)
     for (unsigned k = 0; k < vm->vcpu_count; k++)
         if (kvm->cpus[k].started)
             pthread_join(kvm->cpus[k].thread, NULL);
+    kvm_take_writes(kvm, NULL);
+    kvm_count_all(kvm);
     if (vm->stub) {
         stub_devices_take(vm);
         console_flush(vm);

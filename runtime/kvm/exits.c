@@ -28,6 +28,8 @@ static int port_io(struct kvm_cpu *cpu, struct error *err)
     uint32_t index;
     if (doorbell(cpu, data, &index))
         return kvm_ring(cpu, index, err);
+    if (kvm_io_due(cpu))
+        return kvm_io_event(cpu, err);
     for (uint32_t n = 0; n < run->io.count; n++, data += run->io.size) {
         uint32_t value = 0;
         stats_exit(&vm->stats, EXIT_KIND_IO, KVM_NO_ADDRESS);

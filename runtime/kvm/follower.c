@@ -220,6 +220,14 @@ static enum lockstep_answer one_access(struct kvm_follower *f, const struct bus_
     return LOCKSTEP_THERE;
 }
 
+/* KVM looks only with its next KVM_RUN whether a string instruction has more to do. */
+static bool finished(struct kvm_follower *f, const struct lockstep_point *point, struct error *err)
+{
+    const struct vcpu *v = f->cpu->vcpu;
+    return f->base.state(&f->base, false, err) == 0 &&
+           !(v->rip == point->rip && point->cpu->rip != point->rip && v->r[RCX] == 0);
+}
+
 static enum lockstep_answer accesses(struct kvm_follower *f, const struct lockstep_point *point,
                                      struct error *err)
 {
@@ -228,7 +236,10 @@ static enum lockstep_answer accesses(struct kvm_follower *f, const struct lockst
         if (answer != LOCKSTEP_THERE)
             return answer;
     }
-    return f->exited ? LOCKSTEP_PASSED : complete(f, err);
+    if (f->exited)
+        return LOCKSTEP_PASSED;
+    enum lockstep_answer answer = complete(f, err);
+    return answer == LOCKSTEP_THERE && !finished(f, point, err) ? LOCKSTEP_PASSED : answer;
 }
 
 /* Of those that KVM keeps its own value is what the guest gets. */
@@ -350,7 +361,7 @@ static enum lockstep_answer stop_at(struct kvm_follower *f, const struct vcpu *l
         fail(err, HVRUN_NO_ENGINE, "lockstep: the guest has the debug registers in use");
         return LOCKSTEP_FAILED;
     }
-    if (set_stop(f, trace_linear(leader), true, err) < 0)
+    if (set_stop(f, vcpu_linear_rip(leader), true, err) < 0)
         return LOCKSTEP_FAILED;
     enum lockstep_answer answer = run_to(f, leader, searches, err);
     struct error second = {0};

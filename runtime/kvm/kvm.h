@@ -20,6 +20,14 @@
 
 struct kvm;
 
+/* What is known of a port's exits (io_events.c). */
+#define KVM_PORTS 64
+struct kvm_port {
+    uint16_t port;
+    uint16_t distance; /* exits between two that are tried; 0 = nothing is known */
+    uint16_t due;      /* exits up to the next one */
+};
+
 struct kvm_cpu {
     struct vcpu *vcpu;
     struct kvm *kvm;
@@ -44,6 +52,8 @@ struct kvm_cpu {
     uint64_t tsc_offset;     /* vcpu.tsc_offset as KVM has it */
     bool translations_stale; /* the soft processor was here, and may have flushed some */
 
+    struct kvm_port ports[KVM_PORTS];
+
     /* ---- breakpoints ---- */
     unsigned debugging; /* how many KVM_SET_GUEST_DEBUG has set up */
     bool met;           /* one was met, but the entry ended with another vCPU's exit */
@@ -57,6 +67,7 @@ struct kvm_debug {
 
 /* Who has the interrupt chips and the timer. All but the first two under the lock. */
 struct kvm_chips {
+    bool collects; /* not every port access need be an exit (coalesced.c) */
     int (*create)(struct kvm *kvm, struct error *err); /* before the first vCPU; may be NULL */
     int (*set_up_cpu)(struct kvm_cpu *cpu, struct error *err); /* may be NULL */
     /* What waits for the vCPU goes into the kernel, and its state. Behind it, the vCPU may be halted. */
@@ -88,12 +99,15 @@ struct kvm {
     struct vmcs *left;     /* … by the exit of this one; NULL: not by an exit */
     bool memory_changed;   /* guests ran in KVM: what the soft processor has cached is old */
     uint64_t tsc_start;    /* host TSC at guest time 0 */
+    unsigned slower;       /* how many times: guest time against the host's */
     uint64_t deadline;     /* guest time at which the timekeeper wakes by itself */
     uint64_t ioctls;       /* KVM_RUN calls and all others on vCPUs, since the start */
     uint64_t runs;         /* KVM_RUN calls */
+    uint64_t came;         /* those that came back with an exit */
     uint64_t pulls;        /* register files copied out of the kernel */
     uint64_t soft_steps;   /* instructions that the soft processor executed instead */
     uint64_t rings;        /* doorbells */
+    uint64_t io_pulls;     /* exits of port accesses that needed registers */
     uint64_t rings_pulled; /* those that needed registers */
     /* MSRs that KVM keeps come to user space, too, to be counted: two ioctls instead of none */
     bool counts_msrs;
@@ -103,8 +117,13 @@ struct kvm {
     /* chips_kernel.c */
     uint32_t lines;          /* levels */
     bool roll_call, alive;   /* all vCPUs are to come out; one of them is not halted for ever */
+    bool look_afresh;        /* the roll call itself used their time */
     uint64_t look, patience; /* guest time of the next look, and ns from one to the next */
     uint64_t line_ioctls;
+    /* coalesced.c */
+    struct kvm_coalesced_mmio_ring *ring; /* shared with the kernel; NULL: none */
+    uint32_t ring_slots;
+    bool prompt;          /* somebody waits for what is in it */
     struct error failure; /* why a thread gave up; code 0 = none did */
 };
 
@@ -140,6 +159,16 @@ int kvm_run_threads(struct kvm *kvm, struct error *err);
 void kvm_keep_time(struct kvm *kvm);
 void kvm_deadline_changed(void *vm);
 
+/* ---- coalesced.c: writes without an exit ---- */
+/* From here on the kernel collects some; behind the making of the vCPUs. */
+void kvm_collect_writes(struct kvm *kvm);
+/* Those that it has go to the devices. `exit`: what comes next (NULL: nothing). */
+void kvm_take_writes(struct kvm *kvm, const struct kvm_run *exit);
+
+/* ---- counters.c ---- */
+/* Into vm->stats. */
+void kvm_count_all(struct kvm *kvm);
+
 /* ---- enter.c: VM entry ---- */
 struct vmcs *kvm_enter(struct vm *vm, struct vmcs *const *list, unsigned count);
 /* Is the entry that is under way to end, because the VMM asks for it or for what only the soft processor does? */
@@ -167,6 +196,7 @@ int kvm_set_tsc(struct kvm_cpu *cpu, struct error *err);
 struct kvm_quality {
     char why_not[160]; /* why `auto` does not take it; empty = it does */
     double mips;       /* ring-0 loop of ALU instructions */
+    int tsc_khz;       /* the host's TSC */
     const char
         *no_chips; /* what it lacks to have interrupt chips and 8254; NULL = it can have them */
     bool no_xsave, no_cx16; /* cannot be executed in ring 0 */
@@ -177,6 +207,8 @@ struct kvm_quality {
 bool kvm_absent(void);
 /* 0; or -1 with *err (HVRUN_NO_ENGINE): there is no usable KVM at all. */
 int kvm_probe(struct kvm_quality *quality, struct error *err);
+/* How many times slower guest time should pass, as the last probe found the host: 1 where it executes ring 0 well. */
+unsigned kvm_slowness(void);
 /* Takes from the CPUID model what this KVM does not offer or cannot execute. Before the first vCPU is made. */
 int kvm_limit_features(const struct kvm_quality *quality, struct error *err);
 
@@ -196,6 +228,11 @@ int kvm_debug_exit(struct kvm_cpu *cpu, struct error *err);
 int kvm_handle_exit(struct kvm_cpu *cpu, struct error *err);
 /* KVM does not say where an exit came from without a register transfer: it is counted at no address. */
 #define KVM_NO_ADDRESS 0
+
+/* ---- io_events.c ---- */
+/* True if the exit of this port access is to become an event that may take others with it; then kvm_io_event does. */
+bool kvm_io_due(struct kvm_cpu *cpu);
+int kvm_io_event(struct kvm_cpu *cpu, struct error *err);
 
 /* ---- msrs.c ---- */
 /* Which MSR accesses KVM leaves to user space; before the first vCPU is made. */

@@ -12,8 +12,9 @@
 #include "runtime/kvm/kvm.h"
 #include "runtime/soft/engine.h"
 
-#define SECOND    1000000000u
-#define TSS_PAGES 0xfffbd000ull /* three pages that some processors need for real mode; no RAM */
+#define SECOND        1000000000u
+#define FREQUENCY_MAX 16000000u     /* kHz */
+#define TSS_PAGES     0xfffbd000ull /* three pages that some processors need for real mode; no RAM */
 
 int kvm_system_failed(struct error *err, const char *what)
 {
@@ -57,17 +58,18 @@ static int create_vm(struct kvm *kvm, struct error *err)
 }
 
 /* ---- vCPUs ---- */
-/* The guest's TSC runs at the frequency that the machine says it does, or the machine says another. */
+/* The guest's TSC is the host's but for an offset, and the machine says at what frequency that runs. Where KVM executes
+ * ring 0 at some thousand instructions a millisecond, a kernel's timer interrupts would leave it no time for anything
+ * else: there the machine says a higher frequency, so guest time passes that much slower. Chips of the kernel's know but the
+ * real one. */
 static int set_frequency(struct kvm_cpu *cpu, struct error *err)
 {
     struct kvm *kvm = cpu->kvm;
-    bool scales = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) > 0;
-    if (scales && ioctl(cpu->fd, KVM_SET_TSC_KHZ, CLOCK_TSC_KHZ) == 0)
-        return 0;
     int khz = ioctl(cpu->fd, KVM_GET_TSC_KHZ, 0);
     if (khz <= 0)
         return fail(err, HVRUN_NO_ENGINE, "KVM: the host's TSC has no constant frequency");
-    kvm->vm->clock.tsc_khz = (uint32_t)khz;
+    kvm->slower = kvm->chips == &kvm_user_chips ? kvm_slowness() : 1;
+    kvm->vm->clock.tsc_khz = (uint32_t)khz * kvm->slower;
     return 0;
 }
 
@@ -151,6 +153,8 @@ int kvm_create(struct vm *vm, struct error *err)
     vm->clock.context = vm;
     start_clock(vm);
     vm->clock.deadline_changed = kvm_deadline_changed;
+    if (kvm->chips->collects)
+        kvm_collect_writes(kvm);
     for (unsigned k = 0; k < vm->vcpu_count; k++)
         if (kvm_set_up_cpu(&kvm->cpus[k], err) < 0 ||
             (kvm->chips->set_up_cpu && kvm->chips->set_up_cpu(&kvm->cpus[k], err) < 0))

@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 
 #include "runtime/kvm/kvm.h"
+#include "runtime/kvmclock.h"
 
 #define MSR_EFER         0xc0000080u
 #define MSR_TSC_DEADLINE 0x6e0u
@@ -11,10 +12,12 @@
 /* Kept by KVM (state.c moves them). All others are exits to msr.c: so a guest sees the same machine on both engines. */
 static const uint32_t kept[] = {0x174,      0x175,      0x176,      0x277,      0xc0000080,
                                 0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000100,
-                                0xc0000101, 0xc0000102, 0xc0000103, 0x4b564d00, 0x4b564d01};
+                                0xc0000101, 0xc0000102, 0xc0000103};
 #define KEPT (sizeof kept / sizeof kept[0])
-/* The local APIC's, where KVM has it; the x2APIC's no filter stops. */
-static const uint32_t kept_by_apic[] = {0x1b, MSR_TSC_DEADLINE};
+/* Those of what the kernel has if it has the chips: local APIC (the x2APIC's no filter stops) and clock. */
+static const uint32_t kept_by_chips[] = {0x1b, MSR_TSC_DEADLINE, MSR_KVM_WALL_CLOCK,
+                                         MSR_KVM_SYSTEM_TIME};
+#define KEPT_BY_CHIPS (sizeof kept_by_chips / sizeof kept_by_chips[0])
 
 static bool is_kept(uint32_t msr)
 {
@@ -24,18 +27,24 @@ static bool is_kept(uint32_t msr)
     return false;
 }
 
+enum { RANGES = 3, RANGE = 0x800 };
+
+static void allow(uint8_t *bitmap, uint32_t base, uint32_t msr)
+{
+    if (msr - base < RANGE)
+        bitmap[(msr - base) / 8] |= (uint8_t)(1u << ((msr - base) & 7));
+}
+
 int kvm_filter_msrs(struct kvm *kvm, struct error *err)
 {
-    enum { RANGES = 3, RANGE = 0x800 };
     static const uint32_t bases[RANGES] = {0, 0xc0000000, 0x4b564d00};
     uint8_t bitmap[RANGES][RANGE / 8] = {{0}};
     struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_DENY};
     for (unsigned r = 0; r < RANGES; r++) {
         for (size_t n = 0; n < KEPT && !kvm->counts_msrs; n++)
-            if (kept[n] - bases[r] < RANGE)
-                bitmap[r][(kept[n] - bases[r]) / 8] |= (uint8_t)(1u << ((kept[n] - bases[r]) & 7));
-        for (size_t n = 0; n < 2 && r == 0 && kvm->chips == &kvm_kernel_chips; n++)
-            bitmap[r][kept_by_apic[n] / 8] |= (uint8_t)(1u << (kept_by_apic[n] & 7));
+            allow(bitmap[r], bases[r], kept[n]);
+        for (size_t n = 0; n < KEPT_BY_CHIPS && kvm->chips == &kvm_kernel_chips; n++)
+            allow(bitmap[r], bases[r], kept_by_chips[n]);
         filter.ranges[r] =
             (struct kvm_msr_filter_range){.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
                                           .base = bases[r],

@@ -17,6 +17,8 @@ enum { PML4 = 0x1000, PDPT = 0x2000, PD = 0x3000, CODE = 0x4000, DATA = 0x6000, 
 #define PAGE_FLAGS 0x7u  /* present, writable, for user mode too */
 #define PAGE_2M    0x87u /* the same, large */
 #define MIPS_GOOD  100.0
+/* kHz: of a TSC that is faster, kernels compute in too few bits */
+#define FREQUENCY_MAX 16000000u
 
 static const struct needed {
     int capability;
@@ -238,7 +240,8 @@ static int measure(int fd, struct kvm_quality *quality, struct error *err)
             break;
         rounds *= 2;
     }
-    quality->no_tsc_frequency = ready && ioctl(lab.cpu, KVM_GET_TSC_KHZ, 0) <= 0;
+    quality->tsc_khz = ready ? ioctl(lab.cpu, KVM_GET_TSC_KHZ, 0) : 0;
+    quality->no_tsc_frequency = ready && quality->tsc_khz <= 0;
     lab_close(&lab);
     if (ready && best >= 0) {
         quality->mips = 2.0 * rounds / best * 1e-6;
@@ -318,6 +321,22 @@ bool kvm_absent(void)
     return fd < 0 && (errno == ENOENT || errno == ENODEV || errno == ENXIO);
 }
 
+static unsigned slowness = 1;
+
+unsigned kvm_slowness(void)
+{
+    return slowness;
+}
+
+static void find_slowness(const struct kvm_quality *quality)
+{
+    unsigned most = quality->tsc_khz > 0 ? FREQUENCY_MAX / (unsigned)quality->tsc_khz : 1;
+    double wanted = quality->mips < MIPS_GOOD ? MIPS_GOOD / (quality->mips + 0.01) : 1;
+    slowness = wanted < most ? (unsigned)wanted : most;
+    if (slowness < 1)
+        slowness = 1;
+}
+
 int kvm_probe(struct kvm_quality *quality, struct error *err)
 {
     struct error ignored = {0};
@@ -335,6 +354,7 @@ int kvm_probe(struct kvm_quality *quality, struct error *err)
     quality->no_cx16 = !executes(fd, cx16_code, sizeof cx16_code, &ignored);
     quality->no_tsc_offset = !offsets_tsc(fd, &ignored);
     close(fd);
+    find_slowness(quality);
     if (quality->mips < MIPS_GOOD)
         snprintf(quality->why_not, sizeof quality->why_not,
                  "/dev/kvm executes ring 0 at %.1f MIPS: not by the processor", quality->mips);

@@ -345,8 +345,11 @@ union msr_list {
     char space[sizeof(struct kvm_msrs) + MSRS * sizeof(struct kvm_msr_entry)];
 };
 
-static bool transferred(size_t n)
+/* The clock is KVM's where the chips are. */
+static bool transferred(const struct kvm *kvm, size_t n)
 {
+    if (msrs[n].msr == MSR_KVM_WALL_CLOCK || msrs[n].msr == MSR_KVM_SYSTEM_TIME)
+        return kvm->chips == &kvm_kernel_chips;
     return !msrs[n].feature || cpuid_offers(msrs[n].feature);
 }
 
@@ -364,7 +367,7 @@ static int move_msrs(struct kvm_cpu *cpu, bool push, struct error *err)
     uint16_t fields[MSRS];
     unsigned count = 0;
     for (size_t n = 0; n < MSRS; n++) {
-        if (!transferred(n) || (push && as_it_was(cpu, n)))
+        if (!transferred(cpu->kvm, n) || (push && as_it_was(cpu, n)))
             continue;
         fields[count] = msrs[n].field;
         list.head.entries[count].index = msrs[n].msr;

@@ -30,7 +30,7 @@ static bool polls(const struct vm *vm)
     return vm->soft->entered && vm->poll.ask;
 }
 
-/* What a state page needs: a look while a vCPU may write to it. */
+/* What a state page or the ring of writes needs: a look while a vCPU may write to it. */
 static bool somebody_runs(const struct kvm *kvm)
 {
     for (unsigned k = 0; k < kvm->vm->vcpu_count; k++)
@@ -45,15 +45,16 @@ static void wait_for_time(struct kvm *kvm, bool look)
     uint64_t present = clock_now(&vm->clock), deadline = clock_deadline(&vm->clock);
     if (kvm->look < deadline)
         deadline = kvm->look;
-    if (look && somebody_runs(kvm) && deadline > present + LOOK)
-        deadline = present + LOOK;
+    if (look && somebody_runs(kvm) && deadline > present + LOOK / kvm->slower)
+        deadline = present + LOOK / kvm->slower;
     uint64_t wait = deadline <= present ? 0 : deadline - present;
     if (polls(vm) && wait > POLL_NS)
         wait = POLL_NS;
     kvm->deadline = deadline;
     console_flush(vm);
     pthread_mutex_unlock(&kvm->lock);
-    struct timespec timeout = {(time_t)(wait / SECOND), (long)(wait % SECOND)};
+    uint64_t ns = wait > CLOCK_NEVER / kvm->slower ? CLOCK_NEVER : wait * kvm->slower;
+    struct timespec timeout = {(time_t)(ns / SECOND), (long)(ns % SECOND)};
     struct pollfd wake[2] = {{.fd = vm->wake_fd, .events = POLLIN},
                              {.fd = polls(vm) ? vm->poll.fd : -1, .events = POLLIN}};
     ppoll(wake, 2, wait + present == CLOCK_NEVER ? NULL : &timeout, NULL);
@@ -66,6 +67,7 @@ void kvm_keep_time(struct kvm *kvm)
     struct vm *vm = kvm->vm;
     while (!kvm_ends(kvm)) {
         bool look = stub_devices_look(vm);
+        kvm_take_writes(kvm, NULL);
         vm_attend(vm);
         clock_run(&vm->clock);
         if (look)
@@ -77,7 +79,7 @@ void kvm_keep_time(struct kvm *kvm)
         kvm_notify(kvm, NULL);
         if (kvm_ends(kvm))
             break;
-        wait_for_time(kvm, look);
+        wait_for_time(kvm, look || kvm->prompt);
     }
     kvm_notify(kvm, NULL);
 }

@@ -143,8 +143,7 @@ bool take_event(struct vcpu *cpu)
 static uint64_t instruction_breakpoints(const struct vcpu *cpu)
 {
     uint64_t hits = 0;
-    uint64_t linear =
-        vcpu_code64(cpu) ? cpu->rip : (uint32_t)(cpu->rip + cpu->segment[SEG_CS].base);
+    uint64_t linear = vcpu_linear_rip(cpu);
     for (unsigned n = 0; n < 4; n++)
         if ((cpu->dr[7] >> (2 * n) & 3) && (cpu->dr[7] >> (16 + 4 * n) & 3) == 0 &&
             cpu->dr[n] == linear)

@@ -169,6 +169,13 @@ OP(op_undefined)
     RAISE_UD();
 }
 
+/* TZCNT and LZCNT are older instructions with a prefix where the processor does not have them. */
+static bool exists(const ZydisDecodedInstruction *insn)
+{
+    return cpuid_offers_isa(insn->meta.isa_set) || insn->mnemonic == ZYDIS_MNEMONIC_TZCNT ||
+           insn->mnemonic == ZYDIS_MNEMONIC_LZCNT;
+}
+
 enum decode_result decode_insn(struct vcpu *cpu, const uint8_t *bytes, size_t available,
                                uint64_t rip, struct insn *out, struct decoded *d)
 {
@@ -192,7 +199,7 @@ enum decode_result decode_insn(struct vcpu *cpu, const uint8_t *bytes, size_t av
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
         return DECODE_TOO_LONG;
     insn_fn *run = NULL;
-    if (ZYAN_SUCCESS(status) && cpuid_offers_isa(zydis.meta.isa_set)) {
+    if (ZYAN_SUCCESS(status) && exists(&zydis)) {
         out->length = zydis.length;
         fill(d, out);
         for (unsigned k = 0; k < 2 && !run && select_of[zydis.mnemonic][k]; k++)

@@ -9,6 +9,7 @@
 #include "runtime/breakpoints.h"
 #include "runtime/console.h"
 #include "runtime/interrupts.h"
+#include "runtime/io_dispatcher.h"
 #include "runtime/soft/loop.h"
 #include "runtime/soft/tlb.h"
 #include "runtime/stub_devices.h"
@@ -156,6 +157,25 @@ void soft_step(struct vcpu *cpu)
         if (!((cpu->events || cpu->pending_db) && take_event(cpu)) &&
             cpu->activity == ACTIVITY_ACTIVE)
             step_instruction(cpu);
+        break;
+    case UNWIND_FAULT:
+        soft_unwound(cpu);
+    }
+    cpu->one_iteration = false;
+    end_slice(cpu);
+}
+
+void soft_io_event(struct vcpu *cpu, int64_t instructions)
+{
+    soft_begin(cpu, instructions);
+    if (cpu->vm->stub)
+        stub_devices_begin(cpu, 1);
+    switch (setjmp(cpu->unwind)) {
+    case 0:
+        if (!io_dispatch(cpu)) {
+            cpu->one_iteration = true; /* it was dispatched once */
+            step_instruction(cpu);
+        }
         break;
     case UNWIND_FAULT:
         soft_unwound(cpu);

@@ -30,6 +30,8 @@ struct soft {
 void soft_run(struct vcpu *cpu, int64_t instructions);
 /* Executes exactly one instruction (or one iteration of a REP string instruction), or delivers one event. */
 void soft_step(struct vcpu *cpu);
+/* The vCPU stands at an IO instruction, which is executed, with others of its block (io_dispatcher.h). */
+void soft_io_event(struct vcpu *cpu, int64_t instructions);
 /* Takes the event of highest priority that waits, if it may come in; executes nothing. */
 void soft_take_event(struct vcpu *cpu);
 /* Gives up the rest of the slice (PAUSE, a timer that is due earlier): guest time does not jump. */

@@ -48,11 +48,12 @@ static const ZydisDecodedOperand *register_operand(const struct item *item, unsi
     return n == NO_OPERAND ? NULL : &item->operand[n];
 }
 
-static bool reads(const ZydisDecodedOperand *o)
+static bool reads(const struct item *item, const ZydisDecodedOperand *o)
 {
-    /* what is written in part keeps the rest */
+    /* what is written in part keeps the rest; and processors keep all of it where BSF and BSR find no bit */
     return o->actions & ZYDIS_OPERAND_ACTION_MASK_READ || o->size < 32 ||
-           o->actions & ZYDIS_OPERAND_ACTION_CONDWRITE;
+           o->actions & ZYDIS_OPERAND_ACTION_CONDWRITE || item->z.mnemonic == ZYDIS_MNEMONIC_BSF ||
+           item->z.mnemonic == ZYDIS_MNEMONIC_BSR;
 }
 static bool writes(const ZydisDecodedOperand *o)
 {
@@ -129,7 +130,7 @@ static struct place bring(struct generator *g, const ZydisDecodedOperand *o, uns
         return place;
     place.host = temp;
     place.store = writes(o);
-    if (reads(o))
+    if (reads(g->item, o))
         emit_load(&g->emit, temp, RM_MEMORY(RSP, OF_REGISTER(place.guest)));
     return place;
 }
@@ -165,7 +166,7 @@ static void copy_registers(struct generator *g)
         insn.reg = number_of(item, reg, first.host);
     }
     if (rm && same && host_register(first.guest) == IN_MEMORY) {
-        if (!reads(reg) && reads(rm))
+        if (!reads(item, reg) && reads(item, rm))
             emit_load(&g->emit, TEMP_ADDRESS, RM_MEMORY(RSP, OF_REGISTER(first.guest)));
         first.store |= writes(rm);
         insn.rm = RM_REGISTER(first.host);

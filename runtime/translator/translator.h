@@ -18,13 +18,13 @@ struct vm;
 
 /* Why translated code was left: the keys of "translator" in the stats, in print order. */
 enum translator_exit {
-    TRANSLATOR_BUDGET, /* the slice ends */
-    TRANSLATOR_CHAIN,  /* a jump within the page, not linked */
-    TRANSLATOR_JUMP,   /* a jump to another page, unknown */
+    TRANSLATOR_BUDGET,    /* the slice ends */
+    TRANSLATOR_CHAIN,     /* a jump within the page, not linked */
+    TRANSLATOR_JUMP,      /* a jump to another page, unknown */
     TRANSLATOR_INTERPRET, /* an instruction that is not translated */
     TRANSLATOR_INDIRECT,  /* an indirect jump, call or return whose target is unknown */
-    TRANSLATOR_LOOKUP, /* a page that the interpreter knew */
-    TRANSLATOR_ACCESS, /* an access that it must make: page walk, device, code, page crossing */
+    TRANSLATOR_LOOKUP,    /* a page that the interpreter knew */
+    TRANSLATOR_ACCESS,    /* an access that it must make: page walk, device, code, page crossing */
     TRANSLATOR_EXITS
 };
 

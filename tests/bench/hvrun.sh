@@ -90,7 +90,8 @@ print_hvrun() { # JSON
 # The soft processor's loops, one a row.
 print_loops() { # JSON
     jq -r "$jq_formats"'
-        "  " + ("soft processor, loops of" | pad(36)) + ("MIPS" | lpad(9)) + ("native" | lpad(11)) + ("slower" | lpad(12)),
-        (to_entries[] | "  " + (.key | pad(36)) + (.value.mips | lpad(9)) + (.value.native_mips | lpad(11))
-            + (.value.slower | fixed(1) | lpad(12))), ""' <<<"$1"
+        "  " + ("soft processor, loops of (MIPS)" | pad(36)) + ("interpreted" | lpad(12)) + ("translated" | lpad(12))
+            + ("native" | lpad(11)) + ("slower" | lpad(9)),
+        (to_entries[] | "  " + (.key | pad(36)) + (.value.mips | lpad(12)) + (.value.translated_mips | lpad(12))
+            + (.value.native_mips | lpad(11)) + (.value.translated_slower | fixed(1) | lpad(9))), ""' <<<"$1"
 }

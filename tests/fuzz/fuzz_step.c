@@ -155,7 +155,7 @@ static void run(struct vm *vm, const struct header *h, uint64_t *state)
             set_controls(vm->vcpus[k]->vmcs, h->controls[n % CONTROLS], state);
         if (h->flags & 64 && guest_draw(state) % 16 == 0)
             set_points(vm, state);
-        unsigned which = (unsigned)(guest_draw(state) % vm->vcpu_count);
+        unsigned which = (unsigned)guest_draw(state) & (vm->vcpu_count - 1); /* one or two */
         enter(vm, vm->vcpus[which]->vmcs, guest_draw(state) & 1);
     }
     clock_cancel(&vm->clock, &end);

@@ -465,8 +465,6 @@ void guest_enter(struct vcpu *cpu, enum guest_mode mode)
         cpu->segment[SEG_CS].rights = 0x9b;
         break;
     case GUEST_USER32:
-        enter_segments(cpu, CODE_32_USER, 0xfb | RIGHTS_DB, DATA_USER, 0xf3);
-        break;
     case GUEST_COMPATIBILITY:
         enter_segments(cpu, CODE_32_USER, 0xfb | RIGHTS_DB, DATA_USER, 0xf3);
         break;

@@ -171,6 +171,8 @@ hvrun_boots() { # BZIMAGE
     is "$(sed -n 's/^patchvisor: processors //p' "$tmp/smp2-patched.log")" 2 "userspace sees both"
     same_report smp2 smp2-patched "and the same as with the unpatched kernel"
     works_like_the_host smp2-patched "busybox works as on the host with two processors"
+    boots smp4-patched "the patched kernel with four processors" "$tmp/patched" patchvisor.quick --smp 4
+    check "and Linux has brought all of them up" grep -aq 'Brought up 1 node, 4 CPUs' "$tmp/smp4-patched.log"
 }
 
 valid_counters() { # NAME

@@ -72,6 +72,18 @@ hostile 124 starting "processors started, interrupted and reset"
 hostile 124 hammering "random writes to devices' registers"
 hostile 124 flooding "output without end"
 
+# The same when each instruction is an entry and an exit, or a debugger might come.
+for way in "--step 1000000000" "--trace /dev/null" "--gdb unix:$tmp/gdb --gdb-nowait"; do
+    bad=''
+    for word in fault-loop unreachable-handler step-loop timer-storm self-storm nmi-storm repeat rewriting execute-hole \
+        halted starting flooding; do
+        # shellcheck disable=SC2086 # several words
+        run $word $way --timeout $asked
+        { [ "$status" -eq 124 ] && in_time; } || bad="$bad $word (exit status $status after $took s)"
+    done
+    is "$bad" '' "--timeout ends them with ${way%% *} too"
+done
+
 # What a triple fault leaves behind.
 run triple
 is "$status" 70 "a triple fault's exit code"

@@ -34,6 +34,11 @@ check "the first line is the guest's first instruction" grep -Eqm1 $'^0x[0-9a-f]
 "$hvrun" --engine soft --deterministic --trace "$tmp/trace" "$interrupts" >"$tmp/traced" 2>/dev/null </dev/null
 check "a traced guest prints what it prints untraced" cmp -s "$tmp/ran" "$tmp/traced"
 check "events are in the trace" grep -Eq $'\tinterrupt=[0-9a-f]+$' "$tmp/trace"
+"$hvrun" --engine soft --deterministic --trace "$tmp/fpu" "$BUILD/samples/fpu_switch.elf" >/dev/null 2>&1 </dev/null
+for change in 'wrmsr efer=901' 'lgdt .* gdtr_base=[0-9a-f]+ gdtr_limit=' 'ltr ax tr=[0-9a-f]+' 'mov cr3, .* cr3=' \
+    'ldmxcsr .* mxcsr=' 'fld1 fsw=3000 ftw=[0-9a-f]+ st0=3fff8000000000000000' 'fxrstor64 .* xmm0=[0-9a-f]{17,}'; do
+    check "a line has what the instruction changed: $change" grep -Eqm1 "^${change}" <(cut -f 4,5 --output-delimiter=' ' "$tmp/fpu")
+done
 gzip -kf "$tmp/trace"
 check "a trace compresses ten times at least" \
     test "$(($(stat -c %s "$tmp/trace.gz") * 10))" -lt "$(stat -c %s "$tmp/trace")"

@@ -117,12 +117,17 @@ static void set_up_image(struct stub_guest *g, bool with_state)
 
 struct stub_guest *stub_guest_open(bool with_state)
 {
+    return stub_guest_open_on(&soft_engine, with_state);
+}
+
+struct stub_guest *stub_guest_open_on(const struct engine *engine, bool with_state)
+{
     struct stub_guest *g = calloc(1, sizeof *g);
     if (!g)
         abort();
-    g->vm.config =
-        (struct vm_config){.memory = 4 << 20, .smp = 1, .deterministic = true, .engine = "soft"};
-    g->vm.engine = &soft_engine;
+    g->vm.config = (struct vm_config){
+        .memory = 4 << 20, .smp = 1, .deterministic = true, .engine = engine->name};
+    g->vm.engine = engine;
     if (!templates)
         templates = template_set_open(&g->err);
     if (!templates || vm_create(&g->vm, &g->err))

@@ -51,7 +51,8 @@ struct stub_guest {
     uint8_t note_bytes[128];
 };
 
-struct stub_guest *stub_guest_open(bool with_state);
+struct stub_guest *stub_guest_open(bool with_state); /* on the soft engine */
+struct stub_guest *stub_guest_open_on(const struct engine *engine, bool with_state);
 void stub_guest_close(struct stub_guest *g);
 
 /* Adds a routine for this instruction with this template, in this form (jump or break). Its

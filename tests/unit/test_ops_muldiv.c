@@ -119,7 +119,7 @@ static void quotients_are_the_hosts_and_what_does_not_fit_is_refused(void **stat
                 bytes[n + 1] = (uint8_t)(0xc3 | reg << 3);
                 against_host_random(cpu);
                 if (round % 2) /* a quotient that may fit */
-                    cpu->r[RDX] = reg == 7 ? (uint64_t)((int64_t)cpu->r[RAX] >> 63) : 0;
+                    cpu->r[RDX] = reg == 7 ? 0 - (cpu->r[RAX] >> 63) : 0;
                 if (round % 4 == 3)
                     cpu->r[RDX] = cpu->r[RBX] >> 1;
                 if (size == 1 && round % 2)

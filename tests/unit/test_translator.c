@@ -1,0 +1,278 @@
+/* Translated code does what the interpreter does: random programs, and what is particular. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/soft/engine.h"
+#include "runtime/translator/translator.h"
+#include "tests/unit/translator_lab.h"
+
+#include <cmocka.h> /* last: it defines fail() as a macro */
+
+static struct translator_lab lab;
+static uint64_t seed;
+
+static uint64_t roll(uint64_t below)
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (seed >> 33) % below;
+}
+
+/* ---- random programs ---- */
+struct program {
+    uint8_t bytes[600];
+    size_t size;
+    uint64_t start;
+};
+
+/* These hold addresses: programs do not write them (but RSP by pushing), so that most accesses find memory. */
+static const unsigned pointers[] = {RBX, RSI, R13, RBP};
+#define INDEX R14 /* a small number */
+
+static bool keeps(ZydisRegister reg)
+{
+    unsigned n = (unsigned)ZydisRegisterGetId(
+        ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
+    if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
+        n = (unsigned)(reg - ZYDIS_REGISTER_AH);
+    for (unsigned k = 0; k < 4; k++)
+        if (n == pointers[k])
+            return true;
+    return n == INDEX || n == RSP || n == R15;
+}
+
+/* May it stand in a program? It leaves the pointers alone and is no branch. */
+static bool acceptable(const uint8_t *bytes, size_t size, unsigned *length)
+{
+    ZydisDecoder decoder;
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
+    ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, bytes, size, &z, o)) ||
+        z.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE)
+        return false;
+    for (unsigned n = 0; n < z.operand_count; n++) {
+        bool general = o[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+                       ZydisRegisterGetClass(o[n].reg.value) >= ZYDIS_REGCLASS_GPR8 &&
+                       ZydisRegisterGetClass(o[n].reg.value) <= ZYDIS_REGCLASS_GPR64;
+        if (general && o[n].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT &&
+            o[n].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE && keeps(o[n].reg.value))
+            return false;
+    }
+    *length = z.length;
+    return true;
+}
+
+/* One byte after 0F or without: what the translator knows, and some that it does not. */
+static const uint8_t one_byte[] = {
+    0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x08, 0x09, 0x0a, 0x0b, 0x10, 0x11, 0x12, 0x13, 0x18,
+    0x19, 0x1b, 0x20, 0x21, 0x23, 0x28, 0x29, 0x2a, 0x2b, 0x2d, 0x30, 0x31, 0x32, 0x33, 0x38,
+    0x39, 0x3a, 0x3b, 0x3d, 0x50, 0x52, 0x57, 0x58, 0x5a, 0x5f, 0x63, 0x68, 0x69, 0x6a, 0x6b,
+    0x80, 0x81, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8d, 0x8f, 0x90, 0x92,
+    0x98, 0x99, 0x9c, 0x9e, 0x9f, 0xa8, 0xb0, 0xb4, 0xb8, 0xba, 0xc0, 0xc1, 0xc6, 0xc7, 0xd0,
+    0xd1, 0xd2, 0xd3, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfc, 0xfe, 0xff};
+static const uint8_t two_byte[] = {0x1f, 0x40, 0x44, 0x47, 0x4c, 0x4f, 0x90, 0x92, 0x95, 0x9c,
+                                   0xa3, 0xa4, 0xa5, 0xab, 0xac, 0xad, 0xaf, 0xb0, 0xb1, 0xb3,
+                                   0xb6, 0xb7, 0xb8, 0xba, 0xbb, 0xbc, 0xbd, 0xbe, 0xbf, 0xc0,
+                                   0xc1, 0xc8, 0xcb, 0x10, 0x28, 0x6f, 0xef, 0xd4};
+
+/* ModRM and what follows: registers, or memory near a pointer. */
+static size_t add_operand(uint8_t *p, uint8_t *rex)
+{
+    uint8_t *start = p;
+    unsigned reg = (unsigned)roll(8);
+    if (roll(5) < 2) {
+        *p++ = (uint8_t)(0xc0 | reg << 3 | roll(8));
+        return 1;
+    }
+    unsigned base = pointers[roll(4)];
+    int32_t disp = (int32_t)roll(0x60) - 0x30;
+    if (roll(40) == 0)
+        disp += (int32_t)roll(0x4000);
+    *rex = (uint8_t)((*rex & ~3) | (base >> 3));
+    if (roll(4) == 0) { /* with an index */
+        *rex |= 2;
+        *p++ = (uint8_t)(0x84 | reg << 3);
+        *p++ = (uint8_t)(roll(4) << 6 | (INDEX & 7) << 3 | (base & 7));
+    } else {
+        *p++ = (uint8_t)(0x80 | reg << 3 | (base & 7));
+    }
+    memcpy(p, &disp, 4);
+    return (size_t)(p + 4 - start);
+}
+
+static size_t random_instruction(uint8_t *bytes)
+{
+    for (;;) {
+        uint8_t *p = bytes, rex = (uint8_t)(0x40 | roll(16)), tail[8];
+        size_t size = add_operand(tail, &rex);
+        if (roll(8) == 0)
+            *p++ = roll(2) ? 0x66 : roll(2) ? 0xf0 : 0xf3;
+        if (roll(30) == 0)
+            *p++ = 0x64; /* FS */
+        if (roll(4) || rex & 3)
+            *p++ = roll(3) ? rex | 8 : rex;
+        if (roll(3) == 0) {
+            *p++ = 0x0f;
+            *p++ = two_byte[roll(sizeof two_byte)];
+        } else {
+            *p++ = one_byte[roll(sizeof one_byte)];
+        }
+        memcpy(p, tail, size);
+        p += size;
+        for (unsigned k = 0; k < 8; k++)
+            *p++ = (uint8_t)(roll(3) ? roll(256) : 0);
+        unsigned length;
+        if (acceptable(bytes, (size_t)(p - bytes), &length))
+            return length;
+    }
+}
+
+static void add(struct program *program, const void *bytes, size_t size)
+{
+    memcpy(program->bytes + program->size, bytes, size);
+    program->size += size;
+}
+
+/* A store into the program itself: into an immediate, or anywhere. */
+static void add_self_change(struct program *program)
+{
+    uint8_t code[] = {0xc6, 0x05, 0, 0, 0, 0, 0}; /* movb $, target(%rip) */
+    int32_t target = (int32_t)roll(program->size + 60) - (int32_t)(program->size + sizeof code);
+    memcpy(code + 2, &target, 4);
+    code[6] = (uint8_t)roll(256);
+    add(program, code, sizeof code);
+}
+
+static void add_random(struct program *program, bool changes_itself)
+{
+    uint8_t bytes[32];
+    switch (roll(changes_itself ? 14 : 12)) {
+    case 0: { /* over the next instruction, or not */
+        size_t length = random_instruction(bytes + 2);
+        bytes[0] = (uint8_t)(0x70 | roll(16));
+        bytes[1] = (uint8_t)length;
+        add(program, bytes, length + 2);
+        break;
+    }
+    case 1: { /* a call to what follows, which returns over it: call 1f; jmp 2f; 1: …; ret; 2: */
+        size_t length = random_instruction(bytes + 7);
+        memcpy(bytes, (const uint8_t[]){0xe8, 2, 0, 0, 0, 0xeb, (uint8_t)(length + 1)}, 7);
+        bytes[7 + length] = 0xc3;
+        add(program, bytes, length + 8);
+        break;
+    }
+    case 2: /* lea 8(%rip), %rdx; jmp *%rdx or push %rdx; ret */
+        add(program, "\x48\x8d\x15\x02\x00\x00\x00", 7);
+        add(program, roll(2) ? "\xff\xe2" : "\x52\xc3", 2);
+        break;
+    case 12:
+        add_self_change(program);
+        break;
+    default:
+        add(program, bytes, random_instruction(bytes));
+    }
+}
+
+/* A loop of random instructions that ends in HLT (an INT3, at CPL 3). R15 counts, so that it is in memory in both. */
+static void make_program(struct program *program, bool changes_itself)
+{
+    program->size = 0;
+    program->start = LAB_CODE + (roll(3) ? roll(0x800) : 0xf00 + roll(0x100));
+    unsigned count = 4 + (unsigned)roll(20);
+    for (unsigned n = 0; n < count && program->size < 500; n++)
+        add_random(program, changes_itself);
+    uint8_t end[] = {0x49, 0xff, 0xcf, 0x0f, 0x85, 0, 0, 0, 0, 0xcc}; /* dec %r15; jnz; int3 */
+    int32_t back = -(int32_t)(program->size + 9);
+    memcpy(end + 5, &back, 4);
+    add(program, end, sizeof end);
+}
+
+static bool execute(const struct program *program, bool user)
+{
+    uint8_t data[64];
+    translator_lab_put(&lab, program->start, program->bytes, program->size);
+    for (unsigned n = 0; n < sizeof data; n++)
+        data[n] = (uint8_t)roll(256);
+    translator_lab_put(&lab, LAB_DATA + roll(0xb000), data, sizeof data);
+    translator_lab_start(&lab, program->start, user);
+    for (unsigned n = 0; n < 16; n++)
+        translator_lab_register(&lab, n, roll(4) ? roll(1ull << 31) * roll(1ull << 31) : roll(64));
+    for (unsigned k = 0; k < 4; k++)
+        translator_lab_register(&lab, pointers[k],
+                                LAB_DATA + 0x100 + roll(0xb) * 0x1000 +
+                                    (roll(3) ? roll(0x800) : 0xef0));
+    translator_lab_register(&lab, INDEX, roll(16));
+    translator_lab_register(&lab, R15, 3 + roll(20));
+    translator_lab_register(&lab, RSP, ONE_INSN_STACK - 8 * roll(512));
+    for (unsigned slices = 0; !translator_lab_halted(&lab) && slices < 40; slices++)
+        if (!translator_lab_run(&lab, 1 + (int64_t)roll(200)))
+            return false;
+    return translator_lab_run(&lab, 1);
+}
+
+static void run_programs(bool changes_itself, unsigned count)
+{
+    struct program program;
+    const char *more = getenv("PV_TRANSLATOR_PROGRAMS");
+    if (more)
+        count = (unsigned)atoi(more);
+    for (unsigned n = 0; n < count; n++) {
+        seed = n + (changes_itself ? 1ull << 40 : 0);
+        make_program(&program, changes_itself);
+        if (execute(&program, roll(3) == 0))
+            continue;
+        printf("# program %u:", n);
+        for (size_t k = 0; k < program.size; k++)
+            printf(" %02x", program.bytes[k]);
+        printf("\n");
+        fail();
+    }
+}
+
+static void random_programs_agree(void **state)
+{
+    (void)state;
+    run_programs(false, 3000);
+    const struct translator_stats *stats = translator_stats(lab.translates->soft->translator);
+    assert_in_range(stats->instructions, 10000, UINT64_MAX);
+}
+
+static void programs_that_change_themselves_agree(void **state)
+{
+    (void)state;
+    run_programs(true, 3000);
+}
+
+static int open_lab(void **state)
+{
+    (void)state;
+    if (translator_lab_open(&lab))
+        return 0;
+    printf("# no translator: %s\n", translator_missing());
+    return -1;
+}
+
+static int close_lab(void **state)
+{
+    (void)state;
+    translator_lab_close(&lab);
+    return 0;
+}
+
+int main(void)
+{
+    if (!freopen("/dev/null", "w", stderr)) /* triple faults say so */
+        return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(random_programs_agree, open_lab, close_lab),
+        cmocka_unit_test_setup_teardown(programs_that_change_themselves_agree, open_lab, close_lab),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
