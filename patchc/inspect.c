@@ -3,12 +3,13 @@
 
 #include <stdlib.h>
 
+#include "image/json_whole.h"
 #include "patchc/inspect_view.h"
 #include "patchc/json.h"
 
 static int print_json(const struct view *view, json_t *value, FILE *out, struct error *err)
 {
-    char *text = value ? json_dumps(value, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) : NULL;
+    char *text = json_whole(value, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
     json_decref(value);
     if (!text)
         return fail(err, EXIT_IO, "%s: out of memory", view->name);

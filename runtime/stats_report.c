@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "image/image.h"
+#include "image/json_whole.h"
 #include "image/output.h"
 #include "image/terminal.h"
 #include "runtime/soft/engine.h"
@@ -107,7 +108,7 @@ static json_t *stats_json(const struct vm *vm)
 int stats_write(const struct vm *vm, struct output *file, struct error *err)
 {
     json_t *json = stats_json(vm);
-    char *text = json ? json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    char *text = json_whole(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     json_decref(json);
     if (!text)
         return fail(err, HVRUN_HOST, "counters: out of memory");

@@ -157,11 +157,7 @@ static void make_text(struct trace *t, struct text *text)
 static void look_ahead(struct trace *t, struct vmcs *vmcs)
 {
     struct text *next = &t->next[vmcs->cpu->index];
-<<<<<<< HEAD
     uint64_t address = vcpu_linear_rip(vmcs->cpu);
-=======
-    uint64_t address = vcpu_linear_rip(vmcs->cpu);
->>>>>>> polish
     uint8_t bits = (uint8_t)vcpu_code_bits(vmcs->cpu), bytes[INSN_MAX] = {0};
     unsigned available = trace_fetch(vmcs, address, bytes);
     struct text *cached = &t->texts[(address ^ address >> 14) & (TEXTS - 1)];
