@@ -41,7 +41,7 @@ BUILD_DEPS := gcc libc6-dev binutils libelf-dev libzydis-dev libxxhash-dev libja
 TEST_DEPS  := libcmocka-dev clang libclang-rt-14-dev qemu-system-x86 busybox-static cpio jq file time pkg-config \
 	gzip xz-utils lz4 lzop zstd bzip2 gdb
 LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck mandoc
-DEB_DEPS   := debhelper dpkg-dev fakeroot lintian
+DEB_DEPS   := build-essential debhelper dpkg-dev fakeroot lintian
 
 # ---- sources, found by where they are -------------------------------------------------------------
 IMAGE_SRC    := $(wildcard image/*.c ioblock/*.c)
