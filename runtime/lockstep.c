@@ -11,7 +11,6 @@
 #include "image/image.h"
 #include "image/terminal.h"
 #include "runtime/dump.h"
-#include "runtime/kvm/follower.h"
 #include "runtime/soft/decode.h"
 #include "runtime/soft/engine.h"
 #include "runtime/soft/tlb.h"
@@ -421,11 +420,8 @@ static int run(struct lockstep *l, struct error *err)
     return 0;
 }
 
-int lockstep_main(struct vm *vm, struct error *err)
+int lockstep_main(struct vm *vm, struct lockstep_follower *follower, struct error *err)
 {
-    struct lockstep_follower *follower = kvm_follower_open(vm, err);
-    if (!follower)
-        return -1;
     int result = lockstep_run(vm, follower, stderr, err);
     follower->close(follower);
     if (result == 0 && vm->shutdown != SHUTDOWN_DIFFERENCE && vm->stop_request == SHUTDOWN_NONE &&
