@@ -18,14 +18,15 @@
 #include "runtime/trace.h"
 #include "runtime/vmcs.h"
 
-#define HISTORY  24u     /* instructions shown of those before a difference */
-#define FACTS    16384u  /* decoded instructions kept */
-#define ACCESSES 64u     /* of one instruction */
-#define PATIENCE 20000u  /* instructions that an interrupt waits for a good place */
-#define STRETCH  500000u /* instructions from one comparison to the next, if there is a good place */
-#define PASSES   8u      /* how often a good place has been passed since the last point, at most */
-#define ALL      64u     /* points from one comparison of the whole vCPU to the next */
-#define MEMORY_S 2.0     /* seconds from one comparison of memory to the next */
+#define HISTORY  24u    /* instructions shown of those before a difference */
+#define FACTS    16384u /* decoded instructions kept */
+#define ACCESSES 64u    /* of one instruction */
+#define PATIENCE 20000u /* instructions that an interrupt waits for a good place */
+#define STRETCH                                                                                    \
+    10000000u        /* instructions from one comparison to the next, if there is a good place */
+#define PASSES   8u  /* how often a good place has been passed since the last point, at most */
+#define ALL      64u /* points from one comparison of the whole vCPU to the next */
+#define MEMORY_S 2.0 /* seconds from one comparison of memory to the next */
 
 /* What has to be known of an instruction. */
 enum insn_kind { PLAIN, GIVEN /* its result is not the guest's alone */, MSR, SAVES /* x87 */ };
@@ -421,13 +422,22 @@ static int run(struct lockstep *l, struct error *err)
     return 0;
 }
 
+int lockstep_open(struct vm *vm, struct error *err)
+{
+    vm->follower = kvm_follower_open(vm, err);
+    return vm->follower ? 0 : -1;
+}
+
+void lockstep_close(struct vm *vm)
+{
+    if (vm->follower)
+        vm->follower->close(vm->follower);
+    vm->follower = NULL;
+}
+
 int lockstep_main(struct vm *vm, struct error *err)
 {
-    struct lockstep_follower *follower = kvm_follower_open(vm, err);
-    if (!follower)
-        return -1;
-    int result = lockstep_run(vm, follower, stderr, err);
-    follower->close(follower);
+    int result = lockstep_run(vm, vm->follower, stderr, err);
     if (result == 0 && vm->shutdown != SHUTDOWN_DIFFERENCE && vm->stop_request == SHUTDOWN_NONE &&
         vm->shutdown != SHUTDOWN_TRIPLE_FAULT)
         vm->exit_code = HVRUN_DONE; /* whatever the guest says of itself */

@@ -80,7 +80,11 @@ unsigned lockstep_compare(const struct vcpu *a, const struct vcpu *b, bool all, 
 unsigned lockstep_compare_memory(const struct vm *a, const struct vm *b, const uint64_t *images,
                                  FILE *stream);
 
-/* hvrun --lockstep, in place of a run: vm, which was loaded, leads; KVM follows. */
+/* ---- hvrun --lockstep ---- */
+/* Makes vm->follower, on KVM, of a vm that was loaded. 0, or -1 with *err. */
+int lockstep_open(struct vm *vm, struct error *err);
+void lockstep_close(struct vm *vm);
+/* In place of a run: vm leads. */
 int lockstep_main(struct vm *vm, struct error *err);
 
 #endif

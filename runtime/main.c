@@ -96,6 +96,8 @@ static int run(struct vm *vm, const struct image *image, struct error *err)
     if (loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0 ||
         io_blocks_attach(vm, image, err) < 0 || stepper_check(vm, err) < 0)
         return -1;
+    if (vm->config.lockstep && lockstep_open(vm, err) < 0)
+        return -1;
     image_release_segments(image); /* the guest has its copy */
     if (watchdog_start(vm, err) < 0 || contain(&vm->config, err) < 0)
         return -1;
@@ -177,6 +179,7 @@ static int run_vm(struct vm *vm, struct image *image, struct clerk *clerk, struc
             code = err->code;
     }
     gdb_close(vm);
+    lockstep_close(vm);
     clerk_remove_socket(clerk);
     vm_destroy(vm);
     return code;

@@ -347,7 +347,7 @@ static enum lockstep_answer run_to(struct kvm_follower *f, const struct vcpu *le
             return LOCKSTEP_FAILED;
         if (same_registers(leader, f->cpu->vcpu))
             return LOCKSTEP_THERE;
-        answer = pass(f, trace_linear(leader), err);
+        answer = pass(f, vcpu_linear_rip(leader), err);
         if (answer != LOCKSTEP_THERE)
             return answer;
     }
@@ -475,7 +475,7 @@ struct lockstep_follower *kvm_follower_open(struct vm *leader, struct error *err
         return NULL;
     }
     f->cpu = &vm->kvm->cpus[0];
-    kvm_probe_debug(&vm->kvm->debug);
+    kvm_probe_debug(vm->kvm->fd, &vm->kvm->debug);
     lockstep_copy(vm, leader);
     return &f->base;
 }
