@@ -41,7 +41,7 @@ BUILD_DEPS := gcc libc6-dev binutils libelf-dev libzydis-dev libxxhash-dev libja
 TEST_DEPS  := libcmocka-dev clang libclang-rt-14-dev qemu-system-x86 busybox-static cpio jq file time pkg-config \
 	gzip xz-utils lz4 lzop zstd bzip2 gdb
 LINT_DEPS  := clang-format clang-tidy cppcheck shellcheck mandoc
-DEB_DEPS   := debhelper dpkg-dev fakeroot lintian
+DEB_DEPS   := build-essential debhelper dpkg-dev fakeroot lintian
 
 # ---- sources, found by where they are -------------------------------------------------------------
 IMAGE_SRC    := $(wildcard image/*.c ioblock/*.c)
@@ -274,7 +274,7 @@ INSTALLED := $(foreach f,$(PROGRAMS),$(f):$(PREFIX)/bin/$(notdir $(f))) \
 	$(foreach f,$(wildcard docs/*.json),$(f):$(DATA)/$(notdir $(f))) \
 	$(foreach f,$(MAN),$(f):$(PREFIX)/share/man/man$(subst .,,$(suffix $(f)))/$(notdir $(f))) \
 	$(foreach f,$(wildcard completion/*),$(f):$(PREFIX)/share/bash-completion/completions/$(notdir $(f))) \
-	$(foreach f,LICENSE README.md $(wildcard docs/*.md examples/*.c examples/*/*),$(f):$(PREFIX)/share/doc/patchvisor/$(f)) \
+	$(foreach f,LICENSE README.md CONTRIBUTING.md $(wildcard docs/*.md examples/*.c examples/*/*),$(f):$(PREFIX)/share/doc/patchvisor/$(f)) \
 	$(foreach f,$(BUILD)/libhvrun.a $(BUILD)/libpvimage.a,$(f):$(LIBDIR)/$(notdir $(f))) \
 	$(BUILD)/hvrun.pc:$(LIBDIR)/pkgconfig/hvrun.pc \
 	$(foreach f,$(API_HEADERS),$(f):$(INCLUDE)/$(f))

@@ -36,6 +36,9 @@ struct bus {
     struct bus_window mmio[BUS_WINDOWS];
     unsigned mmio_windows;
     uint8_t port_owner[65536]; /* index in ports + 1; 0 = nobody */
+    /* Is a port or an address of a device that an engine has (engine.chips), so that nobody here may touch it? NULL: none
+     * is. */
+    bool (*elsewhere)(uint64_t address, bool port);
 
     /* Called before and after an access; may be NULL. For the stub of a patched guest, which does
      * part of the devices' work in the guest. */

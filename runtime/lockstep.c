@@ -11,7 +11,6 @@
 #include "image/image.h"
 #include "image/terminal.h"
 #include "runtime/dump.h"
-#include "runtime/kvm/follower.h"
 #include "runtime/soft/decode.h"
 #include "runtime/soft/engine.h"
 #include "runtime/soft/tlb.h"
@@ -422,22 +421,10 @@ static int run(struct lockstep *l, struct error *err)
     return 0;
 }
 
-int lockstep_open(struct vm *vm, struct error *err)
+int lockstep_main(struct vm *vm, struct lockstep_follower *follower, struct error *err)
 {
-    vm->follower = kvm_follower_open(vm, err);
-    return vm->follower ? 0 : -1;
-}
-
-void lockstep_close(struct vm *vm)
-{
-    if (vm->follower)
-        vm->follower->close(vm->follower);
-    vm->follower = NULL;
-}
-
-int lockstep_main(struct vm *vm, struct error *err)
-{
-    int result = lockstep_run(vm, vm->follower, stderr, err);
+    int result = lockstep_run(vm, follower, stderr, err);
+    follower->close(follower);
     if (result == 0 && vm->shutdown != SHUTDOWN_DIFFERENCE && vm->stop_request == SHUTDOWN_NONE &&
         vm->shutdown != SHUTDOWN_TRIPLE_FAULT)
         vm->exit_code = HVRUN_DONE; /* whatever the guest says of itself */

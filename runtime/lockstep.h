@@ -80,11 +80,8 @@ unsigned lockstep_compare(const struct vcpu *a, const struct vcpu *b, bool all, 
 unsigned lockstep_compare_memory(const struct vm *a, const struct vm *b, const uint64_t *images,
                                  FILE *stream);
 
-/* ---- hvrun --lockstep ---- */
-/* Makes vm->follower, on KVM, of a vm that was loaded. 0, or -1 with *err. */
-int lockstep_open(struct vm *vm, struct error *err);
-void lockstep_close(struct vm *vm);
-/* In place of a run: vm leads. */
-int lockstep_main(struct vm *vm, struct error *err);
+/* hvrun --lockstep, in place of a run: vm, which was loaded, leads; the follower, which is closed, was opened before the
+ * process was contained. */
+int lockstep_main(struct vm *vm, struct lockstep_follower *follower, struct error *err);
 
 #endif

@@ -18,6 +18,7 @@
 #include "runtime/dump.h"
 #include "runtime/gdb.h"
 #include "runtime/io_dispatcher.h"
+#include "runtime/kvm/follower.h"
 #include "runtime/loader.h"
 #include "runtime/lockstep.h"
 #include "runtime/options.h"
@@ -88,24 +89,35 @@ static int open_kernel(const struct vm_config *config, struct image *image, stru
 }
 
 /* ---- the run ---- */
+/* Runs the guest in the way that was asked for. */
+static int go(struct vm *vm, struct lockstep_follower *follower, struct error *err)
+{
+    if (follower)
+        return lockstep_main(vm, follower, err);
+    if (vm->gdb)
+        return gdb_run(vm, err);
+    return stepper_wanted(vm) ? stepper_run(vm, err) : vm->engine->run(vm, err);
+}
+
 /* Runs the image that was read. 0 once the guest has ended, or -1 with *err set. */
 static int run(struct vm *vm, const struct image *image, struct error *err)
 {
+    struct lockstep_follower *follower = NULL;
     if (vm->config.gdb && gdb_open(vm, err) < 0)
         return -1;
     if (loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0 ||
         io_blocks_attach(vm, image, err) < 0 || stepper_check(vm, err) < 0)
         return -1;
-    if (vm->config.lockstep && lockstep_open(vm, err) < 0)
-        return -1;
     image_release_segments(image); /* the guest has its copy */
-    if (watchdog_start(vm, err) < 0 || contain(&vm->config, err) < 0)
+    if (vm->config.lockstep && !(follower = kvm_follower_open(vm, err)))
         return -1;
+    if (watchdog_start(vm, err) < 0 || contain(&vm->config, err) < 0) {
+        if (follower)
+            follower->close(follower);
+        return -1;
+    }
     double start = now();
-    int result = vm->config.lockstep  ? lockstep_main(vm, err)
-                 : vm->gdb            ? gdb_run(vm, err)
-                 : stepper_wanted(vm) ? stepper_run(vm, err)
-                                      : vm->engine->run(vm, err);
+    int result = go(vm, follower, err);
     vm->wall_seconds = now() - start;
     return result;
 }
@@ -179,7 +191,6 @@ static int run_vm(struct vm *vm, struct image *image, struct clerk *clerk, struc
             code = err->code;
     }
     gdb_close(vm);
-    lockstep_close(vm);
     clerk_remove_socket(clerk);
     vm_destroy(vm);
     return code;

@@ -60,7 +60,7 @@ static const struct option_row rows[] = {
     {0, "trace-count", "N", OPTION_COUNT, CONFIG(trace_count), NULL},
     {0, "lockstep", NULL, OPTION_FLAG, CONFIG(lockstep), "run on KVM, too, and compare the two"},
     {0, "translator", "ON", OPTION_SWITCH, CONFIG(translator),
-     "the soft engine translates what runs often: on or off"},
+     "translate code that runs often: on or off (on)"},
     {0, "io-blocks", "MODE", OPTION_IO_BLOCKS, CONFIG(io_blocks),
      "blocks of IO in one exit: off, table, scan or auto"},
     {0, "io-extent", "POLICY", OPTION_IO_EXTENT, CONFIG(io_extent), NULL},
@@ -269,6 +269,7 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
                                            .smp = 1,
                                            .serial = "stdio",
                                            .jail_user = "nobody",
+                                           .translator = true,
                                            .io_blocks = IO_BLOCKS_AUTO}};
     describe(letters, longs);
     opterr = 0;

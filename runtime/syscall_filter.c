@@ -30,6 +30,7 @@ static const struct allowed table[] = {
     {ANY(read)},
     {ANY(write)},
     {ANY(readv)},
+    {ANY(pread64)},
     {ANY(writev)},
     {ANY(close)},
     {ANY(lseek)},

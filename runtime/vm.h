@@ -79,15 +79,14 @@ struct vm_config {
     /* where the trace begins and ends (stepper_check); NULL = start and end of the run */
     const char *trace_start;
     const char *trace_stop;
-    bool lockstep;            /* KVM runs the same guest, and is compared (lockstep.h) */
-    uint64_t trace_count;     /* lines of it; 0 = no limit */
-    bool translator;          /* the soft engine translates code that runs often */
+    bool lockstep;        /* KVM runs the same guest, and is compared (lockstep.h) */
+    uint64_t trace_count; /* lines of it; 0 = no limit */
+    bool translator;      /* the soft engine translates code that runs often */
     unsigned translator_warm; /* runs after which it does, for tests; 0 = as is best */
-    uint64_t code_cache;      /* bytes for decoded code, for tests; 0 = as many as are useful */
+    uint64_t code_cache;  /* bytes for decoded code, for tests; 0 = as many as are useful */
     enum io_blocks_mode io_blocks;
     const char *io_extent; /* how far a scan looks (io_extent_parse); NULL = the default */
-    const char
-        *jail; /* folder that is all of the file system while the guest runs (contain.h), or NULL */
+    const char *jail;      /* folder that is all of the file system while the guest runs (contain.h), or NULL */
     const char *jail_user; /* whom root becomes there */
     bool no_sandbox;       /* system calls are not filtered */
 };
@@ -103,7 +102,6 @@ struct stub_routine;
 struct soft;
 struct kvm;
 struct io_blocks;
-struct lockstep_follower;
 struct output;
 
 struct engine {
@@ -147,15 +145,14 @@ struct vm {
     void *uart, *i8254, *i8259, *ioapic, *i8042, *mc146818;
 
     const struct engine *engine;
-    struct kvm *kvm;                    /* the KVM engine's own (kvm/kvm.h) */
-    struct soft *soft;                  /* the soft engine's own: block cache (soft/engine.h) */
-    struct stub *stub;                  /* a patched image's stub, or NULL (stub.h) */
-    struct io_blocks *io_blocks;        /* what is known of them (io_entries.h); NULL = off */
-    const struct image *image;          /* the kernel, for symbol names; may be NULL */
-    struct breakpoints *breakpoints;    /* a debugger's, or NULL (breakpoints.h) */
-    struct gdb *gdb;                    /* the server for gdb, or NULL (gdb.h) */
-    struct lockstep_follower *follower; /* with --lockstep (lockstep.h) */
-    struct output *trace_file;          /* where the trace goes (stepper.h); NULL: nowhere */
+    struct kvm *kvm;                 /* the KVM engine's own (kvm/kvm.h) */
+    struct soft *soft;               /* the soft engine's own: block cache (soft/engine.h) */
+    struct stub *stub;               /* a patched image's stub, or NULL (stub.h) */
+    struct io_blocks *io_blocks;     /* what is known of them (io_entries.h); NULL = off */
+    const struct image *image;       /* the kernel, for symbol names; may be NULL */
+    struct breakpoints *breakpoints; /* a debugger's, or NULL (breakpoints.h) */
+    struct gdb *gdb;                 /* the server for gdb, or NULL (gdb.h) */
+    struct output *trace_file;       /* where the trace goes (stepper.h); NULL: nowhere */
     struct console *console;
     bool output_lost; /* some of the guest's output could not be written */
 

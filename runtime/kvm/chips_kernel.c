@@ -53,6 +53,9 @@ static void set_line(struct vm *vm, unsigned line, bool level)
         return; /* lines are low when the machine is made */
     struct kvm_irq_level asked = {.irq = line, .level = level};
     kvm->lines ^= 1u << line;
+    if (level &&
+        vm->running) /* the soft processor may be under way with an IO block: KVM delivers it */
+        vcpu_kick(vm->running);
     kvm->line_ioctls++;
     if (ioctl(kvm->vm_fd, KVM_IRQ_LINE, &asked) < 0) {
         kvm_system_failed(&kvm->failure, "KVM_IRQ_LINE");
@@ -107,12 +110,32 @@ const struct interrupt_chips kvm_kernel_interrupt_chips = {.set_line = set_line,
                                                            .get_tpr = get_tpr,
                                                            .set_tpr = set_tpr};
 
+/* ---- what the soft processor leaves to the kernel ---- */
+static bool elsewhere(uint64_t address, bool port)
+{
+    static const struct {
+        uint64_t first, count;
+        bool port;
+    } theirs[] = {{0x20, 2, true},
+                  {0xa0, 2, true},
+                  {0x4d0, 2, true},
+                  {0x40, 4, true},
+                  {0x61, 1, true},
+                  {IOAPIC_BASE, 0x1000, false},
+                  {LAPIC_BASE, 0x1000, false}};
+    for (size_t n = 0; n < sizeof theirs / sizeof theirs[0]; n++)
+        if (theirs[n].port == port && address - theirs[n].first < theirs[n].count)
+            return true;
+    return false;
+}
+
 /* ---- made ---- */
 /* Interrupts of the 8254 that the guest has not taken when the next comes are lost, as those of our own are. */
 static int create(struct kvm *kvm, struct error *err)
 {
     struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY}; /* with port 0x61 */
     struct kvm_reinject_control lost = {.pit_reinject = 0};
+    kvm->vm->bus.elsewhere = elsewhere;
     kvm->patience = PATIENCE_MIN;
     kvm->look = 0;
     if (ioctl(kvm->vm_fd, KVM_CREATE_IRQCHIP, 0) < 0)

@@ -70,13 +70,18 @@ static int mmio(struct kvm_cpu *cpu, struct error *err)
 }
 
 /* ---- others ---- */
-static int halt(struct kvm_cpu *cpu, struct error *err)
+void kvm_halt(struct kvm_cpu *cpu)
 {
-    (void)err;
     stats_exit(&cpu->kvm->vm->stats, EXIT_KIND_HLT, KVM_NO_ADDRESS);
     cpu->vcpu->activity = ACTIVITY_HLT;
     if (!cpu->pulled) /* who asks whether the guest can go on looks there */
         cpu->vcpu->rflags = (cpu->vcpu->rflags & ~RFLAGS_IF) | (cpu->run->if_flag ? RFLAGS_IF : 0);
+}
+
+static int halt(struct kvm_cpu *cpu, struct error *err)
+{
+    (void)err;
+    kvm_halt(cpu);
     return 0;
 }
 

@@ -229,6 +229,9 @@ int kvm_handle_exit(struct kvm_cpu *cpu, struct error *err);
 /* KVM does not say where an exit came from without a register transfer: it is counted at no address. */
 #define KVM_NO_ADDRESS 0
 
+/* The guest's HLT. */
+void kvm_halt(struct kvm_cpu *cpu);
+
 /* ---- io_events.c ---- */
 /* True if the exit of this port access is to become an event that may take others with it; then kvm_io_event does. */
 bool kvm_io_due(struct kvm_cpu *cpu);

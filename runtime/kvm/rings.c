@@ -13,13 +13,6 @@ static void serve_nothing(struct kvm_cpu *cpu)
     (void)cpu;
 }
 
-/* The interrupt comes in behind the OUT, where only the guest's RAX is restored: as good as behind HLT. */
-static void serve_hlt(struct kvm_cpu *cpu)
-{
-    stats_exit(&cpu->kvm->vm->stats, EXIT_KIND_HLT, KVM_NO_ADDRESS);
-    cpu->vcpu->activity = ACTIVITY_HLT;
-}
-
 static const struct kind {
     bool answers;     /* linked if the guest has the answer */
     bool native_only; /* its doorbell is not linked even with --link-all */
@@ -40,8 +33,9 @@ static const struct kind {
     [PV_KIND_OUT] = {.answers = true, .native_only = true},
     [PV_KIND_INS] = {.native_only = true},
     [PV_KIND_OUTS] = {.native_only = true},
-    /* An exit without operands either way. */
-    [PV_KIND_HLT] = {.serve = serve_hlt},
+    /* An exit without operands either way. The interrupt comes in behind the OUT, where only the guest's RAX is restored:
+     * as good as behind HLT. */
+    [PV_KIND_HLT] = {.serve = kvm_halt},
     /* Memory is as coherent as the host's: answered in the host kernel. */
     [PV_KIND_WBINVD] = {.serve = serve_nothing},
     [PV_KIND_INVD] = {.serve = serve_nothing},

@@ -3,6 +3,7 @@
  * An access is resolved into its parts, one a page, before anything is read or written: so a fault in
  * the second page leaves the first one alone. A part is host memory or belongs to a device. */
 #include "runtime/soft/access.h"
+#include "runtime/soft/enter.h"
 
 #include "runtime/breakpoints.h"
 #include "runtime/soft/tlb.h"
@@ -177,8 +178,11 @@ static unsigned resolve(struct vcpu *cpu, const struct insn *i, uint64_t linear,
 
 /* ---- devices ---- */
 
-static void count_mmio(struct vcpu *cpu, const struct insn *i)
+static void count_mmio(struct vcpu *cpu, const struct insn *i, uint64_t physical)
 {
+    const struct bus *bus = &cpu->vm->bus;
+    if (unlikely(bus->elsewhere != NULL) && i && bus->elsewhere(physical, false))
+        leave_instruction(cpu, i);
     stats_exit(&cpu->vm->stats, EXIT_KIND_MMIO, i ? insn_rip(cpu, i) : cpu->rip);
 }
 
@@ -234,7 +238,7 @@ static void read_parts(struct vcpu *cpu, const struct insn *i, const struct part
                        unsigned count, void *to)
 {
     if (!part[0].host || (count == 2 && !part[1].host))
-        count_mmio(cpu, i);
+        count_mmio(cpu, i, part[0].host ? part[1].physical : part[0].physical);
     part_read(cpu, &part[0], to, count == 2);
     if (count == 2)
         part_read(cpu, &part[1], (uint8_t *)to + part[0].length, true);
@@ -244,7 +248,7 @@ static void write_parts(struct vcpu *cpu, const struct insn *i, const struct par
                         unsigned count, const void *from)
 {
     if (!part[0].host || (count == 2 && !part[1].host))
-        count_mmio(cpu, i);
+        count_mmio(cpu, i, part[0].host ? part[1].physical : part[0].physical);
     part_write(cpu, &part[0], from, count == 2);
     if (count == 2)
         part_write(cpu, &part[1], (const uint8_t *)from + part[0].length, true);

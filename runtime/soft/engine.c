@@ -160,6 +160,9 @@ void soft_step(struct vcpu *cpu)
         break;
     case UNWIND_FAULT:
         soft_unwound(cpu);
+        break;
+    case UNWIND_EXIT:
+        break;
     }
     cpu->one_iteration = false;
     end_slice(cpu);
@@ -179,6 +182,9 @@ void soft_io_event(struct vcpu *cpu, int64_t instructions)
         break;
     case UNWIND_FAULT:
         soft_unwound(cpu);
+        break;
+    case UNWIND_EXIT:
+        break;
     }
     cpu->one_iteration = false;
     end_slice(cpu);

@@ -53,6 +53,8 @@ void entry_note_own_delivery(struct vcpu *cpu, const struct event *event);
 
 /* ---- instructions: the control is vcpu.exiting ---- */
 _Noreturn void exit_by_instruction(struct vcpu *cpu, const struct insn *i, enum exit_kind kind);
+/* Not an exit of an entry: the instruction accesses a device that another engine has (bus.elsewhere), and is left to it. */
+_Noreturn void leave_instruction(struct vcpu *cpu, const struct insn *i);
 _Noreturn void exit_by_io(struct vcpu *cpu, const struct insn *i, uint16_t port, bool in,
                           bool string);
 static inline bool exits_by(const struct vcpu *cpu, enum exit_kind kind)

@@ -238,7 +238,8 @@ void smm_deliver_exit(struct vmcs *vmcs)
 static void rewind_instruction(struct vcpu *cpu, const struct insn *i)
 {
     const struct block *block = cpu->block;
-    cpu->vmcs->instruction_length = i->length;
+    if (entered(cpu))
+        cpu->vmcs->instruction_length = i->length;
     if (block) {
         cpu->budget += block->count - i->position;
         cpu->rip += i->offset;
@@ -250,6 +251,12 @@ static void rewind_instruction(struct vcpu *cpu, const struct insn *i)
     cpu->pending_db = 0; /* data breakpoints of this instruction */
     cpu->stop.kind = STOP_NONE;
     restore_shadow(cpu);
+}
+
+void leave_instruction(struct vcpu *cpu, const struct insn *i)
+{
+    rewind_instruction(cpu, i);
+    longjmp(cpu->unwind, UNWIND_EXIT);
 }
 
 void exit_on_software(struct vcpu *cpu, const struct insn *i, enum event_type type, int vector)

@@ -7,7 +7,10 @@
 #include "runtime/soft/engine.h"
 
 /* What longjmp(vcpu.unwind) brings. */
-enum { UNWIND_FAULT = 1 /* cpu_raise */, UNWIND_EXIT /* a VM exit: enter.c */ };
+enum {
+    UNWIND_FAULT = 1 /* cpu_raise */,
+    UNWIND_EXIT /* a VM exit: enter.c; an instruction that is left to another engine */
+};
 
 /* ---- counting (engine.c) ---- */
 /* What vcpu_kick took out of the budget is there again. */

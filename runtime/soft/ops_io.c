@@ -3,6 +3,7 @@
 
 #include "hvstub/hvstub.h"
 #include "runtime/io_dispatcher.h"
+#include "runtime/soft/enter.h"
 #include "runtime/stub.h"
 
 /* insn.aux: bytes of the access; insn.imm: the port, or IO_PORT_DX. */
@@ -106,9 +107,17 @@ static bool event(struct vcpu *cpu, const struct insn *i)
             return NULL;                                                                           \
     } while (0)
 
+static inline void check_owner(struct vcpu *cpu, const struct insn *i, uint16_t port)
+{
+    const struct bus *bus = &cpu->vm->bus;
+    if (unlikely(bus->elsewhere != NULL) && bus->elsewhere(port, true))
+        leave_instruction(cpu, i);
+}
+
 static uint32_t input(struct vcpu *cpu, const struct insn *i, uint16_t port)
 {
     cpu->current = i;
+    check_owner(cpu, i, port);
     count(cpu, i, port, true);
     return bus_in(&cpu->vm->bus, port, i->aux);
 }
@@ -116,6 +125,7 @@ static uint32_t input(struct vcpu *cpu, const struct insn *i, uint16_t port)
 static void output(struct vcpu *cpu, const struct insn *i, uint16_t port, uint32_t value)
 {
     cpu->current = i;
+    check_owner(cpu, i, port);
     count(cpu, i, port, false);
     bus_out(&cpu->vm->bus, port, i->aux, value);
 }

@@ -8,6 +8,7 @@
 
 /* Translated code runs with the stack pointer at the vCPU and pushes nothing: only a signal's frame comes here. */
 #define STACK_BYTES (64u << 10)
+#define GUARD_BYTES 4096u /* of it, at the end */
 
 static void prepare(struct fast *fast)
 {
@@ -26,6 +27,10 @@ struct vcpu *fast_allocate(void)
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         return NULL;
+    if (mprotect(memory, GUARD_BYTES, PROT_NONE)) {
+        munmap(memory, size);
+        return NULL;
+    }
     struct vcpu *cpu = (struct vcpu *)(memory + STACK_BYTES);
     cpu->fast = (struct fast *)((uint8_t *)cpu + FAST_OFFSET);
     prepare(cpu->fast);

@@ -25,6 +25,7 @@ is "$(find "$tmp/root" -type f -printf '%m %P\n' | grep -vE '^644 |^755 usr/loca
     'programs can be executed, all else only read'
 is "$("$prefix/bin/patchc" --version)" "patchc $(cat VERSION)" 'the installed patchc runs'
 is "$("$prefix/bin/hvrun" --version)" "hvrun $(cat VERSION)" 'the installed hvrun runs'
+check 'the installed patchc finds the installed lists' "$prefix/bin/patchc" scan -l io "$BUILD/samples/hello.elf"
 is "$(cd "$prefix/share/doc/patchvisor" && grep -ohE '\]\([^)#:]+\.md\)' README.md docs/*.md | sort -u |
     tr -d ']()' | while read -r page; do [ -e "$page" ] || [ -e "docs/$page" ] || echo "$page"; done)" '' \
     'links between the installed pages lead somewhere'

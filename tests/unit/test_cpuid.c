@@ -239,7 +239,10 @@ static void no_instruction_executes_that_is_not_offered(void **state)
         if (n % 6 < 5)
             memcpy(bytes, maps[n % 6], maps[n % 6][1] ? 2 : 1);
         struct insn i = {0};
-        if (decode_insn(cpu, bytes, 15, 0, &i, &d) == DECODE_OK && i.run != undefined.run)
+        if (decode_insn(cpu, bytes, 15, 0, &i, &d) != DECODE_OK || i.run == undefined.run)
+            continue;
+        ZydisMnemonic mnemonic = d.zydis->mnemonic;
+        if (mnemonic != ZYDIS_MNEMONIC_TZCNT && mnemonic != ZYDIS_MNEMONIC_LZCNT) /* BSF and BSR */
             assert_true(cpuid_offers_isa(d.zydis->meta.isa_set));
     }
 }
