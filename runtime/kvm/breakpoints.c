@@ -36,7 +36,7 @@ static const char *refusal(struct vm *vm)
     if (guest_has_some(vm))
         return "the guest uses the debug registers";
     if (!kvm->debug_known)
-        kvm_probe_debug(&kvm->debug);
+        kvm_probe_debug(kvm->fd, &kvm->debug);
     kvm->debug_known = true;
     for (size_t n = 0; n < b->count; n++)
         if (!(b->sorted[n].address & UPPER_HALF ? kvm->debug.ring0 : kvm->debug.ring3))
