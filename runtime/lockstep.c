@@ -17,14 +17,15 @@
 #include "runtime/trace.h"
 #include "runtime/vmcs.h"
 
-#define HISTORY  24u     /* instructions shown of those before a difference */
-#define FACTS    16384u  /* decoded instructions kept */
-#define ACCESSES 64u     /* of one instruction */
-#define PATIENCE 20000u  /* instructions that an interrupt waits for a good place */
-#define STRETCH  500000u /* instructions from one comparison to the next, if there is a good place */
-#define PASSES   8u      /* how often a good place has been passed since the last point, at most */
-#define ALL      64u     /* points from one comparison of the whole vCPU to the next */
-#define MEMORY_S 2.0     /* seconds from one comparison of memory to the next */
+#define HISTORY  24u    /* instructions shown of those before a difference */
+#define FACTS    16384u /* decoded instructions kept */
+#define ACCESSES 64u    /* of one instruction */
+#define PATIENCE 20000u /* instructions that an interrupt waits for a good place */
+#define STRETCH                                                                                    \
+    10000000u        /* instructions from one comparison to the next, if there is a good place */
+#define PASSES   8u  /* how often a good place has been passed since the last point, at most */
+#define ALL      64u /* points from one comparison of the whole vCPU to the next */
+#define MEMORY_S 2.0 /* seconds from one comparison of memory to the next */
 
 /* What has to be known of an instruction. */
 enum insn_kind { PLAIN, GIVEN /* its result is not the guest's alone */, MSR, SAVES /* x87 */ };

@@ -1,7 +1,7 @@
-/* A debugger's breakpoints at KVM's speed: KVM_SET_GUEST_DEBUG lends it the processor's breakpoint registers. The guest's
- * memory is not touched, and what the guest reads and writes of its debug registers stays its own; but only one of the two
- * can have breakpoints in force. So the soft processor runs the guest where it is not the debugger alone who has some, and
- * where there are more than the processor has registers. */
+/* A debugger's breakpoints at KVM's speed: KVM_SET_GUEST_DEBUG lends it the processor's breakpoint registers. The
+ * guest's memory is not touched, and what the guest reads and writes of its debug registers stays its own; but only
+ * one of the two can have breakpoints in force. So the soft processor runs the guest where it is not the debugger
+ * alone who has some, and where there are more than the processor has registers. */
 #include <stdio.h>
 #include <string.h>
 
@@ -36,7 +36,7 @@ static const char *refusal(struct vm *vm)
     if (guest_has_some(vm))
         return "the guest uses the debug registers";
     if (!kvm->debug_known)
-        kvm_probe_debug(&kvm->debug);
+        kvm_probe_debug(kvm->fd, &kvm->debug);
     kvm->debug_known = true;
     for (size_t n = 0; n < b->count; n++)
         if (!(b->sorted[n].address & UPPER_HALF ? kvm->debug.ring0 : kvm->debug.ring3))

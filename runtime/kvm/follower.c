@@ -475,7 +475,7 @@ struct lockstep_follower *kvm_follower_open(struct vm *leader, struct error *err
         return NULL;
     }
     f->cpu = &vm->kvm->cpus[0];
-    kvm_probe_debug(&vm->kvm->debug);
+    kvm_probe_debug(vm->kvm->fd, &vm->kvm->debug);
     lockstep_copy(vm, leader);
     return &f->base;
 }

@@ -212,8 +212,8 @@ unsigned kvm_slowness(void);
 /* Takes from the CPUID model what this KVM does not offer or cannot execute. Before the first vCPU is made. */
 int kvm_limit_features(const struct kvm_quality *quality, struct error *err);
 
-/* Tries out KVM_SET_GUEST_DEBUG. */
-void kvm_probe_debug(struct kvm_debug *debug);
+/* Tries out KVM_SET_GUEST_DEBUG; `fd` is /dev/kvm's. */
+void kvm_probe_debug(int fd, struct kvm_debug *debug);
 
 /* ---- breakpoints.c: a debugger's, in KVM ---- */
 /* Can KVM run the guest with those that are set? Says why not. */

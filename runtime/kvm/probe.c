@@ -283,16 +283,11 @@ static bool debug_exits(int fd, bool user, uint64_t dr7)
     return met;
 }
 
-void kvm_probe_debug(struct kvm_debug *debug)
+void kvm_probe_debug(int fd, struct kvm_debug *debug)
 {
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    *debug = (struct kvm_debug){.ring0 = false};
-    if (fd < 0)
-        return;
     debug->ring0 = debug_exits(fd, false, 2);
     debug->ring3 = debug_exits(fd, true, 2);
     debug->guard = debug_exits(fd, false, DR7_GD);
-    close(fd);
 }
 
 static int open_kvm(struct error *err)

@@ -1,11 +1,13 @@
 /* VM entries that KVM makes, and how the vCPU moves between it and the soft processor (needs /dev/kvm). */
 #include "tests/unit/step_lab.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/kvm/kvm.h"
 #include "runtime/soft/engine.h"
@@ -17,6 +19,13 @@
 static bool usable;
 static struct kvm_debug debug;
 
+static void probe_debug(struct kvm_debug *found)
+{
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    kvm_probe_debug(fd, found);
+    close(fd);
+}
+
 static int find_kvm(void **state)
 {
     struct kvm_quality quality;
@@ -24,7 +33,7 @@ static int find_kvm(void **state)
     (void)state;
     usable = kvm_probe(&quality, &err) == 0;
     if (usable)
-        kvm_probe_debug(&debug);
+        probe_debug(&debug);
     else
         print_message("# no usable KVM: %s\n", err.text);
     if (usable && !debug.ring0)

@@ -1,12 +1,14 @@
 /* Lockstep finds what is not the same, and only that (needs /dev/kvm). */
 #include "tests/unit/step_lab.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/kvm/follower.h"
 #include "runtime/kvm/kvm.h"
@@ -22,6 +24,13 @@ struct pair {
 
 static bool usable;
 
+static void probe_debug(struct kvm_debug *found)
+{
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    kvm_probe_debug(fd, found);
+    close(fd);
+}
+
 static int find_kvm(void **state)
 {
     struct kvm_quality quality;
@@ -30,7 +39,7 @@ static int find_kvm(void **state)
     (void)state;
     usable = kvm_probe(&quality, &err) == 0 && kvm_limit_features(&quality, &err) == 0;
     if (usable)
-        kvm_probe_debug(&debug);
+        probe_debug(&debug);
     if (usable && !debug.ring0)
         usable = false, snprintf(err.text, sizeof err.text, "KVM cannot be stopped");
     if (!usable)
@@ -131,9 +140,8 @@ static void the_same_guest_makes_no_difference(void **state)
 }
 
 /* The APIC's timer, vector 0x30, once in x2APIC mode; waits for its handler to count. */
-STEP_ASM(waits,
-         "mov $0x832, %ecx; xor %edx, %edx; mov $0x30, %eax; wrmsr; mov $0x838, %ecx; "
-         "mov $5000, %eax; wrmsr; sti; 1: add $1, %rbx; cmpq $0, 0x10000; je 1b; cli; hlt");
+STEP_ASM(waits, "mov $0x832, %ecx; xor %edx, %edx; mov $0x30, %eax; wrmsr; mov $0x838, %ecx; "
+                "mov $5000, %eax; wrmsr; sti; 1: add $1, %rbx; cmpq $0, 0x10000; je 1b; cli; hlt");
 static void an_interrupt_comes_at_the_same_instruction(void **state)
 {
     static const uint8_t handler[] = {0x48, 0xff, 0x04, 0x25, 0,
