@@ -1,12 +1,12 @@
 /* Lockstep: one guest on two engines, whose states are compared.
  *
- * The leader is a VM on the soft engine, which steps its one vCPU (vmcs.h) and has the devices. The follower is a VM with the
- * same memory and the same vCPU state at the start, and no devices: it executes the same instructions by other means, and
- * comes to a point wherever the leader did something that is not of the processor alone. There it gets what devices
- * answered, and is compared: what it accessed and wrote, and its state.
+ * The leader is a VM on the soft engine, which steps its one vCPU (vmcs.h) and has the devices. The follower is a VM
+ * with the same memory and the same vCPU state at the start, and no devices: it executes the same instructions by
+ * other means, and comes to a point wherever the leader did something that is not of the processor alone. There it
+ * gets what devices answered, and is compared: what it accessed and wrote, and its state.
  *
- * Interrupts reach the leader at such points only, where the follower can be given the same ones. A guest that waits for
- * one without coming to any is followed to the instruction it is at. */
+ * Interrupts reach the leader at such points only, where the follower can be given the same ones. A guest that waits
+ * for one without coming to any is followed to the instruction it is at. */
 #ifndef RUNTIME_LOCKSTEP_H
 #define RUNTIME_LOCKSTEP_H
 
@@ -75,13 +75,13 @@ void lockstep_copy(struct vm *to, const struct vm *from);
 unsigned lockstep_compare(const struct vcpu *a, const struct vcpu *b, bool all, uint64_t undefined,
                           FILE *stream);
 /* The same for memory, up to 16 lines. Bits that processors set on their own in page tables (accessed, dirty) do not
- * count, nor do what they are not alike in of what FXSAVE and XSAVE have stored: `images` has a bit for each 16 bytes of
- * memory where that is. */
+ * count, nor do what they are not alike in of what FXSAVE and XSAVE have stored: `images` has a bit for each 16 bytes
+ * of memory where that is. */
 unsigned lockstep_compare_memory(const struct vm *a, const struct vm *b, const uint64_t *images,
                                  FILE *stream);
 
-/* hvrun --lockstep, in place of a run: vm, which was loaded, leads; the follower, which is closed, was opened before the
- * process was contained. */
+/* hvrun --lockstep, in place of a run: vm, which was loaded, leads; the follower, which is closed, was opened before
+ * the process was contained. */
 int lockstep_main(struct vm *vm, struct lockstep_follower *follower, struct error *err);
 
 #endif

@@ -1,7 +1,7 @@
-/* A debugger's breakpoints at KVM's speed: KVM_SET_GUEST_DEBUG lends it the processor's breakpoint registers. The guest's
- * memory is not touched, and what the guest reads and writes of its debug registers stays its own; but only one of the two
- * can have breakpoints in force. So the soft processor runs the guest where it is not the debugger alone who has some, and
- * where there are more than the processor has registers. */
+/* A debugger's breakpoints at KVM's speed: KVM_SET_GUEST_DEBUG lends it the processor's breakpoint registers. The
+ * guest's memory is not touched, and what the guest reads and writes of its debug registers stays its own; but only
+ * one of the two can have breakpoints in force. So the soft processor runs the guest where it is not the debugger
+ * alone who has some, and where there are more than the processor has registers. */
 #include <stdio.h>
 #include <string.h>
 

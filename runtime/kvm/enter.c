@@ -1,7 +1,7 @@
 /* VM entry on the KVM engine (vmcs.h): what KVM can give exactly it gives, all else is the soft processor's.
  *
- * Between two entries every vCPU's state is here, in struct vcpu. The soft processor works on it as it is, so steps cost
- * no ioctl; KVM gets it back when it is to run again (kvm_push). */
+ * Between two entries every vCPU's state is here, in struct vcpu. The soft processor works on it as it is, so steps
+ * cost no ioctl; KVM gets it back when it is to run again (kvm_push). */
 #include <stdio.h>
 #include <string.h>
 

@@ -105,8 +105,8 @@ static struct kvm_segment their_segment(const struct segment *s)
     };
 }
 
-/* The two structures are the same but for their ends: the newer one has the PDPTE registers there, which in PAE paging are
- * state of their own. */
+/* The two structures are the same but for their ends: the newer one has the PDPTE registers there, which in PAE paging
+ * are state of their own. */
 union system {
     struct kvm_sregs old;
     struct kvm_sregs2 new;

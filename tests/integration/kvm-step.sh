@@ -1,6 +1,7 @@
 #!/bin/bash
 # shellcheck disable=SC2016 # dollars in quotes are gdb's
-# Steps, traces, gdb and lockstep with KVM. Where /dev/kvm is absent everything is skipped; --lockstep says that it needs it.
+# Steps, traces, gdb and lockstep with KVM. Where /dev/kvm is absent everything is skipped; --lockstep says that it
+# needs it.
 . tests/integration/tap.sh
 
 hello=$BUILD/samples/hello.elf

@@ -1,5 +1,5 @@
-/* A whole machine with a small kernel's tables, to be entered through vm_enter: what the tests of
- * the rows S0 to S17 stand on, on either engine. Memory and selectors are those of one_insn.h. Include it before <cmocka.h>. */
+/* A whole machine with a small kernel's tables, to be entered through vm_enter: what the tests of the rows S0 to S17
+ * stand on, on either engine. Memory and selectors are those of one_insn.h. Include it before <cmocka.h>. */
 #ifndef TESTS_STEP_LAB_H
 #define TESTS_STEP_LAB_H
 
@@ -27,8 +27,8 @@ struct step_lab {
             "_end:\n.popsection\n");                                                               \
     extern const uint8_t name##_code[], name##_end[]
 
-/* Tests, with the lab as their *state. Each runs on the soft engine, and again on the KVM engine, where before every entry
- * the vCPU's state goes into the kernel and comes back. What main returns. */
+/* Tests, with the lab as their *state. Each runs on the soft engine, and again on the KVM engine, where before every
+ * entry the vCPU's state goes into the kernel and comes back. What main returns. */
 struct step_test {
     const char *name;
     void (*test)(void **state);
