@@ -101,6 +101,24 @@ static void steps_in_a_row_cost_no_ioctl(void **state)
     ran_on_kvm(lab, 300);
 }
 
+/* Code that the soft processor has decoded is changed while KVM runs the guest. */
+STEP_ASM(modifies, "nop; nop; nop; movl $0x90c3ff48, 0x8000; hlt"); /* inc %rbx; nop */
+static void what_kvm_changes_the_soft_processor_sees(void **state)
+{
+    struct step_lab *lab = lab_of(state);
+    STEP_LOAD(lab, modifies);
+    lab->vmcs->single_step = true;
+    STEPS_TO(STEP_BEHIND(1));
+    lab->vmcs->single_step = false;
+    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_SHUTDOWN);
+    lab->vm.shutdown = SHUTDOWN_NONE;
+    lab->vmcs->activity = ACTIVITY_ACTIVE;
+    lab->vmcs->single_step = true;
+    lab->cpu->rip = STEP_CODE;
+    STEPS_TO(STEP_BEHIND(3));
+    assert_int_equal(lab->cpu->r[RBX], 1);
+}
+
 static bool ask(void *context)
 {
     return ++*(unsigned *)context == 3;
@@ -353,6 +371,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(an_entry_without_controls_is_kvms),
         T(steps_in_a_row_cost_no_ioctl),
+        T(what_kvm_changes_the_soft_processor_sees),
         T(a_request_ends_it),
         T(a_triple_fault_is_an_exit_of_its_own),
         T(an_injected_event_arrives_then_kvm_goes_on),
