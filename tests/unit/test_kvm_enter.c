@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -345,7 +346,7 @@ static void the_same_code_does_the_same_on_each_side_and_across(void **state)
 {
     enum { ROUNDS = 40, INSTRUCTIONS = 60 };
     struct step_lab *lab = lab_of(state);
-    struct vcpu *copies = test_malloc(4 * sizeof *copies);
+    struct vcpu *copies = aligned_alloc(64, 4 * sizeof *copies);
     uint8_t data[3][64];
     for (unsigned round = 0; round < ROUNDS; round++) {
         put_code(lab, INSTRUCTIONS);
@@ -362,7 +363,7 @@ static void the_same_code_does_the_same_on_each_side_and_across(void **state)
         assert_memory_equal(data[0], data[1], 64);
         assert_memory_equal(data[0], data[2], 64);
     }
-    test_free(copies);
+    free(copies);
 }
 
 int main(void)
