@@ -12,6 +12,7 @@
 #include "image/image.h"
 #include "image/terminal.h"
 #include "runtime/clerk.h"
+#include "runtime/calibrate.h"
 #include "runtime/console.h"
 #include "runtime/contain.h"
 #include "runtime/engine_choice.h"
@@ -249,6 +250,8 @@ int main(int argc, char **argv)
         options_help(stdout);
     else if (options.version)
         printf("hvrun %s\n", PATCHVISOR_VERSION);
+    else if (options.calibrate)
+        code = calibrate(&options.config, &err) < 0 ? err.code : HVRUN_DONE;
     else
         code = hvrun(&options.config, &err);
     if ((fflush(stdout) != 0 || ferror(stdout)) && code == HVRUN_DONE) {

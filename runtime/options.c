@@ -67,6 +67,7 @@ static const struct option_row rows[] = {
     {0, "jail", "DIR", OPTION_STRING, CONFIG(jail), "all that hvrun sees of the file system then"},
     {0, "jail-user", "USER", OPTION_STRING, CONFIG(jail_user), NULL},
     {0, "no-sandbox", NULL, OPTION_FLAG, CONFIG(no_sandbox), NULL},
+    {0, "calibrate", NULL, OPTION_FLAG, FIELD(calibrate), "measure what an exit costs here"},
     {'h', "help", NULL, OPTION_FLAG, FIELD(help), "print this help"},
     {'V', "version", NULL, OPTION_FLAG, FIELD(version), "print the version"},
 };
@@ -283,6 +284,8 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
         if (options->help || options->version)
             return 0;
     }
+    if (options->calibrate)
+        return argc == optind ? 0 : fail(err, HVRUN_USAGE, "--calibrate: takes no KERNEL");
     if (argc - optind != 1)
         return fail(err, HVRUN_USAGE,
                     argc == optind ? "no KERNEL given; see 'hvrun --help'"

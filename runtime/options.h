@@ -11,6 +11,7 @@
 struct options {
     struct vm_config config; /* defaults filled in; strings are borrowed from argv */
     bool help, version;      /* if either is set nothing else has been checked */
+    bool calibrate;          /* no kernel is named */
 };
 
 /* 0, or -1 with *err set (HVRUN_USAGE). */

@@ -82,17 +82,20 @@ static const struct allowed table[] = {
     {ANY(getrandom)},
 };
 
+static int allow_row(scmp_filter_ctx filter, const struct allowed *row)
+{
+    struct scmp_arg_cmp condition = {row->argument, SCMP_CMP_MASKED_EQ, row->mask, row->value};
+    return seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, row->call, row->mask != 0, &condition);
+}
+
 static int allow(scmp_filter_ctx filter)
 {
-    for (size_t n = 0; n < sizeof table / sizeof table[0]; n++) {
-        const struct allowed *row = &table[n];
-        struct scmp_arg_cmp condition = {row->argument, SCMP_CMP_MASKED_EQ, row->mask, row->value};
-        int failed =
-            seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, row->call, row->mask != 0, &condition);
-        if (failed)
-            return failed;
-    }
-    return 0;
+    /* only this process, and its threads */
+    const struct allowed own_threads = {ONLY(tgkill, 0, WHOLE, (uint32_t)getpid())};
+    int failed = allow_row(filter, &own_threads);
+    for (size_t n = 0; !failed && n < sizeof table / sizeof table[0]; n++)
+        failed = allow_row(filter, &table[n]);
+    return failed;
 }
 
 int syscall_filter_load(struct error *err)
@@ -103,9 +106,6 @@ int syscall_filter_load(struct error *err)
     int failed = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
     if (!failed)
         failed = allow(filter);
-    if (!failed) /* only this process, and its threads */
-        failed = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
-                                  SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
     /* its flags cannot be looked at: the C library takes clone instead */
     if (!failed)
         failed = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);

@@ -61,17 +61,25 @@ static int inject_nmi(struct kvm_cpu *cpu, struct error *err)
     return kvm_cpu_ioctl(cpu, KVM_NMI, NULL, "KVM_NMI", err);
 }
 
+/* What the last exit said of them; state that was pulled may have changed since. */
+static bool open_to_interrupts(const struct kvm_cpu *cpu)
+{
+    const struct vcpu *vcpu = cpu->vcpu;
+    if (cpu->pulled)
+        return vcpu->rflags & RFLAGS_IF && !vcpu->shadow && !kvm_event_queued(cpu);
+    return cpu->run->ready_for_interrupt_injection && cpu->run->if_flag;
+}
+
 static int inject_interrupt(struct kvm_cpu *cpu, struct error *err)
 {
     struct vcpu *vcpu = cpu->vcpu;
     cpu->run->request_interrupt_window = 0;
     if (!(vcpu->events & VCPU_EVENT_INTERRUPT))
         return 0;
-    /* what the last exit said of them; state that was pulled may have changed since */
-    bool open = cpu->run->ready_for_interrupt_injection && cpu->run->if_flag;
-    if (cpu->pulled)
-        open = vcpu->rflags & RFLAGS_IF && !vcpu->shadow && !kvm_event_queued(cpu);
-    if (!open || cpu->unfinished) {
+    /* cheaper than to let KVM say when the next instruction begins */
+    if (cpu->unfinished && open_to_interrupts(cpu) && kvm_complete(cpu, err) < 0)
+        return -1;
+    if (cpu->unfinished || !(vcpu->events & VCPU_EVENT_INTERRUPT) || !open_to_interrupts(cpu)) {
         cpu->run->request_interrupt_window = 1;
         if (vcpu->activity == ACTIVITY_HLT &&
             cpu->run->if_flag) /* awake: behind the HLT it is let in */

@@ -10,17 +10,21 @@
 
 int kvm_complete(struct kvm_cpu *cpu, struct error *err)
 {
-    if (!cpu->unfinished)
-        return 0;
-    cpu->unfinished = false;
-    cpu->run->immediate_exit = 1;
-    cpu->kvm->ioctls++;
-    cpu->kvm->runs++;
-    int result = ioctl(cpu->fd, KVM_RUN, NULL);
-    cpu->run->immediate_exit = 0;
-    if (result < 0 && errno == EINTR)
-        return 0;
-    return fail(err, HVRUN_HOST, "KVM: vCPU %u: an instruction is not completed", cpu->vcpu->index);
+    while (cpu->unfinished) {
+        cpu->unfinished = false;
+        cpu->run->immediate_exit = 1;
+        cpu->kvm->ioctls++;
+        cpu->kvm->runs++;
+        int result = ioctl(cpu->fd, KVM_RUN, NULL);
+        cpu->run->immediate_exit = 0;
+        if (result < 0 && errno != EINTR)
+            return fail(err, HVRUN_HOST, "KVM: vCPU %u: an instruction is not completed",
+                        cpu->vcpu->index);
+        /* the instruction's next access: another part of a wide one, or of a string */
+        if (result == 0 && kvm_handle_exit(cpu, err) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 void kvm_soft_fresh(struct kvm *kvm)

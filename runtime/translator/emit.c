@@ -104,6 +104,10 @@ void emit_mov(struct emit *e, unsigned to, unsigned from)
 {
     simple(e, true, 0, 0x8b, to, RM_REGISTER(from));
 }
+void emit_mov_sized(struct emit *e, bool wide, unsigned to, struct host_rm from)
+{
+    simple(e, wide, 0, 0x8b, to, from);
+}
 void emit_load(struct emit *e, unsigned to, struct host_rm from)
 {
     simple(e, true, 0, 0x8b, to, from);

@@ -57,7 +57,8 @@ struct host_insn {
 bool emit_insn(struct emit *e, const struct host_insn *insn, bool legacy_high);
 
 /* ---- what is put around guest instructions: none changes a flag ---- */
-void emit_mov(struct emit *e, unsigned to, unsigned from); /* 64 bits */
+void emit_mov(struct emit *e, unsigned to, unsigned from);                        /* 64 bits */
+void emit_mov_sized(struct emit *e, bool wide, unsigned to, struct host_rm from); /* or 32 bits */
 void emit_load(struct emit *e, unsigned to, struct host_rm from);
 void emit_store(struct emit *e, struct host_rm to, unsigned from);
 void emit_store_immediate(struct emit *e, struct host_rm to, int32_t value); /* 64 bits */

@@ -228,6 +228,32 @@ static void copy_lea(struct generator *g)
     }
 }
 
+/* With the upper half zero the quotient fits, whatever the divisor is but zero: both can be seen without a flag. */
+static void copy_divide(struct generator *g)
+{
+    struct emit *e = &g->emit;
+    const ZydisDecodedOperand *divisor = &g->item->operand[0];
+    bool wide = divisor->size == 64;
+    emit_mov_sized(e, wide, TEMP_COUNT, RM_REGISTER(RDX));
+    uint32_t small = emit_jump_if_zero(e);
+    uint32_t odd = e->used;
+    exit_jump(g, exit_make(g, TRANSLATOR_INTERPRET));
+    emit_here_short(e, small);
+    struct host_rm from = RM_FOUND;
+    if (g->item->memory != NO_OPERAND) {
+        uint32_t again = e->used;
+        emit_address(g);
+        emit_lookup(g, again, divisor->size / 8u, false);
+    } else {
+        unsigned guest = guest_number(divisor->reg.value), host = host_register(guest);
+        from = host == IN_MEMORY ? RM_MEMORY(RSP, OF_REGISTER(guest)) : RM_REGISTER(host);
+    }
+    emit_mov_sized(e, wide, TEMP_COUNT, from);
+    emit_jump_if_zero_back(e, odd);
+    struct host_insn insn = {.wide = wide, .opcode = 0xf7, .reg = 6, .rm = RM_REGISTER(TEMP_COUNT)};
+    emit_insn(e, &insn, false);
+}
+
 /* ---- the stack ---- */
 static void push_operand(struct generator *g, const ZydisDecodedOperand *o)
 {
@@ -300,6 +326,9 @@ static void generate_item(struct generator *g)
         break;
     case CLASS_LEA:
         copy_lea(g);
+        break;
+    case CLASS_DIVIDE:
+        copy_divide(g);
         break;
     case CLASS_PUSH:
         copy_push(g);

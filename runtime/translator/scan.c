@@ -98,6 +98,8 @@ static bool usual(const struct item *item)
         return !reg || (is_general(first->reg.value) &&
                         (item->class == CLASS_PUSH || guest_number(first->reg.value) != RSP));
     }
+    case CLASS_DIVIDE:
+        return z->operand_width >= 32 && first->size >= 32;
     case CLASS_LEAVE:
         return z->operand_width == 64;
     case CLASS_LEA:

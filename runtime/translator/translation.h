@@ -45,7 +45,8 @@ struct translated {
 /* ---- classes.c: what the translator knows ---- */
 enum item_class {
     CLASS_INTERPRET,
-    CLASS_COPY, /* registers and memory operand rewritten */
+    CLASS_COPY,   /* registers and memory operand rewritten */
+    CLASS_DIVIDE, /* copied where it cannot fault: the upper half is zero, the divisor is not */
     CLASS_NOTHING,
     CLASS_LEA,
     CLASS_PUSH,

@@ -56,7 +56,9 @@ struct translator *translator_create(struct vm *vm, struct error *err)
     }
     translator->vm = vm;
     translator->warm = vm->config.translator_warm ? vm->config.translator_warm : WARM;
-    if (code_cache_create(&translator->code, CODE_BYTES, DATA_BYTES, err)) {
+    size_t small = (vm->config.code_cache + 4095) & ~(size_t)4095;
+    if (code_cache_create(&translator->code, small ? small : CODE_BYTES, small ? small : DATA_BYTES,
+                          err)) {
         free(translator);
         return NULL;
     }

@@ -64,6 +64,11 @@ void console_flush(struct vm *machine)
     (void)machine;
 }
 
+void console_attend(struct vm *machine)
+{
+    (void)machine;
+}
+
 bool console_readable(struct vm *machine)
 {
     (void)machine;

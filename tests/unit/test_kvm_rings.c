@@ -1,9 +1,11 @@
 /* Doorbells and port accesses on KVM: how many ioctls each costs, and that what they ask for is done (needs /dev/kvm). */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "runtime/io_dispatcher.h"
 #include "runtime/kvm/kvm.h"
@@ -118,6 +120,47 @@ static void the_native_exit_of_a_port_is_a_doorbell_already(void **state)
     assert_false(g->vm.stub->routines[out].linked);
     assert_true(g->vm.stub->routines[posted].linked);
     assert_true(g->vm.stub->routines[cpuid].linked);
+    stub_guest_close(g);
+}
+
+/* ---- the state page ---- */
+struct watch {
+    struct vm *vm;
+    uint64_t posted; /* bytes that the host had taken while the guest still ran */
+};
+
+static void *watch_and_stop(void *argument)
+{
+    struct watch *w = argument;
+    for (unsigned n = 0; n < 2000 && !w->posted; n++) {
+        usleep(1000);
+        w->posted = __atomic_load_n(&w->vm->stats.posted, __ATOMIC_RELAXED);
+    }
+    vm_request_stop(w->vm, SHUTDOWN_TIMEOUT, HVRUN_TIMEOUT);
+    return NULL;
+}
+
+static void a_posted_byte_is_taken_while_the_guest_runs_on_without_an_exit(void **state)
+{
+    (void)state;
+    if (!usable)
+        skip();
+    struct stub_guest *g = stub_guest_open_on(&kvm_engine, true);
+    struct watch watch = {.vm = &g->vm};
+    pthread_t thread;
+    int index = stub_guest_add(g, "ee", "out_posted", PV_FORM_JUMP);
+    const uint8_t spin[] = {0xeb, 0xfe};
+    memcpy(stub_guest_at(g, index, SLOT_WINDOW + 16), spin, sizeof spin);
+    assert_int_equal(stub_guest_attach(g), 0);
+    g->cpu->rip = stub_guest_linear(index, SLOT_WINDOW);
+    g->cpu->r[RDX] = 0x3f8;
+    g->cpu->r[RAX] = 'x';
+    assert_int_equal(pthread_create(&thread, NULL, watch_and_stop, &watch), 0);
+    assert_int_equal(g->vm.engine->run(&g->vm, &g->err), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(watch.posted, 1);
+    assert_int_equal(g->vm.shutdown, SHUTDOWN_TIMEOUT);
+    assert_int_equal(g->vm.stats.exits[EXIT_KIND_IO], 0);
     stub_guest_close(g);
 }
 
@@ -257,6 +300,7 @@ int main(void)
         cmocka_unit_test(D2_a_doorbell_that_needs_registers_gets_them_and_is_counted),
         cmocka_unit_test(D2_a_doorbell_of_hlt_halts),
         cmocka_unit_test(the_native_exit_of_a_port_is_a_doorbell_already),
+        cmocka_unit_test(a_posted_byte_is_taken_while_the_guest_runs_on_without_an_exit),
         cmocka_unit_test(a_port_access_is_one_ioctl),
         cmocka_unit_test(B4_a_port_that_leads_into_a_loop_is_executed_as_a_block),
         cmocka_unit_test(an_access_that_leads_nowhere_is_seldom_tried),

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "runtime/soft/engine.h"
+#include "runtime/soft/tlb.h"
 #include "runtime/translator/translator.h"
 #include "tests/unit/translator_lab.h"
 
@@ -239,7 +240,7 @@ static void run_programs(bool changes_itself, unsigned count)
 static void random_programs_agree(void **state)
 {
     (void)state;
-    run_programs(false, 3000);
+    run_programs(false, 1000);
     const struct translator_stats *stats = translator_stats(lab.translates->soft->translator);
     assert_in_range(stats->instructions, 10000, UINT64_MAX);
 }
@@ -247,7 +248,94 @@ static void random_programs_agree(void **state)
 static void programs_that_change_themselves_agree(void **state)
 {
     (void)state;
-    run_programs(true, 3000);
+    run_programs(true, 1000);
+}
+
+/* ---- what is particular ---- */
+#define ALIAS 0x14000u /* a data page that becomes another address of the program's */
+
+/* mov $1, %eax; jmp 1f; 1: add $2, %eax; dec %r15; jnz start; hlt */
+static const uint8_t small[] = {0xb8, 1, 0,    0,    0,    0xeb, 0,    0x83,
+                                0xc0, 2, 0x49, 0xff, 0xcf, 0x75, 0xf1, 0xf4};
+
+static void come_to_the_end(void)
+{
+    for (unsigned slices = 0; !translator_lab_halted(&lab) && slices < 100; slices++)
+        assert_true(translator_lab_run(&lab, 7));
+    assert_true(translator_lab_halted(&lab));
+}
+
+static const struct translator_stats *counters(void)
+{
+    return translator_stats(lab.translates->soft->translator);
+}
+
+static void one_page_at_two_addresses_is_translated_for_each(void **state)
+{
+    (void)state;
+    translator_lab_put(&lab, LAB_CODE, small, sizeof small);
+    for (unsigned n = 0; n < 4; n++) {
+        translator_lab_start(&lab, n & 1 ? ALIAS : LAB_CODE, false);
+        for (unsigned k = 0; k < 2; k++) {
+            struct vcpu *cpu = (k ? lab.interprets : lab.translates)->vcpus[0];
+            *one_insn_pte(cpu, ALIAS) = LAB_CODE | 7;
+            tlb_flush(cpu);
+        }
+        translator_lab_register(&lab, R15, 50);
+        come_to_the_end();
+        assert_int_equal(lab.translates->vcpus[0]->r[RAX], 3);
+    }
+    uint64_t blocks = counters()->blocks;
+    /* what is written through one address is seen through the other */
+    translator_lab_put(&lab, LAB_CODE + 1, "\x05", 1);
+    translator_lab_start(&lab, LAB_CODE, false);
+    translator_lab_register(&lab, R15, 50);
+    come_to_the_end();
+    assert_int_equal(lab.translates->vcpus[0]->r[RAX], 7);
+    assert_in_range(counters()->blocks, blocks + 1, UINT64_MAX);
+}
+
+static void a_loop_leaves_translated_code_for_the_slice_only(void **state)
+{
+    (void)state;
+    translator_lab_put(&lab, LAB_CODE, small, sizeof small);
+    translator_lab_start(&lab, LAB_CODE, true);
+    translator_lab_register(&lab, R15, 1000000);
+    for (unsigned n = 0; n < 50; n++)
+        assert_true(translator_lab_run(&lab, 1000));
+    const struct translator_stats *stats = counters();
+    assert_in_range(stats->exits[TRANSLATOR_BUDGET], 20, 100);
+    assert_in_range(stats->exits[TRANSLATOR_CHAIN], 1, 20);
+    assert_int_equal(stats->exits[TRANSLATOR_INTERPRET], 0);
+}
+
+/* Random programs until all code has been dropped twice. */
+static void a_full_cache_is_dropped_and_filled_again(void **state)
+{
+    struct program program;
+    (void)state;
+    for (seed = 0; counters()->flushes < 4 && seed < 2000; seed++) {
+        uint64_t before = seed;
+        make_program(&program, false);
+        assert_true(execute(&program, false));
+        seed = before;
+    }
+    assert_in_range(counters()->flushes, 4, UINT64_MAX);
+}
+
+static void no_mapping_is_writable_and_executable(void **state)
+{
+    char line[512];
+    (void)state;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    assert_non_null(maps);
+    unsigned executable = 0;
+    while (fgets(line, sizeof line, maps)) {
+        assert_null(strstr(line, "rwx"));
+        executable += strstr(line, "hvrun-translated") && strstr(line, "r-x");
+    }
+    fclose(maps);
+    assert_int_equal(executable, 1);
 }
 
 static int open_lab(void **state)
@@ -273,6 +361,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(random_programs_agree, open_lab, close_lab),
         cmocka_unit_test_setup_teardown(programs_that_change_themselves_agree, open_lab, close_lab),
+        cmocka_unit_test_setup_teardown(one_page_at_two_addresses_is_translated_for_each, open_lab,
+                                        close_lab),
+        cmocka_unit_test_setup_teardown(a_loop_leaves_translated_code_for_the_slice_only, open_lab,
+                                        close_lab),
+        cmocka_unit_test_setup_teardown(a_full_cache_is_dropped_and_filled_again, open_lab,
+                                        close_lab),
+        cmocka_unit_test_setup_teardown(no_mapping_is_writable_and_executable, open_lab, close_lab),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

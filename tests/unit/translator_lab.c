@@ -21,7 +21,8 @@ static struct vm *machine(bool translator)
                                     .smp = 1,
                                     .deterministic = true,
                                     .translator = translator,
-                                    .translator_warm = 2};
+                                    .translator_warm = 2,
+                                    .code_cache = LAB_CODE_CACHE};
     vm->engine = &soft_engine;
     if (vm_create(vm, &err))
         abort();

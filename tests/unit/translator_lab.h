@@ -13,6 +13,8 @@
 #define LAB_READONLY 0x1c000u
 #define LAB_MISSING  0x1d000u
 
+#define LAB_CODE_CACHE 0x60000 /* bytes: it is full now and then */
+
 struct translator_lab {
     struct vm *translates, *interprets;
 };
