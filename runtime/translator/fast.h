@@ -64,7 +64,7 @@ static inline void fast_forget_rip(struct vcpu *cpu, uint64_t rip)
     cpu->fast->rip[FAST_USER][slot] = fast_no_rip(slot);
 }
 
-/* Room for `bytes` of a vCPU and its tables, with a stack for signal handlers below it; all zero but for the tables,
+/* Room for a vCPU and its tables, with a stack for signal handlers below it; all zero but for the tables,
  * which are empty. NULL: no memory. */
 struct vcpu *fast_allocate(void);
 void fast_release(struct vcpu *cpu);

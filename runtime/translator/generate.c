@@ -63,10 +63,9 @@ static bool writes(const ZydisDecodedOperand *o)
 }
 
 /* The number by which the copy names a register. */
-static uint8_t number_of(const struct item *item, const ZydisDecodedOperand *o, unsigned host)
+static uint8_t number_of(const ZydisDecodedOperand *o, unsigned host)
 {
     ZydisRegister reg = o->reg.value;
-    (void)item;
     if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
         return (uint8_t)(4 + (reg - ZYDIS_REGISTER_AH));
     return (uint8_t)host;
@@ -171,7 +170,7 @@ static void copy_registers(struct generator *g)
         emit_mov(&g->emit, TEMP_COUNT, HOST_OF_RCX);
     if (reg) {
         first = bring(g, reg, TEMP_ADDRESS);
-        insn.reg = number_of(item, reg, first.host);
+        insn.reg = number_of(reg, first.host);
     }
     if (rm && same && host_register(first.guest) == IN_MEMORY) {
         if (!reads(item, reg) && reads(item, rm))
@@ -182,7 +181,7 @@ static void copy_registers(struct generator *g)
         insn.rm = RM_MEMORY(RSP, OF_REGISTER(guest_number(rm->reg.value)));
     } else if (rm) {
         second = bring(g, rm, second_temp(item));
-        insn.rm = RM_REGISTER(number_of(item, rm, second.host));
+        insn.rm = RM_REGISTER(number_of(rm, second.host));
     }
     take_immediate(g, &insn);
     if (!emit_insn(&g->emit, &insn, item->legacy_high))
@@ -203,7 +202,7 @@ static void copy_memory(struct generator *g)
         emit_mov(&g->emit, TEMP_COUNT, HOST_OF_RCX);
     if (reg) {
         place = bring(g, reg, TEMP_COUNT);
-        insn.reg = number_of(item, reg, place.host);
+        insn.reg = number_of(reg, place.host);
     }
     take_immediate(g, &insn);
     if (!emit_insn(&g->emit, &insn, item->legacy_high))

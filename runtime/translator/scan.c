@@ -180,7 +180,7 @@ static enum item_class classify(struct item *item)
     return item->class;
 }
 
-bool scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items)
+void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items)
 {
     ZydisDecoder decoder;
     ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
@@ -200,5 +200,4 @@ bool scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
             item->class = classify(item);
     }
     group_items(items, block->count);
-    return true;
 }

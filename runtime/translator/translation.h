@@ -83,8 +83,8 @@ struct item {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
 };
-/* Fills one item for each instruction. False: the bytes are not what the block was decoded from, which cannot be. */
-bool scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items);
+/* Fills one item for each instruction; `bytes` are those that the block was decoded from. */
+void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items);
 
 /* ---- group.c: which accesses share a look-up ---- */
 void group_items(struct item *items, unsigned count);

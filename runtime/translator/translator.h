@@ -42,7 +42,7 @@ struct translator *translator_create(struct vm *vm, struct error *err);
 void translator_destroy(struct translator *translator);
 
 /* A new block: it will be translated when it is warm. */
-void translator_watch(struct translator *translator, struct block *block);
+void translator_watch(struct block *block);
 /* The block was invalidated: nothing leads to its code any more. */
 void translator_drop(struct translator *translator, struct block *block);
 /* True if there is no room for more; then the block cache drops all blocks, and calls translator_flush. */
