@@ -142,7 +142,8 @@ static void send_back(struct generator *g, const struct place *place)
         emit_store(&g->emit, RM_MEMORY(RSP, OF_REGISTER(place->guest)), place->host);
 }
 
-/* A register in ModRM.rm may be replaced by its place in memory, but where 32 bits are written: that clears the rest. */
+/* A register in ModRM.rm may be replaced by its place in memory, but where 32 bits are written: that clears the
+ * rest. */
 static bool stays_in_memory(const struct item *item, const ZydisDecodedOperand *o)
 {
     bool bit_number =

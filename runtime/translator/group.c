@@ -1,9 +1,9 @@
 /* Between the passes: accesses near each other share a look-up.
  *
- * Most accesses of a block go to its stack frame or to a few fields behind one pointer: base plus displacement, with the
- * base unchanged or moved by a constant (PUSH, POP). One look-up for the whole range, from the first byte of them all to
- * the last, finds the page for all, if it is one page. If it is not, or is not known, each instruction is the
- * interpreter's, which comes back to the rest of the group. */
+ * Most accesses of a block go to its stack frame or to a few fields behind one pointer: base plus displacement,
+ * with the base unchanged or moved by a constant (PUSH, POP). One look-up for the whole range, from the first
+ * byte of them all to the last, finds the page for all, if it is one page. If it is not, or is not known, each
+ * instruction is the interpreter's, which comes back to the rest of the group. */
 #include "runtime/translator/translation.h"
 
 #define RANGE_MAX 512 /* bytes: the longer, the more often it is not in one page */

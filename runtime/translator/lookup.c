@@ -52,8 +52,8 @@ void emit_address(struct generator *g)
     }
 }
 
-/* The slot is that of the last byte's page, in TEMP_COUNT; `first` is the first byte's address as an operand of LEA. The
- * offset of that in the page of the slot is less than a page only if both are in it. */
+/* The slot is that of the last byte's page, in TEMP_COUNT; `first` is the first byte's address as an operand of
+ * LEA. The offset of that in the page of the slot is less than a page only if both are in it. */
 static uint32_t emit_find_page(struct generator *g, bool write, struct host_rm first)
 {
     struct emit *e = &g->emit;
