@@ -13,14 +13,12 @@
 #define LAB_READONLY 0x1c000u
 #define LAB_MISSING  0x1d000u
 
-#define LAB_CODE_CACHE 0x60000 /* bytes: it is full now and then */
-
 struct translator_lab {
     struct vm *translates, *interprets;
 };
 
-/* False: this host has no translator. */
-bool translator_lab_open(struct translator_lab *lab);
+/* `code_cache`: bytes for code, or 0. False: this host has no translator. */
+bool translator_lab_open(struct translator_lab *lab, uint64_t code_cache);
 void translator_lab_close(struct translator_lab *lab);
 
 /* The same in both: bytes to guest-physical memory, and everything but memory as it is at the start. */
