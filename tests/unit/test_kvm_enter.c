@@ -130,8 +130,8 @@ static bool ask(void *context)
     struct asked *asked = context;
     return ++asked->times >= 3 && *asked->counted;
 }
-#define COUNTED 0x9000
-STEP_ASM(for_ever, "1: inc %rax; mov %rax, 0x9000; jmp 1b");
+#define COUNTED ONE_INSN_DATA
+STEP_ASM(for_ever, "1: inc %rax; mov %rax, 0x10000; jmp 1b");
 static void a_request_ends_it(void **state)
 {
     struct step_lab *lab = lab_of(state);
