@@ -139,11 +139,22 @@ $(TEMPLATES_BLOB): $(BUILD)/templates.o
 	@mkdir -p $(@D)
 	printf '.section .rodata\n.global templates_blob, templates_blob_end\n.balign 16\ntemplates_blob:\n.incbin "%s"\ntemplates_blob_end:\n.section .note.GNU-stack,"",@progbits\n' $< | $(CC) -x assembler -c - -o $@
 
+# The style and the script of inspect's pages, with the hashes by which a page says that nothing else may run.
+PAGE_BLOB := $(BUILD)/obj/page_blob.o
+sha256 = $$(sha256sum <$(1) | cut -c1-64 | tr a-f A-F | basenc --base16 -d | base64)
+$(PAGE_BLOB): patchc/inspect_page.css patchc/inspect_page.js | $(READY)
+	@mkdir -p $(@D)
+	{ printf '.section .note.GNU-stack,"",@progbits\n.section .rodata\n'; \
+		printf '.global page_%s, page_%s_end, page_%s_hash\npage_%s: .incbin "%s"\npage_%s_end:\npage_%s_hash: .asciz "%s"\n' \
+			style style style style patchc/inspect_page.css style style "$(call sha256,patchc/inspect_page.css)" \
+			script script script script patchc/inspect_page.js script script "$(call sha256,patchc/inspect_page.js)"; \
+	} | $(CC) -x assembler -c - -o $@
+
 $(BUILD)/libpvimage.a: $(call obj,$(IMAGE_SRC)) $(BUILD)/obj/image-files
 	@rm -f $@
 	$(AR) rcsD $@ $(filter %.o,$^)
 
-$(BUILD)/libpatchc.a: $(call obj,$(PATCHC_SRC)) $(TEMPLATES_BLOB) $(BUILD)/obj/patchc-files
+$(BUILD)/libpatchc.a: $(call obj,$(PATCHC_SRC)) $(TEMPLATES_BLOB) $(PAGE_BLOB) $(BUILD)/obj/patchc-files
 	@rm -f $@
 	$(AR) rcsD $@ $(filter %.o,$^)
 
@@ -207,7 +218,7 @@ $(FUZZ)/obj/%.o: %.c $(FUZZ)/obj/flags | $(READY)
 	@mkdir -p $(@D)
 	$(CLANG) $(FUZZ_CFLAGS) -c $< -o $@
 
-$(FUZZ)/libraries.a: $(call fuzz_obj,$(IMAGE_SRC) $(PATCHC_SRC) $(RUNTIME_SRC)) $(TEMPLATES_BLOB) $(FUZZ)/obj/files
+$(FUZZ)/libraries.a: $(call fuzz_obj,$(IMAGE_SRC) $(PATCHC_SRC) $(RUNTIME_SRC)) $(TEMPLATES_BLOB) $(PAGE_BLOB) $(FUZZ)/obj/files
 	@rm -f $@
 	$(AR) rcsD $@ $(filter %.o,$^)
 

@@ -76,7 +76,7 @@ static int show(const struct view *view, const struct inspect_options *options, 
                 struct error *err)
 {
     if (options->html)
-        return inspect_html_write(view, options->html, err);
+        return inspect_html_write(options->path, view, options->diff, options->html, err);
     if (options->diff)
         return show_diff(view, options, out, err);
     if (options->site)
@@ -92,8 +92,8 @@ int inspect_run(const struct inspect_options *options, FILE *out, struct error *
     struct view view;
     int status;
 
-    if (!!options->site + !!options->html + !!options->diff > 1)
-        return fail(err, EXIT_USAGE, "only one of --site, --html and --diff can be given");
+    if (options->site && (options->html || options->diff))
+        return fail(err, EXIT_USAGE, "--site excludes --html and --diff");
     if (options->html && options->json)
         return fail(err, EXIT_USAGE, "--json and --html exclude each other");
     status = view_open(options->path, &view, err);

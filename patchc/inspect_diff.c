@@ -6,27 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "patchc/inspect_view.h"
+#include "patchc/inspect_diff.h"
 #include "patchc/json.h"
 #include "image/terminal.h"
 
-enum change { CHANGE_NONE, CHANGE_STATUS, CHANGE_PATCH, CHANGE_GONE, CHANGE_NEW, CHANGES };
-
 static const char *const change_names[CHANGES] = {"same", "status", "patch", "gone", "new"};
-
-struct pair {
-    const struct view_site *before, *after; /* one may be NULL */
-    const struct view_site *site;           /* the one that is there */
-    enum change change;
-};
-
-struct difference {
-    bool by_address;
-    bool image; /* one side is an image, which tells neither tactics nor what was left */
-    struct pair *pairs;
-    size_t count;
-    size_t changes[CHANGES];
-};
 
 static int compare_places(const struct view_site *a, const struct view_site *b)
 {
@@ -61,6 +45,11 @@ static const struct view_site **ordered(const struct view *view, bool by_address
     return sites;
 }
 
+const char *change_name(enum change change)
+{
+    return change_names[change];
+}
+
 static enum change change_of(const struct difference *difference, const struct view_site *before,
                              const struct view_site *after)
 {
@@ -83,8 +72,8 @@ static enum change change_of(const struct difference *difference, const struct v
 }
 
 /* A merge of two sorted sequences. False if memory runs out. */
-static bool compare(const struct view *before, const struct view *after,
-                    struct difference *difference)
+bool difference_make(const struct view *before, const struct view *after,
+                     struct difference *difference)
 {
     const char *hash = view_text(before, "input", "xxh3");
     const struct view_site **left, **right;
@@ -98,7 +87,7 @@ static bool compare(const struct view *before, const struct view *after,
     left = ordered(before, difference->by_address);
     right = ordered(after, difference->by_address);
     while (left && right && difference->pairs && (i < before->count || j < after->count)) {
-        struct pair *pair = &difference->pairs[difference->count++];
+        struct site_pair *pair = &difference->pairs[difference->count++];
         int order = i == before->count       ? 1
                     : j == after->count      ? -1
                     : difference->by_address ? compare_addresses(left[i], right[j])
@@ -116,7 +105,7 @@ static bool compare(const struct view *before, const struct view *after,
 }
 
 /* "patched (jump, island, cpuid)", "left (no-room)". */
-static void describe(const struct view_site *site, char *text, size_t size)
+void difference_describe(const struct view_site *site, char *text, size_t size)
 {
     const char *parts[] = {site->reason, site->form, site->tactic, site->template_name};
     const char *separator = " (";
@@ -132,7 +121,7 @@ static void describe(const struct view_site *site, char *text, size_t size)
         snprintf(text + used, size - used, ")");
 }
 
-static void print_pair(const struct pair *pair, FILE *out)
+static void print_pair(const struct site_pair *pair, FILE *out)
 {
     const struct view_site *site = pair->site;
     struct palette colour = terminal_palette(out);
@@ -140,9 +129,9 @@ static void print_pair(const struct pair *pair, FILE *out)
     bool better = pair->after && pair->after->status == STATUS_PATCHED;
 
     if (pair->before)
-        describe(pair->before, before, sizeof before);
+        difference_describe(pair->before, before, sizeof before);
     if (pair->after)
-        describe(pair->after, after, sizeof after);
+        difference_describe(pair->after, after, sizeof after);
     fprintf(out, "0x%" PRIx64 "  %-20s  %s -> %s%s%s  %s\n", site->address, site->instruction,
             before, better ? colour.good : colour.warning, after, colour.plain, site->symbol);
 }
@@ -150,7 +139,7 @@ static void print_pair(const struct pair *pair, FILE *out)
 bool inspect_diff_print(const struct view *before, const struct view *after, FILE *out)
 {
     struct difference difference = {0};
-    bool compared = compare(before, after, &difference);
+    bool compared = difference_make(before, after, &difference);
 
     if (compared) {
         if (!difference.by_address)
@@ -167,14 +156,14 @@ bool inspect_diff_print(const struct view *before, const struct view *after, FIL
     return compared;
 }
 
-static json_t *pair_json(bool *failed, const struct pair *pair)
+static json_t *pair_json(bool *failed, const struct site_pair *pair)
 {
     const struct view_site *site = pair->site;
     json_t *object = json_object();
 
     json_put(failed, object, "address", json_hex(site->address));
     json_put(failed, object, "symbol", json_name(site->symbol));
-    json_put(failed, object, "change", json_string(change_names[pair->change]));
+    json_put(failed, object, "change", json_string(change_name(pair->change)));
     json_put(failed, object, "before",
              pair->before ? json_deep_copy(pair->before->object) : json_null());
     json_put(failed, object, "after",
@@ -185,7 +174,7 @@ static json_t *pair_json(bool *failed, const struct pair *pair)
 json_t *inspect_diff_json(const struct view *before, const struct view *after)
 {
     struct difference difference = {0};
-    bool failed = !compare(before, after, &difference);
+    bool failed = !difference_make(before, after, &difference);
     json_t *object = json_object(), *counts = json_object(), *sites = json_array();
 
     for (unsigned i = 0; i < CHANGES; i++)

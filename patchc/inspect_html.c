@@ -1,87 +1,157 @@
-/* The report as one page that needs no other file and no network: summary, breakdowns, and the
- * sites as a table to filter. Without scripts it is still complete, only not filtered. */
-#include <errno.h>
+/* The report as one page that needs no other file and no network: how much was patched, where the
+ * sites are, what was left and why, each site with its code, the IO blocks. Without scripts it is
+ * complete and can be read; the script finds, filters and sorts. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "image/output.h"
-#include "patchc/inspect_view.h"
+#include "hvstub/hvstub.h"
+#include "patchc/inspect_page.h"
 
-static const char head[] =
-    "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-    "<style>\n"
-    ":root{color-scheme:light dark;--line:#8884;--good:#1a7f37;--warn:#9a6700;--faint:#6e7781}\n"
-    "@media(prefers-color-scheme:dark){:root{--good:#3fb950;--warn:#d29922;--faint:#8b949e}}\n"
-    "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem}\n"
-    "h1{font-size:1.5rem}h2{font-size:1.05rem;margin:1.5rem 0 .4rem}\n"
-    "table{border-collapse:collapse;width:100%}\n"
-    "th,td{text-align:left;padding:.2rem .6rem;border-bottom:1px solid var(--line)}\n"
-    "td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}\n"
-    "code,td.c{font-family:ui-monospace,monospace;font-size:.86em}\n"
-    ".grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(22rem,1fr));gap:0 2rem}\n"
-    ".patched,.block{color:var(--good)}.left{color:var(--warn)}.excluded{color:var(--faint)}\n"
-    "progress{width:100%;height:.8rem;accent-color:var(--good)}\n"
-    "form{display:flex;gap:.6rem;margin:.4rem 0;position:sticky;top:0;background:Canvas;"
-    "padding:.4rem 0}\n"
-    "input{flex:1}input,select{font:inherit;padding:.25rem .5rem}\n"
-    ".scroll{overflow-x:auto}\n"
-    "</style>\n";
+enum { KIND_LEFT = PV_FORMS, KIND_EXCLUDED, KIND_BLOCK, KINDS };
 
-static const char script[] =
-    "<script>\n"
-    "const words=document.getElementById('words'),status=document.getElementById('status'),\n"
-    "rows=[...document.querySelectorAll('#sites tbody "
-    "tr')],shown=document.getElementById('shown');\n"
-    "const text=rows.map(r=>r.textContent.toLowerCase());\n"
-    "function filter(){const "
-    "w=words.value.toLowerCase().split(/\\s+/).filter(Boolean),s=status.value;"
-    "let n=0;\n"
-    "rows.forEach((r,i)=>{const hit=(!s||r.className===s)&&w.every(x=>text[i].includes(x));"
-    "r.hidden=!hit;n+=hit});\n"
-    "shown.textContent=n+' of '+rows.length}\n"
-    "words.addEventListener('input',filter);status.addEventListener('input',filter);\n"
-    "document.querySelector('form').addEventListener('submit',e=>e.preventDefault());filter();\n"
-    "</script>\n";
+static const struct page_kind kinds[KINDS] = {
+    [PV_FORM_NONE] = {"patched", "status"},   [PV_FORM_JUMP] = {"jump", "form"},
+    [PV_FORM_CALL] = {"call", "form"},        [PV_FORM_BRANCH] = {"branch", "form"},
+    [PV_FORM_BREAK] = {"break", "form"},      [KIND_LEFT] = {"left", "status"},
+    [KIND_EXCLUDED] = {"excluded", "status"}, [KIND_BLOCK] = {"block", "status"},
+};
 
-/* Text of the report is text of the page, never markup. */
-static void put_escaped(FILE *page, const char *text)
+static unsigned kind_of(const struct view_site *site)
 {
-    for (; *text; text++) {
-        switch (*text) {
-        case '&':
-            fputs("&amp;", page);
-            break;
-        case '<':
-            fputs("&lt;", page);
-            break;
-        case '>':
-            fputs("&gt;", page);
-            break;
-        case '"':
-            fputs("&quot;", page);
-            break;
-        default:
-            fputc(*text, page);
-        }
+    static const unsigned of_status[STATUSES] = {
+        [STATUS_LEFT] = KIND_LEFT, [STATUS_EXCLUDED] = KIND_EXCLUDED, [STATUS_BLOCK] = KIND_BLOCK};
+
+    for (unsigned form = PV_FORM_NONE + 1; site->status == STATUS_PATCHED && form < PV_FORMS;
+         form++)
+        if (strcmp(site->form, form_name(form)) == 0)
+            return form;
+    return of_status[site->status];
+}
+
+static bool put_map(struct page *page, const struct view *view)
+{
+    struct page_mark *marks = malloc((view->count + 1) * sizeof *marks);
+    bool done;
+
+    if (!marks)
+        return false;
+    for (size_t i = 0; i < view->count; i++)
+        marks[i] = (struct page_mark){view->sites[i].address, view->sites[i].section,
+                                      kind_of(&view->sites[i])};
+    done = page_map(page, &page->side, marks, view->count, kinds, KINDS);
+    free(marks);
+    return done;
+}
+
+/* ---- how much ---- */
+
+static void put_coverage(struct page *page, const struct view *view)
+{
+    size_t patched = view->by_status[STATUS_PATCHED] + view->by_status[STATUS_BLOCK];
+    size_t eligible = view->count - view->by_status[STATUS_EXCLUDED];
+
+    if (view->patched) {
+        fputs("<p class=share><b>", page->out);
+        page_count(page, patched);
+        fputs("</b> sites patched</p><p>What was left is in the report, which an image alone does "
+              "not tell.</p>\n",
+              page->out);
+        return;
     }
+    fprintf(page->out, "<p class=share><b>%.1f&#8239;%%</b> of ",
+            eligible ? 100.0 * (double)patched / (double)eligible : 100.0);
+    page_count(page, eligible);
+    fprintf(
+        page->out,
+        " eligible sites patched</p>\n<progress max=%zu value=%zu></progress>\n<ul class=tiles>",
+        eligible ? eligible : 1, eligible ? patched : 1);
+    for (unsigned i = 0; i < STATUSES; i++) {
+        const char *name = status_name((enum site_status)i);
+
+        fprintf(page->out, "<li><a href=\"#sites\" data-facet=status data-value=%s><b class=t-%s>",
+                name, name);
+        page_count(page, view->by_status[i]);
+        fprintf(page->out, "</b> %s</a></li>", i == STATUS_BLOCK ? "in IO blocks" : name);
+    }
+    fputs("</ul>\n", page->out);
 }
 
-static void put_cell(FILE *page, const char *class, const char *text)
+static void put_file(struct page *page, const char *what, const json_t *file)
 {
-    fprintf(page, "<td%s>", class);
-    put_escaped(page, text);
-    fputs("</td>", page);
+    const char *name = json_string_value(json_object_get(file, "name"));
+    const char *hash = json_string_value(json_object_get(file, "xxh3"));
+
+    if (!name)
+        return;
+    fprintf(page->out, "<div><dt>%s</dt><dd>", what);
+    page_text(page, name);
+    fputs("<small>", page->out);
+    page_count(page, (unsigned long long)json_integer_value(json_object_get(file, "size")));
+    fputs(" bytes", page->out);
+    if (hash) {
+        fputs(", XXH3 ", page->out);
+        page_text(page, hash);
+    }
+    fputs("</small></dd></div>", page->out);
 }
 
-static long long count_of(const json_t *object, const char *key)
+static void put_provenance(struct page *page, const struct view *view)
 {
-    return (long long)json_integer_value(json_object_get(object, key));
+    static const char *const texts[] = {"list", "tool"};
+    json_t *stub = json_object_get(view->root, "stub"), *used = json_object_get(stub, "space_used");
+    const char *header = json_string_value(json_object_get(stub, "header"));
+
+    fputs("<dl class=files>", page->out);
+    put_file(page, "input", json_object_get(view->root, "input"));
+    put_file(page, "output", json_object_get(view->root, "output"));
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        const char *text = json_string_value(json_object_get(view->root, texts[i]));
+
+        page_fact(page, texts[i], text ? text : "");
+    }
+    if (header) {
+        fputs("<div><dt>stub</dt><dd>", page->out);
+        page_text(page, header);
+        if (json_is_integer(used)) {
+            fputs("<small>", page->out);
+            page_count(page, (unsigned long long)json_integer_value(used));
+            fputs(" bytes of routines and tables</small>", page->out);
+        }
+        fputs("</dd></div>", page->out);
+    }
+    fputs("</dl>\n", page->out);
 }
 
-static void put_breakdown(FILE *page, const json_t *summary, const char *key, const char *title,
-                          bool reasons)
+/* ---- what, by what ---- */
+
+static long long count_of(const json_t *row, const char *key)
+{
+    return (long long)json_integer_value(json_object_get(row, key));
+}
+
+static void put_bar(struct page *page, const json_t *row)
+{
+    double sites = (double)count_of(row, "sites"), x = 0;
+
+    fputs("<svg class=bar viewBox=\"0 0 100 1\" preserveAspectRatio=none aria-hidden=true>",
+          page->out);
+    for (unsigned s = 0; s < STATUSES && sites > 0; s++) {
+        static const enum site_status order[STATUSES] = {STATUS_PATCHED, STATUS_BLOCK, STATUS_LEFT,
+                                                         STATUS_EXCLUDED};
+        double width = 100.0 * (double)count_of(row, status_name(order[s])) / sites;
+
+        if (width > 0)
+            fprintf(page->out, "<rect class=t-%s x=%.2f width=%.2f y=0 height=1 />",
+                    status_name(order[s]), x, width);
+        x += width;
+    }
+    fputs("</svg>", page->out);
+}
+
+/* `facet`: the filter that a row sets; a symbol is looked for. */
+static void put_breakdown(struct page *page, const json_t *summary, const char *key,
+                          const char *facet, const char *title)
 {
     const json_t *list = json_object_get(summary, key);
     size_t i;
@@ -89,113 +159,168 @@ static void put_breakdown(FILE *page, const json_t *summary, const char *key, co
 
     if (json_array_size(list) == 0)
         return;
-    fprintf(page,
-            "<section><h2>%s</h2><div class=scroll><table><tr><th></th>"
-            "<th class=n>sites</th>%s</tr>\n",
-            title,
-            reasons ? "<th>meaning</th>"
-                    : "<th class=n>patched</th><th class=n>left</th><th class=n>excluded</th>");
+    fprintf(page->out,
+            "<section class=card><h3>%s</h3><table><thead><tr><th>%s</th><th class=n>sites</th>"
+            "<th class=n>patched</th><th class=n>left</th><th "
+            "class=n>excluded</th><th></th></tr></thead><tbody>\n",
+            title, facet);
     json_array_foreach(list, i, row)
     {
         const char *name = json_string_value(json_object_get(row, "name"));
 
-        fputs("<tr>", page);
-        put_cell(page, " class=c", name ? name : "");
-        fprintf(page, "<td class=n>%lld</td>", count_of(row, "sites"));
-        if (reasons)
-            put_cell(page, "", view_explanation(name ? name : ""));
-        else
-            fprintf(page, "<td class=n>%lld</td><td class=n>%lld</td><td class=n>%lld</td>",
-                    count_of(row, "patched") + count_of(row, "block"), count_of(row, "left"),
-                    count_of(row, "excluded"));
-        fputs("</tr>\n", page);
+        fprintf(page->out, "<tr><td class=c><a href=\"#sites\" data-facet=%s data-value=\"", facet);
+        page_text(page, name ? name : "");
+        fputs("\">", page->out);
+        page_text(page, name ? name : "");
+        fprintf(page->out, "</a></td><td class=n>%lld</td>", count_of(row, "sites"));
+        fprintf(page->out, "<td class=n>%lld</td><td class=n>%lld</td><td class=n>%lld</td><td>",
+                count_of(row, "patched") + count_of(row, "block"), count_of(row, "left"),
+                count_of(row, "excluded"));
+        put_bar(page, row);
+        fputs("</td></tr>\n", page->out);
     }
-    fputs("</table></div></section>\n", page);
+    fputs("</tbody></table></section>\n", page->out);
 }
 
-static void put_summary(FILE *page, const struct view *view, const json_t *summary)
+static void put_breakdowns(struct page *page, const json_t *summary)
 {
-    size_t patched = view->by_status[STATUS_PATCHED] + view->by_status[STATUS_BLOCK];
-    size_t eligible = view->count - view->by_status[STATUS_EXCLUDED];
-    const char *input = view_text(view, "input", "name");
-
-    fputs("<title>", page);
-    put_escaped(page, *input ? input : view->name);
-    fputs(": patched sites</title></head><body>\n<h1>", page);
-    put_escaped(page, *input ? input : view->name);
-    fputs(": patched sites</h1>\n", page);
-    fprintf(
-        page,
-        "<p>%zu listed, %zu excluded, %zu eligible: <b class=patched>%zu patched</b> (%.1f %%), "
-        "<b class=left>%zu left</b>.</p>\n<progress max=%zu value=%zu></progress>\n",
-        view->count, view->by_status[STATUS_EXCLUDED], eligible, patched,
-        eligible ? 100.0 * (double)patched / (double)eligible : 100.0, view->by_status[STATUS_LEFT],
-        eligible ? eligible : 1, eligible ? patched : 1);
-    fputs("<div class=grid>\n", page);
-    put_breakdown(page, summary, "instructions", "Instructions", false);
-    put_breakdown(page, summary, "sections", "Sections", false);
-    put_breakdown(page, summary, "symbols", "Symbols with most sites", false);
-    put_breakdown(page, summary, "forms", "Forms", false);
-    put_breakdown(page, summary, "tactics", "How room was made", false);
-    put_breakdown(page, summary, "left_reasons", "Left, and why", true);
-    put_breakdown(page, summary, "excluded_reasons", "Excluded, and why", true);
-    fputs("</div>\n", page);
+    fputs("<section id=what><h2>What</h2>\n<div class=cards>\n", page->out);
+    put_breakdown(page, summary, "instructions", "instruction", "Instructions");
+    put_breakdown(page, summary, "tactics", "tactic", "How room was made");
+    put_breakdown(page, summary, "forms", "form", "Forms");
+    put_breakdown(page, summary, "symbols", "find", "Symbols with most sites");
+    page_tables(page, page->side.view);
+    fputs("</div></section>\n", page->out);
 }
 
-static void put_sites(FILE *page, const struct view *view)
+/* ---- what was left ---- */
+
+static void put_reason(struct page *page, const struct view *view, enum site_status status,
+                       const char *reason, long long sites)
 {
-    fputs("<h2>Sites <small id=shown></small></h2>\n"
-          "<form><input id=words type=search placeholder=\"filter: symbol, instruction, tactic...\""
-          " aria-label=filter><select id=status aria-label=status><option value=\"\">all</option>",
-          page);
-    for (unsigned i = 0; i < STATUSES; i++)
-        fprintf(page, "<option>%s</option>", status_name((enum site_status)i));
-    fputs("</select></form>\n<div class=scroll><table id=sites><thead><tr><th>address</th>"
-          "<th>symbol</th><th>section</th><th>instruction</th><th>status</th><th>form</th>"
-          "<th>tactic</th><th>template</th><th>reason</th></tr></thead><tbody>\n",
-          page);
+    fprintf(page->out, "<details class=reason%s><summary><b class=t-%s>%s</b> <code>",
+            sites <= 20 ? " open" : "", status_name(status), status_name(status));
+    page_text(page, reason);
+    fprintf(page->out, "</code> <small>%lld site%s</small> <span>", sites, sites == 1 ? "" : "s");
+    page_text(page, view_explanation(reason));
+    fputs("</span></summary><ul>", page->out);
     for (size_t i = 0; i < view->count; i++) {
         const struct view_site *site = &view->sites[i];
-        const char *status = status_name(site->status);
 
-        fprintf(page, "<tr class=%s><td class=c>0x%" PRIx64 "</td>", status, site->address);
-        put_cell(page, " class=c", site->symbol);
-        put_cell(page, " class=c", site->section);
-        put_cell(page, " class=c", site->instruction);
-        put_cell(page, "", status);
-        put_cell(page, "", site->form);
-        put_cell(page, "", site->tactic);
-        put_cell(page, "", site->template_name);
-        put_cell(page, "", site->reason);
-        fputs("</tr>\n", page);
+        if (site->status != status || strcmp(site->reason, reason) != 0)
+            continue;
+        fprintf(page->out, "<li><a href=\"#s-%" PRIx64 "\">0x%" PRIx64 "</a> ", site->address,
+                site->address);
+        page_element(page, "code", "c", site->instruction);
+        fputs(" ", page->out);
+        page_element(page, "span", "c", site->symbol);
+        fputs("</li>\n", page->out);
     }
-    fputs("</tbody></table></div>\n", page);
+    fputs("</ul></details>\n", page->out);
 }
 
-int inspect_html_write(const struct view *view, const char *path, struct error *err)
+static void put_left(struct page *page, const struct view *view, const json_t *summary)
 {
-    json_t *summary = inspect_summary_json(view);
-    struct iovec piece = {0};
-    char *text = NULL;
-    FILE *page = summary ? open_memstream(&text, &piece.iov_len) : NULL;
-    int status;
+    static const struct {
+        const char *key;
+        enum site_status status;
+    } lists[] = {{"left_reasons", STATUS_LEFT}, {"excluded_reasons", STATUS_EXCLUDED}};
+    size_t i;
+    json_t *row;
 
-    if (!page) {
-        json_decref(summary);
-        return fail(err, EXIT_IO, "%s: out of memory", view->name);
+    if (view->patched)
+        return;
+    fputs("<section id=left><h2>Not patched, and why</h2>\n", page->out);
+    for (size_t list = 0; list < sizeof lists / sizeof lists[0]; list++) {
+        json_array_foreach(json_object_get(summary, lists[list].key), i, row)
+        {
+            if (i == REASONS) /* a forged report may have any number */
+                break;
+            const char *name = json_string_value(json_object_get(row, "name"));
+
+            put_reason(page, view, lists[list].status, name ? name : "", count_of(row, "sites"));
+        }
     }
-    fputs(head, page);
-    put_summary(page, view, summary);
+    if (view->by_status[STATUS_LEFT] + view->by_status[STATUS_EXCLUDED] == 0)
+        fputs("<p>Nothing: every site is patched.</p>", page->out);
+    fputs("</section>\n", page->out);
+}
+
+/* ---- site by site ---- */
+
+static void put_site(struct page *page, const struct view_site *site)
+{
+    const char *status = status_name(site->status);
+
+    fprintf(page->out, "<details class=row id=s-%" PRIx64 " data-instruction=\"", site->address);
+    page_text(page, site->group);
+    fprintf(page->out, "\"><summary><span class=address>0x%" PRIx64 "</span>", site->address);
+    page_element(page, "span", "symbol", *site->symbol ? site->symbol : "-");
+    page_element(page, "span", "instruction", *site->instruction ? site->instruction : "-");
+    page_element(page, "span", "section", *site->section ? site->section : "-");
+    fprintf(page->out, "<span class=\"status t-%s\">%s</span>", status, status);
+    fprintf(page->out, "<span class=\"form t-%s\">", kinds[kind_of(site)].name);
+    page_text(page, site->form);
+    fputs("</span><span class=tactic>", page->out);
+    page_text(page, site->tactic);
+    fputs("</span><span class=", page->out);
+    fputs(*site->reason ? "reason>" : "template>", page->out);
+    page_text(page, *site->reason ? site->reason : site->template_name);
+    fputs("</span></summary><div class=detail>", page->out);
+    page_site(page, &page->side, site);
+    fputs("</div></details>\n", page->out);
+}
+
+static void put_sites(struct page *page, const struct view *view)
+{
+    static const char *const facets[] = {"status", "form",   "section", "instruction",
+                                         "tactic", "reason", NULL};
+    static const struct page_column columns[] = {
+        {"address", "address"},         {"symbol", "symbol"},
+        {"instruction", "instruction"}, {"section", "section"},
+        {"status", "status"},           {"form", "form"},
+        {"tactic", "tactic"},           {"template", "template or reason"}};
+
+    fputs("<section id=sites><h2>Sites</h2>\n", page->out);
+    if (!page->side.code)
+        fputs("<p class=hint>The patched image was not found beside the report: this page has no "
+              "code.</p>\n",
+              page->out);
+    fputs("<div class=bar>\n", page->out);
+    page_filter(page, facets, view->count);
+    page_columns(page, columns, sizeof columns / sizeof columns[0]);
+    fputs("</div>\n<div id=rows>\n", page->out);
+    for (size_t i = 0; i < view->count; i++)
+        put_site(page, &view->sites[i]);
+    fputs("</div>\n<p id=none hidden>No site is like that.</p></section>\n", page->out);
+}
+
+bool page_report(struct page *page)
+{
+    const struct view *view = page->side.view;
+    json_t *summary = inspect_summary_json(view);
+    const char *name = view_text(view, "input", "name");
+    bool done = summary != NULL;
+
+    if (!done)
+        return false;
+    name = *name ? name : view->name;
+    page_begin(page, name);
+    fputs("<header><p class=kicker>patchc report</p><h1>", page->out);
+    page_text(page, name);
+    fputs("</h1>\n<div class=lead><div>", page->out);
+    put_coverage(page, view);
+    fputs("</div>\n", page->out);
+    put_provenance(page, view);
+    fputs("</div></header>\n<main>\n", page->out);
+    done = put_map(page, view);
+    put_left(page, view, summary);
+    put_breakdowns(page, summary);
     put_sites(page, view);
-    fputs(script, page);
-    fputs("</body></html>\n", page);
+    page_blocks(page, view);
+    fputs("</main>\n", page->out);
+    done &= view->patched || page_data(page, "report", view->root);
+    page_end(page);
     json_decref(summary);
-    status = fclose(page);
-    piece.iov_base = text;
-    if (status != 0)
-        status = fail(err, EXIT_IO, "%s: out of memory", view->name);
-    else
-        status = output_write(path, &piece, 1, 0644, err);
-    free(text);
-    return status;
+    return done;
 }

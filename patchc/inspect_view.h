@@ -77,7 +77,13 @@ void inspect_blocks_print(const struct view *view, FILE *out);
 bool inspect_diff_print(const struct view *before, const struct view *after, FILE *out);
 json_t *inspect_diff_json(const struct view *before, const struct view *after);
 
-/* inspect_html.c: one page that needs no other file. */
-int inspect_html_write(const struct view *view, const char *path, struct error *err);
+/* inspect_companion.c: opens the image of a report, or the report of an image, if it stands beside `path`, which is the file that
+ * `view` is of. True if there is one; the caller owns it then: view_close(). */
+bool view_companion(const char *path, const struct view *view, struct view *companion);
+
+/* inspect_html_write.c: a page that needs no other file, of a report or image, or of two compared (`other` is
+ * NULL or a path). 0, or -1 with *err set. */
+int inspect_html_write(const char *path, const struct view *view, const char *other,
+                       const char *page, struct error *err);
 
 #endif
