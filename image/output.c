@@ -20,9 +20,9 @@
 #define NAME_TRIES     100
 
 struct output {
-    char *path;                 /* as given, for messages */
-    char *target, *directory;   /* what is replaced, its folder; NULL for a device */
-    char *temporary;            /* the name until then, if it has one */
+    char *path;               /* as given, for messages */
+    char *target, *directory; /* what is replaced, its folder; NULL for a device */
+    char *temporary;          /* the name until then, if it has one */
     int fd;
 };
 
@@ -214,7 +214,8 @@ struct output *output_open(const char *path, mode_t mode, struct error *err)
     return NULL;
 }
 
-int output_append(struct output *output, const struct iovec *pieces, size_t count, struct error *err)
+int output_append(struct output *output, const struct iovec *pieces, size_t count,
+                  struct error *err)
 {
     return write_pieces(output->fd, pieces, count) ? failed(err, output->path) : 0;
 }

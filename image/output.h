@@ -20,7 +20,8 @@ struct output;
 /* Finds a place and opens it, with permission bits `mode`. NULL with *err set (EXIT_IO). */
 struct output *output_open(const char *path, mode_t mode, struct error *err);
 /* Appends. 0, or -1 with *err set (EXIT_IO): discard it then. */
-int output_append(struct output *output, const struct iovec *pieces, size_t count, struct error *err);
+int output_append(struct output *output, const struct iovec *pieces, size_t count,
+                  struct error *err);
 /* The file appears, and `output` is freed. 0, or -1 with *err set (EXIT_IO): nothing is left behind then. */
 int output_commit(struct output *output, struct error *err);
 /* For one of two processes that share it: closed and freed here, the other one commits or discards. */

@@ -31,7 +31,8 @@ static double seconds(clockid_t clock)
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
-/* Processor time, in seconds, that so many rounds take, so that others on a busy host do not count; negative: they do not end as they should. */
+/* Processor time, in seconds, that so many rounds take: others on a busy host do not count. Negative: they do not end
+ * as they should. */
 static double time_rounds(const struct column *column, const struct calibrate_row *row,
                           uint32_t rounds, struct error *err)
 {

@@ -16,7 +16,7 @@ enum clerk_file { CLERK_STATS, CLERK_TRACE, CLERK_FILES };
 struct clerk {
     struct output *files[CLERK_FILES]; /* open for writing; NULL: not wanted */
     const char *socket;                /* gdb's, or NULL */
-    int channel;                       /* to the other process, or -1: there is nothing for it to do */
+    int channel; /* to the other process, or -1: there is nothing for it to do */
     pid_t process;
 };
 

@@ -319,8 +319,8 @@ struct vcpu {
     jmp_buf unwind; /* the engine's loop: cpu_raise jumps here */
 
     /* ---- translator ---- */
-    struct fast *fast;        /* what translated code looks into, behind this structure; NULL = none */
-    void *host_stack;         /* the stack pointer of who entered translated code */
+    struct fast *fast; /* what translated code looks into, behind this structure; NULL = none */
+    void *host_stack;  /* the stack pointer of who entered translated code */
     uint64_t translator_temp; /* a value within one instruction */
 
     /* ---- soft engine: caches ---- */

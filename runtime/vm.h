@@ -79,14 +79,15 @@ struct vm_config {
     /* where the trace begins and ends (stepper_check); NULL = start and end of the run */
     const char *trace_start;
     const char *trace_stop;
-    bool lockstep;        /* KVM runs the same guest, and is compared (lockstep.h) */
-    uint64_t trace_count; /* lines of it; 0 = no limit */
-    bool translator;      /* the soft engine translates code that runs often */
+    bool lockstep;            /* KVM runs the same guest, and is compared (lockstep.h) */
+    uint64_t trace_count;     /* lines of it; 0 = no limit */
+    bool translator;          /* the soft engine translates code that runs often */
     unsigned translator_warm; /* runs after which it does, for tests; 0 = as is best */
-    uint64_t code_cache;  /* bytes for decoded code, for tests; 0 = as many as are useful */
+    uint64_t code_cache;      /* bytes for decoded code, for tests; 0 = as many as are useful */
     enum io_blocks_mode io_blocks;
     const char *io_extent; /* how far a scan looks (io_extent_parse); NULL = the default */
-    const char *jail;      /* folder that is all of the file system while the guest runs (contain.h), or NULL */
+    const char
+        *jail; /* folder that is all of the file system while the guest runs (contain.h), or NULL */
     const char *jail_user; /* whom root becomes there */
     bool no_sandbox;       /* system calls are not filtered */
 };

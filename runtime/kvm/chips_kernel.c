@@ -1,5 +1,5 @@
-/* Interrupt chips and 8254 of the kernel: accesses to them do not come here, nor do halted vCPUs, interrupts and start-up
- * messages. The devices of this process raise lines. (Linux Documentation/virt/kvm/api.rst) */
+/* Interrupt chips and 8254 of the kernel: accesses to them do not come here, nor do halted vCPUs, interrupts and
+ * start-up messages. The devices of this process raise lines. (Linux Documentation/virt/kvm/api.rst) */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -258,8 +258,8 @@ static void ended(struct kvm_cpu *cpu)
 
 /* ---- halted for ever? ----
  * The kernel does not tell that a vCPU has halted. When no vCPU's thread has used any time for a while, all of them are
- * asked to come out: a roll call. One that is halted with interrupts off stays out, parked; when all are parked none can
- * wake another, and nothing else can. One that is not ends the roll call. */
+ * asked to come out: a roll call. One that is halted with interrupts off stays out, parked; when all are parked none
+ * can wake another, and nothing else can. One that is not ends the roll call. */
 static void end_roll_call(struct kvm *kvm)
 {
     kvm->roll_call = kvm->alive = false;

@@ -1,4 +1,4 @@
-/* Interrupt chips of this process: their interrupts go into a vCPU when it can take them, and a halted one waits here. */
+/* Interrupt chips of this process: their interrupts go into a vCPU when it can take them, a halted one waits here. */
 #include "runtime/interrupts.h"
 #include "runtime/kvm/kvm.h"
 #include "runtime/soft/engine.h"

@@ -76,7 +76,25 @@ static bool move_kept(struct kvm_cpu *cpu, unsigned long request, uint64_t *valu
     return true;
 }
 
-/* KVM also asks for what it refuses itself: that goes the way of all. */
+/* The x2APIC's no list has: no filter stops them. */
+static bool is_kept_by_chips(uint32_t msr)
+{
+    for (size_t n = 0; n < KEPT_BY_CHIPS; n++)
+        if (kept_by_chips[n] == msr)
+            return true;
+    return msr >= 0x800 && msr <= 0x8ff;
+}
+
+/* KVM keeps it, was not asked to let it be counted, and refuses this access: it asks for that, too. */
+static bool refused(const struct kvm_cpu *cpu)
+{
+    uint32_t msr = cpu->run->msr.index;
+    bool chips = cpu->kvm->chips == &kvm_kernel_chips && is_kept_by_chips(msr);
+    return cpu->run->msr.reason != KVM_MSR_EXIT_REASON_FILTER &&
+           (chips || (is_kept(msr) && !cpu->kvm->counts_msrs));
+}
+
+/* KVM also asks for what it does not know: that goes the way of all. */
 bool kvm_asks_to_count(const struct kvm_cpu *cpu)
 {
     return cpu->run->msr.reason == KVM_MSR_EXIT_REASON_FILTER && is_kept(cpu->run->msr.index);
@@ -87,6 +105,10 @@ int kvm_exit_rdmsr(struct kvm_cpu *cpu, struct error *err)
     (void)err;
     uint64_t value = 0;
     stats_exit(&cpu->kvm->vm->stats, EXIT_KIND_MSR, KVM_NO_ADDRESS);
+    if (refused(cpu)) {
+        cpu->run->msr.error = 1;
+        return 0;
+    }
     cpu->run->msr.error = kvm_asks_to_count(cpu)
                               ? !move_kept(cpu, KVM_GET_MSRS, &value)
                               : !msr_read(cpu->vcpu, cpu->run->msr.index, &value);
@@ -122,7 +144,9 @@ int kvm_exit_wrmsr(struct kvm_cpu *cpu, struct error *err)
     uint64_t offset = cpu->vcpu->tsc_offset, value = cpu->run->msr.data;
     uint32_t msr = cpu->run->msr.index;
     stats_exit(&cpu->kvm->vm->stats, EXIT_KIND_MSR, KVM_NO_ADDRESS);
-    if (!kvm_asks_to_count(cpu))
+    if (refused(cpu))
+        cpu->run->msr.error = 1;
+    else if (!kvm_asks_to_count(cpu))
         cpu->run->msr.error = !msr_write(cpu->vcpu, msr, value);
     else if (msr == MSR_EFER)
         return write_efer(cpu, value, err);

@@ -1,4 +1,4 @@
-/* The KVM engine's timekeeper: the thread on which run() was called waits for timers and for what comes from outside. */
+/* The KVM engine's timekeeper: the thread that called run() waits for timers and for what comes from outside. */
 #include <poll.h>
 #include <time.h>
 

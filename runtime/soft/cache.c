@@ -495,7 +495,7 @@ static struct block *make_block(struct cache *cache, struct vcpu *cpu, uint64_t 
     }
     block_enter(cache, block);
     if (translator)
-        translator_watch(translator, block);
+        translator_watch(block);
     return block;
 }
 

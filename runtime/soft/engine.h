@@ -8,10 +8,10 @@
 struct soft {
     struct cache *cache;
     struct translator *translator; /* NULL = off */
-    uint64_t idle_ns;  /* guest time spent halted */
-    uint64_t executed; /* instructions done in slices that ended, all vCPUs */
-    int64_t slice;     /* instructions granted to the running vCPU */
-    uint64_t last_now; /* guest time never goes back */
+    uint64_t idle_ns;              /* guest time spent halted */
+    uint64_t executed;             /* instructions done in slices that ended, all vCPUs */
+    int64_t slice;                 /* instructions granted to the running vCPU */
+    uint64_t last_now;             /* guest time never goes back */
 
     /* whose turn it is: the vCPUs take turns in order */
     struct vcpu *turn;       /* NULL: nobody's yet */

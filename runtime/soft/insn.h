@@ -74,10 +74,10 @@ struct block {
     struct block *page_next[2]; /* lists of blocks in the page(s) */
     uint64_t physical2;         /* page of the part beyond the page end, if crosses */
     /* the translator's (translator/translator.h) */
-    uint16_t runs;                 /* until it is warm */
-    insn_fn *first_run;            /* what the first instruction's function was before they were counted */
+    uint16_t runs;      /* until it is warm */
+    insn_fn *first_run; /* what the first instruction's function was before they were counted */
     struct translated *translated; /* its code; NULL = none */
-    struct insn insns[];        /* count, then one that leaves */
+    struct insn insns[];           /* count, then one that leaves */
 };
 
 /* What stands in for a chain not yet made, and for a block that was invalidated. */

@@ -73,24 +73,26 @@ static void load_target(struct generator *g)
             emit_mov(e, TEMP_ADDRESS, host);
         return;
     }
-    uint32_t again = e->used;
-    emit_address(g);
-    emit_lookup(g, again, 8, false);
-    emit_load(e, TEMP_ADDRESS, RM_FOUND);
+    emit_load(e, TEMP_ADDRESS, emit_operand(g, 8, false));
 }
 
 static void push_return(struct generator *g)
 {
     struct emit *e = &g->emit;
     uint64_t back = g->item->next;
-    uint32_t again = e->used;
-    emit_lea(e, TEMP_ADDRESS, RM_MEMORY(HOST_OF_RSP, -8));
-    emit_lookup(g, again, 8, true);
+    struct host_rm to = RM_FOUND;
+    if (g->item->member) {
+        to = emit_operand(g, 8, true);
+    } else { /* an indirect call */
+        uint32_t again = e->used;
+        emit_lea(e, TEMP_ADDRESS, RM_MEMORY(HOST_OF_RSP, -8));
+        emit_lookup(g, again, 8, true);
+    }
     if (back == (uint64_t)(int64_t)(int32_t)back) {
-        emit_store_immediate(e, RM_FOUND, (int32_t)back);
+        emit_store_immediate(e, to, (int32_t)back);
     } else {
         emit_constant(e, TEMP_COUNT, back);
-        emit_store(e, RM_FOUND, TEMP_COUNT);
+        emit_store(e, to, TEMP_COUNT);
     }
     emit_lea(e, HOST_OF_RSP, RM_MEMORY(HOST_OF_RSP, -8));
 }
@@ -125,10 +127,7 @@ static void generate_return(struct generator *g)
     int32_t more = 8;
     if (g->item->z.operand_count_visible)
         more += (uint16_t)g->item->operand[0].imm.value.u;
-    uint32_t again = e->used;
-    emit_mov(e, TEMP_ADDRESS, HOST_OF_RSP);
-    emit_lookup(g, again, 8, false);
-    emit_load(e, TEMP_ADDRESS, RM_FOUND);
+    emit_load(e, TEMP_ADDRESS, emit_operand(g, 8, false));
     find_code(g);
     emit_lea(e, HOST_OF_RSP, RM_MEMORY(HOST_OF_RSP, more));
     emit_jump_register(e, TEMP_ADDEND);

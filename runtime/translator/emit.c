@@ -235,6 +235,10 @@ void emit_here_short(struct emit *e, uint32_t jump)
     if (!e->failed)
         e->bytes[jump] = (uint8_t)distance;
 }
+void emit_jump_back(struct emit *e, uint32_t target)
+{
+    emit_jump_to(e, e->base + target);
+}
 void emit_jump_if_zero_back(struct emit *e, uint32_t target)
 {
     int32_t distance = (int32_t)target - (int32_t)(e->used + 2);

@@ -1,6 +1,6 @@
-/* Host code, one instruction at a time: the only way by which the translator writes any. What an instruction may be is a
- * closed list: the fields of struct host_insn for those of the guest's that are copied (classes.c says which), and the
- * functions below for what is put around them. */
+/* Host code, one instruction at a time: the only way by which the translator writes any. What an instruction may
+ * be is a closed list: the fields of struct host_insn for those of the guest's that are copied (classes.c says
+ * which), and the functions below for what is put around them. */
 #ifndef RUNTIME_TRANSLATOR_EMIT_H
 #define RUNTIME_TRANSLATOR_EMIT_H
 
@@ -82,6 +82,7 @@ uint32_t emit_jump(struct emit *e);                                /* 32 bits */
 void emit_here(struct emit *e, uint32_t jump);                     /* it leads here; 32 bits */
 void emit_here_short(struct emit *e, uint32_t jump);               /* 8 bits */
 void emit_jump_if_zero_back(struct emit *e, uint32_t target);      /* JRCXZ to an offset before */
+void emit_jump_back(struct emit *e, uint32_t target);              /* to an offset before */
 void emit_raw(struct emit *e, const uint8_t *bytes, size_t count); /* of the fixed stubs */
 #define EMIT_RAW(e, ...)                                                                           \
     emit_raw(e, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))

@@ -1,4 +1,5 @@
-/* The way from C into translated code and back: the only code that is always the same. Emitted, for it shares the layout. */
+/* The way from C into translated code and back: the only code that is always the same. Emitted, for it shares the
+ * layout. */
 #include "runtime/translator/translation.h"
 
 #include <string.h>

@@ -3,8 +3,8 @@
  * leaves those is forgotten here (soft/tlb.c).
  *
  * The tables stand at a fixed distance behind the vCPU, for translated code names both from the same register. They
- * have an entry for each value of 16 address bits, so that code can index them without touching a flag (MOVZX); only what
- * is used takes memory. */
+ * have an entry for each value of 16 address bits, so that code can index them without touching a flag (MOVZX);
+ * only what is used takes memory. */
 #ifndef RUNTIME_TRANSLATOR_FAST_H
 #define RUNTIME_TRANSLATOR_FAST_H
 
@@ -16,7 +16,8 @@ enum fast_mode { FAST_KERNEL, FAST_USER, FAST_MODES };
 enum fast_access { FAST_READ, FAST_WRITE, FAST_ACCESSES };
 
 struct fast {
-    /* Minus the linear address of the page that may be accessed: added to an address, it leaves the offset in the page. */
+    /* Minus the linear address of the page that may be accessed: added to an address, it leaves the offset in the
+     * page. */
     uint64_t page[FAST_MODES][FAST_ACCESSES][FAST_SLOTS];
     uint64_t addend[FAST_MODES][FAST_SLOTS]; /* host address = linear address + addend */
     /* by the low bits of RIP: minus that RIP, and its code */
@@ -64,7 +65,7 @@ static inline void fast_forget_rip(struct vcpu *cpu, uint64_t rip)
     cpu->fast->rip[FAST_USER][slot] = fast_no_rip(slot);
 }
 
-/* Room for `bytes` of a vCPU and its tables, with a stack for signal handlers below it; all zero but for the tables,
+/* Room for a vCPU and its tables, with a stack for signal handlers below it; all zero but for the tables,
  * which are empty. NULL: no memory. */
 struct vcpu *fast_allocate(void);
 void fast_release(struct vcpu *cpu);

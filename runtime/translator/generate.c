@@ -23,7 +23,7 @@ void exit_jump(struct generator *g, struct exit_point *exit)
         g->emit.failed = true;
         return;
     }
-    g->stubs[g->stub_count++] = (struct stub){emit_jump(&g->emit), exit};
+    g->stubs[g->stub_count++] = (struct stub){.jump = emit_jump(&g->emit), .exit = exit};
 }
 
 void exit_stubs(struct generator *g)
@@ -37,6 +37,8 @@ void exit_stubs(struct generator *g)
         } else {
             emit_here(e, g->stubs[n].jump);
         }
+        if (g->stubs[n].has_address)
+            emit_lea(e, TEMP_ADDRESS, g->stubs[n].address);
         emit_lea_of(e, TEMP_COUNT, exit);
         emit_jump_to(e, g->leave);
     }
@@ -61,10 +63,9 @@ static bool writes(const ZydisDecodedOperand *o)
 }
 
 /* The number by which the copy names a register. */
-static uint8_t number_of(const struct item *item, const ZydisDecodedOperand *o, unsigned host)
+static uint8_t number_of(const ZydisDecodedOperand *o, unsigned host)
 {
     ZydisRegister reg = o->reg.value;
-    (void)item;
     if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
         return (uint8_t)(4 + (reg - ZYDIS_REGISTER_AH));
     return (uint8_t)host;
@@ -141,7 +142,8 @@ static void send_back(struct generator *g, const struct place *place)
         emit_store(&g->emit, RM_MEMORY(RSP, OF_REGISTER(place->guest)), place->host);
 }
 
-/* A register in ModRM.rm may be replaced by its place in memory, but where 32 bits are written: that clears the rest. */
+/* A register in ModRM.rm may be replaced by its place in memory, but where 32 bits are written: that clears the
+ * rest. */
 static bool stays_in_memory(const struct item *item, const ZydisDecodedOperand *o)
 {
     bool bit_number =
@@ -149,6 +151,12 @@ static bool stays_in_memory(const struct item *item, const ZydisDecodedOperand *
         item->z.mnemonic == ZYDIS_MNEMONIC_BTR || item->z.mnemonic == ZYDIS_MNEMONIC_BTC;
     return host_register(guest_number(o->reg.value)) == IN_MEMORY && !bit_number &&
            !(writes(o) && o->size == 32);
+}
+
+/* A group's addend survives instructions between its members (group.c asks the same). */
+static unsigned second_temp(const struct item *item)
+{
+    return item->count_in_cl ? TEMP_ADDEND : TEMP_COUNT;
 }
 
 static void copy_registers(struct generator *g)
@@ -163,7 +171,7 @@ static void copy_registers(struct generator *g)
         emit_mov(&g->emit, TEMP_COUNT, HOST_OF_RCX);
     if (reg) {
         first = bring(g, reg, TEMP_ADDRESS);
-        insn.reg = number_of(item, reg, first.host);
+        insn.reg = number_of(reg, first.host);
     }
     if (rm && same && host_register(first.guest) == IN_MEMORY) {
         if (!reads(item, reg) && reads(item, rm))
@@ -173,8 +181,8 @@ static void copy_registers(struct generator *g)
     } else if (rm && stays_in_memory(item, rm)) {
         insn.rm = RM_MEMORY(RSP, OF_REGISTER(guest_number(rm->reg.value)));
     } else if (rm) {
-        second = bring(g, rm, TEMP_ADDEND);
-        insn.rm = RM_REGISTER(number_of(item, rm, second.host));
+        second = bring(g, rm, second_temp(item));
+        insn.rm = RM_REGISTER(number_of(rm, second.host));
     }
     take_immediate(g, &insn);
     if (!emit_insn(&g->emit, &insn, item->legacy_high))
@@ -190,16 +198,13 @@ static void copy_memory(struct generator *g)
     const ZydisDecodedOperand *reg = register_operand(item, item->reg);
     struct host_insn insn = shape_of(item);
     struct place place = {0};
-    uint32_t again = g->emit.used;
-    emit_address(g);
-    emit_lookup(g, again, memory->size / 8u, writes(memory));
+    insn.rm = emit_operand(g, memory->size / 8u, writes(memory));
     if (item->count_in_cl)
         emit_mov(&g->emit, TEMP_COUNT, HOST_OF_RCX);
     if (reg) {
         place = bring(g, reg, TEMP_COUNT);
-        insn.reg = number_of(item, reg, place.host);
+        insn.reg = number_of(reg, place.host);
     }
-    insn.rm = RM_FOUND;
     take_immediate(g, &insn);
     if (!emit_insn(&g->emit, &insn, item->legacy_high))
         g->emit.failed = true;
@@ -255,33 +260,31 @@ static void copy_divide(struct generator *g)
 }
 
 /* ---- the stack ---- */
-static void push_operand(struct generator *g, const ZydisDecodedOperand *o)
+static void push_memory(struct generator *g)
 {
     struct emit *e = &g->emit;
-    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-        emit_store_immediate(e, RM_FOUND, (int32_t)o->imm.value.s);
-    else if (o->type == ZYDIS_OPERAND_TYPE_REGISTER)
-        emit_store(e, RM_FOUND, use_register(g, guest_number(o->reg.value), TEMP_COUNT));
-    else {
-        emit_load(e, TEMP_COUNT, RM_MEMORY(RSP, OF_VCPU(translator_temp)));
-        emit_store(e, RM_FOUND, TEMP_COUNT);
-    }
+    emit_load(e, TEMP_COUNT, emit_operand(g, 8, false));
+    emit_store(e, RM_MEMORY(RSP, OF_VCPU(translator_temp)), TEMP_COUNT);
+    uint32_t again = e->used;
+    emit_lea(e, TEMP_ADDRESS, RM_MEMORY(HOST_OF_RSP, -8));
+    emit_lookup(g, again, 8, true);
+    emit_load(e, TEMP_COUNT, RM_MEMORY(RSP, OF_VCPU(translator_temp)));
+    emit_store(e, RM_FOUND, TEMP_COUNT);
 }
 
 static void copy_push(struct generator *g)
 {
     struct emit *e = &g->emit;
+    const ZydisDecodedOperand *o = &g->item->operand[0];
     if (g->item->memory != NO_OPERAND) {
-        uint32_t first = e->used;
-        emit_address(g);
-        emit_lookup(g, first, 8, false);
-        emit_load(e, TEMP_COUNT, RM_FOUND);
-        emit_store(e, RM_MEMORY(RSP, OF_VCPU(translator_temp)), TEMP_COUNT);
+        push_memory(g);
+    } else {
+        struct host_rm to = emit_operand(g, 8, true);
+        if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+            emit_store_immediate(e, to, (int32_t)o->imm.value.s);
+        else
+            emit_store(e, to, use_register(g, guest_number(o->reg.value), TEMP_COUNT));
     }
-    uint32_t again = e->used;
-    emit_lea(e, TEMP_ADDRESS, RM_MEMORY(HOST_OF_RSP, -8));
-    emit_lookup(g, again, 8, true);
-    push_operand(g, &g->item->operand[0]);
     emit_lea(e, HOST_OF_RSP, RM_MEMORY(HOST_OF_RSP, -8));
 }
 
@@ -289,26 +292,19 @@ static void copy_pop(struct generator *g)
 {
     struct emit *e = &g->emit;
     unsigned guest = guest_number(g->item->operand[0].reg.value), host = host_register(guest);
-    uint32_t again = e->used;
-    emit_mov(e, TEMP_ADDRESS, HOST_OF_RSP);
-    emit_lookup(g, again, 8, false);
+    struct host_rm from = emit_operand(g, 8, false);
+    emit_load(e, host == IN_MEMORY ? TEMP_COUNT : host, from);
+    if (host == IN_MEMORY)
+        emit_store(e, RM_MEMORY(RSP, OF_REGISTER(guest)), TEMP_COUNT);
     emit_lea(e, HOST_OF_RSP, RM_MEMORY(HOST_OF_RSP, 8));
-    if (host != IN_MEMORY) {
-        emit_load(e, host, RM_FOUND);
-        return;
-    }
-    emit_load(e, TEMP_COUNT, RM_FOUND);
-    emit_store(e, RM_MEMORY(RSP, OF_REGISTER(guest)), TEMP_COUNT);
 }
 
 static void copy_leave(struct generator *g)
 {
     struct emit *e = &g->emit;
-    uint32_t again = e->used;
-    emit_mov(e, TEMP_ADDRESS, RBP);
-    emit_lookup(g, again, 8, false);
+    emit_load(e, TEMP_COUNT, emit_operand(g, 8, false));
     emit_lea(e, HOST_OF_RSP, RM_MEMORY(RBP, 8));
-    emit_load(e, RBP, RM_FOUND);
+    emit_mov(e, RBP, TEMP_COUNT);
 }
 
 /* ---- a block ---- */
@@ -379,10 +375,26 @@ static bool falls_through(const struct item *item)
     return item->class != CLASS_INTERPRET && item->class < CLASS_JUMP;
 }
 
+/* Whoever comes back from the interpreter into the middle of a group looks up the rest of it, out of line. */
+static void generate_returns(struct generator *g, uint32_t *at)
+{
+    for (unsigned n = 0; n < g->t->block->count; n++) {
+        if (!g->items[n].grouped || g->items[n].first == n)
+            continue;
+        g->position = n;
+        g->item = &g->items[n];
+        uint32_t back = g->emit.used;
+        emit_group_lookup(g);
+        emit_jump_back(&g->emit, at[n]);
+        at[n] = back;
+    }
+}
+
 bool generate_block(struct generator *g, const struct item *items)
 {
     const struct block *block = g->t->block;
     uint32_t at[BLOCK_MAX];
+    g->items = items;
     g->emit.base = code_cache_next(g->code);
     g->emit.used = 0;
     g->emit.failed = false;
@@ -397,6 +409,7 @@ bool generate_block(struct generator *g, const struct item *items)
     }
     if (falls_through(&items[block->count - 1]))
         generate_end(g, items[block->count - 1].next);
+    generate_returns(g, at);
     exit_stubs(g);
     if (g->emit.failed || !code_cache_put(g->code, g->emit.bytes, g->emit.used))
         return false;

@@ -1,7 +1,8 @@
 /* Where translated code finds things: host registers, and offsets from its stack pointer.
  *
- * The stack pointer is the vCPU's address plus 12. A shift by a register takes its low 6 bits as count: SHRX by RSP gives
- * a page's number without a flag touched and without a register that holds the 12 (vCPUs are aligned to 64 bytes). */
+ * The stack pointer is the vCPU's address plus 12. A shift by a register takes its low 6 bits as count: SHRX by
+ * RSP gives a page's number without a flag touched and without a register that holds the 12 (vCPUs are aligned to
+ * 64 bytes). */
 #ifndef RUNTIME_TRANSLATOR_LAYOUT_H
 #define RUNTIME_TRANSLATOR_LAYOUT_H
 

@@ -52,32 +52,77 @@ void emit_address(struct generator *g)
     }
 }
 
-/* The slot is that of the last byte's page, and the offset in its page is that of the first byte: it is less than a page
- * only if both are in the page that the slot holds. */
-void emit_lookup(struct generator *g, uint32_t again, unsigned size, bool write)
+/* The slot is that of the last byte's page, in TEMP_COUNT; `first` is the first byte's address as an operand of
+ * LEA. The offset of that in the page of the slot is less than a page only if both are in it. */
+static uint32_t emit_find_page(struct generator *g, bool write, struct host_rm first)
 {
     struct emit *e = &g->emit;
-    unsigned table = g->t->table, last = TEMP_ADDRESS;
+    unsigned table = g->t->table;
     int32_t page = write ? OF_FAST(page[0][FAST_WRITE]) : OF_FAST(page[0][FAST_READ]);
     page += (int32_t)(table * FAST_ACCESSES * FAST_SLOTS * sizeof(uint64_t));
     int32_t addend = OF_FAST(addend) + (int32_t)(table * FAST_SLOTS * sizeof(uint64_t));
+    emit_zero_extend16(e, TEMP_COUNT, TEMP_COUNT);
+    emit_load(e, TEMP_ADDEND, RM_INDEXED(RSP, TEMP_COUNT, 3, addend));
+    emit_load(e, TEMP_COUNT, RM_INDEXED(RSP, TEMP_COUNT, 3, page));
+    first.index = TEMP_COUNT;
+    emit_lea(e, TEMP_COUNT, first);
+    emit_shift_by_12(e, TEMP_COUNT, TEMP_COUNT);
+    return emit_jump_if_zero(e);
+}
+
+static struct exit_point *lookup_exit(struct generator *g, uint32_t again, unsigned size,
+                                      bool write)
+{
+    struct exit_point *exit = exit_make(g, TRANSLATOR_LOOKUP);
+    if (exit) {
+        exit->host = g->emit.base + again;
+        exit->size = (uint16_t)size;
+        exit->write = write;
+    }
+    return exit;
+}
+
+void emit_lookup(struct generator *g, uint32_t again, unsigned size, bool write)
+{
+    struct emit *e = &g->emit;
+    unsigned last = TEMP_ADDRESS;
     if (size > 1) {
         emit_lea(e, TEMP_COUNT, RM_MEMORY(TEMP_ADDRESS, (int32_t)size - 1));
         last = TEMP_COUNT;
     }
     emit_shift_by_12(e, TEMP_COUNT, last);
-    emit_zero_extend16(e, TEMP_COUNT, TEMP_COUNT);
-    emit_load(e, TEMP_ADDEND, RM_INDEXED(RSP, TEMP_COUNT, 3, addend));
-    emit_load(e, TEMP_COUNT, RM_INDEXED(RSP, TEMP_COUNT, 3, page));
-    emit_lea(e, TEMP_COUNT, RM_INDEXED(TEMP_COUNT, TEMP_ADDRESS, 0, 0));
+    uint32_t found = emit_find_page(g, write, RM_MEMORY(TEMP_ADDRESS, 0));
+    exit_jump(g, lookup_exit(g, again, size, write));
+    emit_here_short(e, found);
+}
+
+void emit_group_lookup(struct generator *g)
+{
+    struct emit *e = &g->emit;
+    struct access_range range = group_rest(g->items, g->position);
+    struct host_rm first = RM_MEMORY(host_register(range.base), range.disp);
+    uint32_t again = e->used;
+    emit_lea(e, TEMP_COUNT, RM_MEMORY(first.base, range.disp + range.bytes - 1));
     emit_shift_by_12(e, TEMP_COUNT, TEMP_COUNT);
-    uint32_t found = emit_jump_if_zero(e);
-    struct exit_point *exit = exit_make(g, TRANSLATOR_LOOKUP);
-    if (exit) {
-        exit->host = e->base + again;
-        exit->size = (uint8_t)size;
-        exit->write = write;
-        exit_jump(g, exit);
+    uint32_t found = emit_find_page(g, range.write, first);
+    exit_jump(g, lookup_exit(g, again, (unsigned)range.bytes, range.write));
+    if (!e->failed) {
+        g->stubs[g->stub_count - 1].has_address = true;
+        g->stubs[g->stub_count - 1].address = first;
     }
     emit_here_short(e, found);
+}
+
+struct host_rm emit_operand(struct generator *g, unsigned bytes, bool write)
+{
+    const struct item *item = g->item;
+    if (!item->member) {
+        uint32_t again = g->emit.used;
+        emit_address(g);
+        emit_lookup(g, again, bytes, write);
+        return RM_FOUND;
+    }
+    if (item->first == g->position)
+        emit_group_lookup(g);
+    return RM_INDEXED(host_register(item->access.base), TEMP_ADDEND, 0, item->access.disp);
 }

@@ -180,7 +180,7 @@ static enum item_class classify(struct item *item)
     return item->class;
 }
 
-bool scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items)
+void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items)
 {
     ZydisDecoder decoder;
     ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
@@ -190,7 +190,7 @@ bool scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
         item->rip = rip + insn->offset;
         item->next = item->rip + insn->length;
         item->memory = item->reg = item->rm = NO_OPERAND;
-        item->count_in_cl = item->legacy_high = false;
+        item->count_in_cl = item->legacy_high = item->member = item->grouped = false;
         item->class = CLASS_INTERPRET;
         if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, bytes + insn->offset,
                                                block->bytes - insn->offset, &item->z,
@@ -199,5 +199,5 @@ bool scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
         if (item->z.length == insn->length)
             item->class = classify(item);
     }
-    return true;
+    group_items(items, block->count);
 }

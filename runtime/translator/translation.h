@@ -19,8 +19,8 @@ struct exit_point {
     struct exit_point *next; /* CHAIN: of those that lead to the same translation */
     uint8_t reason;          /* enum translator_exit */
     uint8_t position;        /* of the instruction in the block */
-    uint8_t size;            /* LOOKUP: bytes */
-    bool write;
+    bool write;              /* LOOKUP */
+    uint16_t size;           /* LOOKUP: bytes */
 };
 
 /* A block at one RIP (aliases of a page have several), for its mode. */
@@ -69,15 +69,33 @@ struct item {
     uint8_t reg, rm;    /* of the register in ModRM.reg or the opcode, and of the one in ModRM.rm */
     bool count_in_cl;
     bool legacy_high; /* an operand is AH, DH or BH */
+    /* group.c: accesses that share a look-up */
+    bool member;         /* its access is one of them */
+    bool grouped;        /* it is a member, or between members: `first` and `last` are theirs */
+    uint8_t first, last; /* positions */
+    struct access_range {
+        uint8_t base; /* guest register */
+        bool write;
+        int32_t disp; /* from the base as it is before the instruction */
+        int32_t bytes;
+    } access;
+    int32_t delta; /* of the base, since before `first` */
     ZydisDecodedInstruction z;
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
 };
-/* Fills one item for each instruction. False: the bytes are not what the block was decoded from, which cannot be. */
-bool scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items);
+/* Fills one item for each instruction; `bytes` are those that the block was decoded from. */
+void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items);
+
+/* ---- group.c: which accesses share a look-up ---- */
+void group_items(struct item *items, unsigned count);
+/* All that members from position `from` on access, by the base as it is there. */
+struct access_range group_rest(const struct item *items, unsigned from);
 
 /* ---- generate.c, lookup.c, control.c: from items to code ---- */
 struct stub {      /* out of line: leads to the common exit */
     uint32_t jump; /* the jump to patch */
+    bool has_address;
+    struct host_rm address; /* goes to TEMP_ADDRESS */
     struct exit_point *exit;
 };
 struct generator {
@@ -85,7 +103,7 @@ struct generator {
     struct code_cache *code;
     struct version *t;
     const void *leave; /* the common exit */
-    const struct item *item;
+    const struct item *items, *item;
     unsigned position;
     struct stub stubs[BLOCK_MAX * 4];
     unsigned stub_count;
@@ -104,6 +122,10 @@ unsigned use_register(struct generator *g, unsigned guest, unsigned temp);
 void emit_address(struct generator *g);
 /* TEMP_ADDRESS to TEMP_ADDRESS + TEMP_ADDEND, the host's; looks again at `again` when the page has become known. */
 void emit_lookup(struct generator *g, uint32_t again, unsigned size, bool write);
+/* The look-up for what is left of the item's group: its addend in TEMP_ADDEND. */
+void emit_group_lookup(struct generator *g);
+/* The memory operand in the host: behind a look-up of its own, or by that of the item's group. */
+struct host_rm emit_operand(struct generator *g, unsigned bytes, bool write);
 #define RM_FOUND RM_INDEXED(TEMP_ADDRESS, TEMP_ADDEND, 0, 0)
 
 /* Ends of blocks. */

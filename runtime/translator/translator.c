@@ -133,8 +133,9 @@ static struct version *make_version(struct translator *translator, struct block 
     struct generator *g = &translator->generator;
     const uint8_t *bytes = memory_at(&translator->vm->memory, block->physical, block->bytes);
     struct version *t = code_cache_data(code, sizeof *t + block->count * sizeof(uint32_t));
-    if (!t || !bytes || !scan_block(block, bytes, rip, translator->items))
+    if (!t || !bytes)
         return NULL;
+    scan_block(block, bytes, rip, translator->items);
     bool user = block->key & JUMP_KEY_USER;
     t->block = block;
     t->rip = rip;
@@ -228,10 +229,9 @@ OP(run_counted)
     return block->insns[0].run(cpu, i);
 }
 
-void translator_watch(struct translator *translator, struct block *block)
+void translator_watch(struct block *block)
 {
     const uint64_t needed = JUMP_KEY_CODE64 | JUMP_KEY_LONG | JUMP_KEY_PROTECTED;
-    (void)translator;
     if ((block->key & ~(uint64_t)JUMP_KEY_USER) != needed || block->crosses || !block->count)
         return;
     block->first_run = block->insns[0].run;

@@ -2,8 +2,8 @@
  *
  * Guest instructions are host instructions, so they are copied: with registers renamed (layout.h), with memory operands
  * that go through a look-up which touches no flag (lookup.c), and with ends that lead to the next block's code. The
- * guest's flags are the host's all the time. What is not copied is left to the interpreter, for exactly that instruction:
- * the state is stored, its function is called, and the function of the next instruction leads back.
+ * guest's flags are the host's all the time. What is not copied is left to the interpreter, for exactly that
+ * instruction: the state is stored, its function is called, and the function of the next instruction leads back.
  *
  * The interpreter stays in charge: translated code is what the functions of a block's instructions have become. Budget,
  * faults, events, invalidation, stepping and breakpoints are its own. */
@@ -42,7 +42,7 @@ struct translator *translator_create(struct vm *vm, struct error *err);
 void translator_destroy(struct translator *translator);
 
 /* A new block: it will be translated when it is warm. */
-void translator_watch(struct translator *translator, struct block *block);
+void translator_watch(struct block *block);
 /* The block was invalidated: nothing leads to its code any more. */
 void translator_drop(struct translator *translator, struct block *block);
 /* True if there is no room for more; then the block cache drops all blocks, and calls translator_flush. */

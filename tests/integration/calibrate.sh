@@ -21,6 +21,7 @@ is "$(jq -r '.out | keys_unsorted | join(" ")' "$tmp/costs")" "$columns" 'with t
 cost() { # ROW COLUMN: in the JSON
     jq ".$1[\"$2\"]" "$tmp/costs"
 }
+# shellcheck disable=SC2317 # called by name
 greater() { # A B
     awk -v a="$1" -v b="$2" 'BEGIN { exit !(a > b) }'
 }

@@ -132,6 +132,38 @@ guest between <<'ASM'
         .section .note.GNU-stack,"",@progbits
 ASM
 
+# Values that these registers do not take: #GP, for which there is no handler.
+guest bad_efer <<'ASM'
+        movl $0x83, 0x200000    # the first 4 MB at their own addresses
+        mov $0x200000, %eax
+        mov %eax, %cr3
+        mov $0x10, %eax         # pages of 4 MB
+        mov %eax, %cr4
+        mov %cr0, %eax
+        or $0x80000000, %eax
+        mov %eax, %cr0
+        mov $0xc0000080, %ecx
+        rdmsr
+        or $0x100, %eax         # long mode, with paging on
+        wrmsr
+        cli
+1:      hlt
+        jmp 1b
+        .section .note.GNU-stack,"",@progbits
+ASM
+guest bad_apic <<'ASM'
+        mov $0x1b, %ecx
+        rdmsr
+        or $0x400, %eax         # x2APIC mode
+        wrmsr
+        and $~0x400, %eax       # and straight back
+        wrmsr
+        cli
+1:      hlt
+        jmp 1b
+        .section .note.GNU-stack,"",@progbits
+ASM
+
 # ---- the end ----
 for smp in 1 4; do
     on kernel "$tmp/halt" --smp $smp
@@ -184,6 +216,14 @@ check 'and says the same' diff samples/cpuid_msr/expected "$tmp/out"
 on kernel "$tmp/patched" --link-all
 [ $status -eq $PASSED ] || on kernel "$tmp/patched" --link-all
 is "$status" $PASSED 'HLT and the local APIC by way of doorbells, too'
+
+# ---- registers that KVM keeps ----
+for chips in kernel user; do
+    for name in bad_efer bad_apic; do
+        on $chips "$tmp/$name"
+        is "$status:$(counter .shutdown)" 70:triple-fault "$name: what the processor refuses is refused, chips in $chips"
+    done
+done
 
 # ---- writes without an exit ----
 on kernel "$tmp/order"

@@ -1,6 +1,6 @@
 #!/bin/bash
-# The translator: guests come to the same end, with the same counters and console, translated and interpreted; a kernel's
-# boot is compared all the way.
+# The translator: guests come to the same end, with the same counters and console, translated and interpreted; the boot
+# of a kernel is compared all the way.
 . tests/integration/tap.sh
 
 # What a run did but for the time it took.
@@ -26,7 +26,8 @@ same() {
     fi
 }
 
-if "$BUILD/hvrun" --deterministic "$BUILD/samples/interrupts.elf" </dev/null 2>&1 >/dev/null | grep -q '^hvrun: no translator'; then
+sample=$BUILD/samples/interrupts.elf
+if "$BUILD/hvrun" --deterministic "$sample" </dev/null 2>&1 >/dev/null | grep -q '^hvrun: no translator'; then
     skip 'guests come to the same end translated and interpreted' 'the host has no BMI2'
     plan_done
 fi
@@ -36,9 +37,9 @@ for image in "$BUILD"/samples/*.elf; do
     same "the sample $name comes to the same end" "$image"
 done
 
-"$BUILD/hvrun" --deterministic --stats "$tmp/stats" "$BUILD/samples/interrupts.elf" </dev/null >/dev/null 2>&1
+"$BUILD/hvrun" --deterministic --stats "$tmp/stats" "$sample" </dev/null >/dev/null 2>&1
 check 'code that runs often is translated' test "$(jq .translator.blocks "$tmp/stats")" -gt 0
-"$BUILD/hvrun" --deterministic --translator off --stats "$tmp/stats" "$BUILD/samples/interrupts.elf" </dev/null >/dev/null 2>&1
+"$BUILD/hvrun" --deterministic --translator off --stats "$tmp/stats" "$sample" </dev/null >/dev/null 2>&1
 check '--translator off: nothing is' test "$(jq .translator.blocks "$tmp/stats")" -eq 0
 
 if [ -n "${PV_KERNEL_CLOUD:-}" ]; then

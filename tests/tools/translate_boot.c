@@ -2,8 +2,8 @@
  *
  *     translate_boot INSTRUCTIONS SMP KERNEL [INITRD]
  *
- * Two machines in one process, deterministic, go on by turns: after some thousand instructions, another number each time,
- * the vCPUs' registers must agree, and now and then all of memory. The exit code is 1 if they do not. */
+ * Two machines in one process, deterministic, go on by turns: after some thousand instructions, another number
+ * each time, the vCPUs' registers must agree, and now and then all of memory. The exit code is 1 if they do not. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

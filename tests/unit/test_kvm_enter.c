@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -101,22 +102,46 @@ static void steps_in_a_row_cost_no_ioctl(void **state)
     ran_on_kvm(lab, 300);
 }
 
+/* Code that the soft processor has decoded is changed while KVM runs the guest. */
+STEP_ASM(modifies, "nop; nop; nop; movl $0x90c3ff48, 0x8000; hlt"); /* inc %rbx; nop */
+static void what_kvm_changes_the_soft_processor_sees(void **state)
+{
+    struct step_lab *lab = lab_of(state);
+    STEP_LOAD(lab, modifies);
+    lab->vmcs->single_step = true;
+    STEPS_TO(STEP_BEHIND(1));
+    lab->vmcs->single_step = false;
+    assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_SHUTDOWN);
+    lab->vm.shutdown = SHUTDOWN_NONE;
+    lab->vmcs->activity = ACTIVITY_ACTIVE;
+    lab->vmcs->single_step = true;
+    lab->cpu->rip = STEP_CODE;
+    STEPS_TO(STEP_BEHIND(3));
+    assert_int_equal(lab->cpu->r[RBX], 1);
+}
+
+/* Asked for the third time or later, and the guest, which counts in memory, has run. */
+struct asked {
+    const volatile uint64_t *counted;
+    unsigned times;
+};
 static bool ask(void *context)
 {
-    return ++*(unsigned *)context == 3;
+    struct asked *asked = context;
+    return ++asked->times >= 3 && *asked->counted;
 }
-STEP_ASM(for_ever, "1: inc %rax; jmp 1b");
+#define COUNTED ONE_INSN_DATA
+STEP_ASM(for_ever, "1: inc %rax; mov %rax, 0x10000; jmp 1b");
 static void a_request_ends_it(void **state)
 {
     struct step_lab *lab = lab_of(state);
-    unsigned asked = 0;
+    struct asked asked = {(const volatile uint64_t *)(lab->vm.memory.host + COUNTED), 0};
     STEP_LOAD(lab, for_ever);
     vmcs_interrupt(&lab->vm);
     assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_REQUEST);
     vmcs_poll(&lab->vm, -1, ask, &asked);
     assert_int_equal(vm_enter(lab->vmcs), VMCS_EXIT_REQUEST);
-    assert_int_equal(asked, 3);
-    assert_true(lab->cpu->r[RAX] > 0);
+    assert_true(asked.times >= 3 && lab->cpu->r[RAX] > 0);
     ran_on_kvm(lab, 0);
 }
 
@@ -327,7 +352,7 @@ static void the_same_code_does_the_same_on_each_side_and_across(void **state)
 {
     enum { ROUNDS = 40, INSTRUCTIONS = 60 };
     struct step_lab *lab = lab_of(state);
-    struct vcpu *copies = test_malloc(4 * sizeof *copies);
+    struct vcpu *copies = aligned_alloc(64, 4 * sizeof *copies);
     uint8_t data[3][64];
     for (unsigned round = 0; round < ROUNDS; round++) {
         put_code(lab, INSTRUCTIONS);
@@ -344,7 +369,7 @@ static void the_same_code_does_the_same_on_each_side_and_across(void **state)
         assert_memory_equal(data[0], data[1], 64);
         assert_memory_equal(data[0], data[2], 64);
     }
-    test_free(copies);
+    free(copies);
 }
 
 int main(void)
@@ -353,6 +378,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(an_entry_without_controls_is_kvms),
         T(steps_in_a_row_cost_no_ioctl),
+        T(what_kvm_changes_the_soft_processor_sees),
         T(a_request_ends_it),
         T(a_triple_fault_is_an_exit_of_its_own),
         T(an_injected_event_arrives_then_kvm_goes_on),

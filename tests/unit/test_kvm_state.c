@@ -298,7 +298,7 @@ static void a_random_state_comes_back_as_it_went(void **state)
     if (!usable)
         skip();
     struct kvm_cpu *cpus = vm.kvm->cpus;
-    struct vcpu *v = vm.vcpus[0], *w = vm.vcpus[1], *before = malloc(sizeof *before);
+    struct vcpu *v = vm.vcpus[0], *w = vm.vcpus[1], *before = aligned_alloc(64, sizeof *before);
     const size_t architectural = offsetof(struct vcpu, activity) - offsetof(struct vcpu, segment);
     assert_non_null(before);
     for (unsigned n = 0; n < ROUNDS; n++) {

@@ -12,7 +12,7 @@
 #include "runtime/state_hash.h"
 #include "runtime/translator/translator.h"
 
-static struct vm *machine(bool translator)
+static struct vm *machine(bool translator, uint64_t code_cache)
 {
     struct error err = {0};
     struct vm *vm = calloc(1, sizeof *vm);
@@ -22,7 +22,7 @@ static struct vm *machine(bool translator)
                                     .deterministic = true,
                                     .translator = translator,
                                     .translator_warm = 2,
-                                    .code_cache = LAB_CODE_CACHE};
+                                    .code_cache = code_cache};
     vm->engine = &soft_engine;
     if (vm_create(vm, &err))
         abort();
@@ -30,12 +30,12 @@ static struct vm *machine(bool translator)
     return vm;
 }
 
-bool translator_lab_open(struct translator_lab *lab)
+bool translator_lab_open(struct translator_lab *lab, uint64_t code_cache)
 {
     if (translator_missing())
         return false;
-    lab->translates = machine(true);
-    lab->interprets = machine(false);
+    lab->translates = machine(true, code_cache);
+    lab->interprets = machine(false, code_cache);
     return true;
 }
 

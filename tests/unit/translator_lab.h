@@ -1,5 +1,5 @@
-/* Two machines, one that translates and one that interprets, which get the same memory and registers and go on by turns:
- * their states must agree whenever both stop. */
+/* Two machines, one that translates and one that interprets, which get the same memory and registers and go on by
+ * turns: their states must agree whenever both stop. */
 #ifndef TESTS_UNIT_TRANSLATOR_LAB_H
 #define TESTS_UNIT_TRANSLATOR_LAB_H
 
@@ -13,14 +13,12 @@
 #define LAB_READONLY 0x1c000u
 #define LAB_MISSING  0x1d000u
 
-#define LAB_CODE_CACHE 0x60000 /* bytes: it is full now and then */
-
 struct translator_lab {
     struct vm *translates, *interprets;
 };
 
-/* False: this host has no translator. */
-bool translator_lab_open(struct translator_lab *lab);
+/* `code_cache`: bytes for code, or 0. False: this host has no translator. */
+bool translator_lab_open(struct translator_lab *lab, uint64_t code_cache);
 void translator_lab_close(struct translator_lab *lab);
 
 /* The same in both: bytes to guest-physical memory, and everything but memory as it is at the start. */
