@@ -240,7 +240,7 @@ static void reports_of_different_kernels_are_compared_by_symbol(void **state)
 static void a_page_holds_the_sites_and_no_markup_of_theirs(void **state)
 {
     struct inspect_options options = {.path = other_path, .html = report_path};
-    char page[32768];
+    static char page[1 << 20];
     FILE *file;
     size_t size;
 
