@@ -253,7 +253,7 @@ static void a_page_holds_the_sites_and_no_markup_of_theirs(void **state)
     size = fread(page, 1, sizeof page - 1, file);
     page[size] = '\0';
     fclose(file);
-    assert_has(page, "&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;");
+    assert_has(page, "&#60;script&#62;alert(1)&#60;/script&#62;&#38;&#34;");
     assert_null(strstr(page, "<script>alert"));
     assert_has(page, "0x1000");
     assert_null(strstr(page, "http")); /* needs no network */
