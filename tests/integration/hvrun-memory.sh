@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # What hvrun takes of the memory of the host: what the guest touched of its own, and at most 64 MB more.
 . tests/integration/tap.sh
 

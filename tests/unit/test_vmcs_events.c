@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* VM entry with the single-step indicator: halted processors, events of higher priority, system-management software, and
  * what the guest cannot tell (S8 to S17). */
 #include "tests/unit/step_lab.h"
