@@ -59,6 +59,8 @@ void finish(const char *name) __attribute__((noreturn));
 void debug_exit(uint8_t value) __attribute__((noreturn));
 /* True if the command line has that word. */
 bool command_line_has(const char *word);
+/* The number behind "WORD=" there. */
+uint64_t command_line_number(const char *word, uint64_t otherwise);
 
 /* ---- interrupts ---- */
 
