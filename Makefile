@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Patchvisor. `make` builds, `make check` tests, `make demo` is the tour, `make help` lists the rest.
 
 # Where things go. `make SAN=1 ...` builds the same with sanitizers, in a folder of its own.

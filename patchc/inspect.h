@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* `patchc inspect`: reads a patched image or a report and tells what was done. */
 #ifndef PATCHC_INSPECT_H
 #define PATCHC_INSPECT_H

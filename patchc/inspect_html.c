@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The report as one page that needs no other file and no network: how much was patched, where the
  * sites are, what was left and why, each site with its code, the IO blocks. Without scripts it is
  * complete and can be read; the script finds, filters and sorts. */

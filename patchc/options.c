@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The command line's options: table, parser, --help. */
 #include "patchc/options.h"
 

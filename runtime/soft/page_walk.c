@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The page walk in every paging mode (SDM 3A 4): a path down the structures, which collects what the entries say, and
  * the rights that follow from it for one way of looking at memory. Only an access that has the right sets A and D bits. */
 #include "runtime/soft/tlb.h"

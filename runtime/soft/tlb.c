@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The TLB and the jump cache: what is entered, and what is forgotten when. */
 #include "runtime/soft/tlb.h"
 

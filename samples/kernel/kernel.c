@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The part that is the same in every sample kernel. */
 #include "samples/kernel/kernel.h"
 
@@ -113,7 +114,8 @@ void finish(const char *name)
     debug_exit(failures ? 1 : 0);
 }
 
-bool command_line_has(const char *word)
+/* What follows the word on the command line (a space, the end, '=' and a number); NULL: it is not there. */
+static const char *command_line_word(const char *word)
 {
     enum { COMMAND_LINE = 4, FLAG_COMMAND_LINE = 4 };
     const uint32_t *info = (const uint32_t *)(uintptr_t)multiboot_info;
@@ -125,14 +127,30 @@ bool command_line_has(const char *word)
             line++;
             w++;
         }
-        if (!*w && (!*line || *line == ' '))
-            return true;
+        if (!*w && (!*line || *line == ' ' || *line == '='))
+            return line;
         while (*line && *line != ' ')
             line++;
         while (*line == ' ')
             line++;
     }
-    return false;
+    return NULL;
+}
+
+bool command_line_has(const char *word)
+{
+    return command_line_word(word);
+}
+
+uint64_t command_line_number(const char *word, uint64_t otherwise)
+{
+    const char *at = command_line_word(word);
+    uint64_t value = 0;
+    if (!at || *at != '=')
+        return otherwise;
+    while (*++at >= '0' && *at <= '9')
+        value = value * 10 + (uint64_t)(*at - '0');
+    return value;
 }
 
 /* ---- interrupts ---- */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the sample kernels share: a serial console, interrupts, faults that are expected, checks.
  *
  * A sample has main(); it prints one line for each thing it shows and ends with finish(). Its exit code, by the
@@ -58,6 +59,8 @@ void finish(const char *name) __attribute__((noreturn));
 void debug_exit(uint8_t value) __attribute__((noreturn));
 /* True if the command line has that word. */
 bool command_line_has(const char *word);
+/* The number behind "WORD=" there. */
+uint64_t command_line_number(const char *word, uint64_t otherwise);
 
 /* ---- interrupts ---- */
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Random guests: any mode, any registers, one to four vCPUs, all devices, and code that mostly
  * survives its own faults because its handlers skip the instruction. Whatever a guest does, the
  * host process must neither crash nor hang nor leave guest memory, and what the processor derives

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Fuzzes what `patchc inspect` reads: reports and patched images. */
 #include <stddef.h>
 #include <stdint.h>

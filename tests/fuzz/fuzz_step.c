@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* VM entries with random controls into random guests: whatever guest and VMM do, the host process must neither crash nor
  * hang; a step is one step, and what exits before it is executed leaves the guest as it was (S1, S2).
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guests made from random numbers. (Nothing here is to be explored by a fuzzer: not traced.) */
 #include "tests/fuzz/guest.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guests made from random numbers: tables for every mode, handlers that skip the instruction that
  * faulted, and code that reaches what random bytes seldom reach. */
 #ifndef TESTS_FUZZ_GUEST_H

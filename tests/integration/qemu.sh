@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Boots kernels under QEMU's own translator (TCG) to a userspace that reports and powers off.
 # Source it after tap.sh. Nothing here needs privileges or /dev/kvm.
 # shellcheck shell=bash disable=SC2034,SC2154
