@@ -148,9 +148,9 @@ sha256 = $$(sha256sum <$(1) | cut -c1-64 | tr a-f A-F | basenc --base16 -d | bas
 $(PAGE_BLOB): patchc/inspect_page.css patchc/inspect_page.js | $(READY)
 	@mkdir -p $(@D)
 	{ printf '.section .note.GNU-stack,"",@progbits\n.section .rodata\n'; \
-		printf '.global page_%s, page_%s_end, page_%s_hash\npage_%s: .incbin "%s"\npage_%s_end:\npage_%s_hash: .asciz "%s"\n' \
-			style style style style patchc/inspect_page.css style style "$(call sha256,patchc/inspect_page.css)" \
-			script script script script patchc/inspect_page.js script script "$(call sha256,patchc/inspect_page.js)"; \
+		printf '.global page_%s, page_%s_hash\npage_%s: .incbin "%s"\n.byte 0\npage_%s_hash: .asciz "%s"\n' \
+			style style style patchc/inspect_page.css style "$(call sha256,patchc/inspect_page.css)" \
+			script script script patchc/inspect_page.js script "$(call sha256,patchc/inspect_page.js)"; \
 	} | $(CC) -x assembler -c - -o $@
 
 $(BUILD)/libpvimage.a: $(call obj,$(IMAGE_SRC)) $(BUILD)/obj/image-files

@@ -3,6 +3,7 @@
  * the other beside it, and takes it if the report's hash says that they belong together. */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "patchc/inspect_image.h"
 #include "patchc/inspect_view.h"
@@ -38,17 +39,22 @@ static bool belong(const struct view *report, const struct view *image)
            hash == image->patched->image.input_xxh3;
 }
 
-bool view_companion(const char *path, const struct view *view, struct view *companion)
+int view_companion(const char *path, const struct view *view, struct view *companion,
+                   struct error *err)
 {
     char *beside = view->patched ? report_beside(path) : image_beside(path, view);
-    struct error err = {0};
+    struct error wrong = {0};
     bool found = false;
 
     *companion = (struct view){0};
-    if (beside && view_open(beside, companion, &err) == 0)
+    if (beside && access(beside, R_OK) == 0 && view_open(beside, companion, &wrong) == 0)
         found = view->patched ? belong(companion, view) : belong(view, companion);
     free(beside);
     if (!found)
         view_close(companion);
-    return found;
+    /* An image's name may be any file's; but a damaged report is worth a word. */
+    if (!wrong.code || (!view->patched && wrong.code != EXIT_IO))
+        return found;
+    *err = wrong;
+    return -1;
 }

@@ -195,7 +195,10 @@ static void put_breakdown(struct page *page, const json_t *summary, const char *
             title,
             statuses ? "<th class=n>patched</th><th class=n>left</th><th class=n>excluded</th>"
                      : "");
-    json_array_foreach(list, i, row) put_row(page, row, facet, statuses);
+    json_array_foreach(list, i, row)
+    {
+        put_row(page, row, facet, statuses);
+    }
     fputs("</tbody></table></section>\n", page->out);
 }
 

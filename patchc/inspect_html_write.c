@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "image/output.h"
+#include "patchc/inspect_image.h"
 #include "patchc/inspect_page.h"
 
 struct gathered { /* one side, and what was found beside it */
@@ -11,15 +12,19 @@ struct gathered { /* one side, and what was found beside it */
 };
 
 /* The report says more than an image alone: it is what the page is about, if there is one. */
-static void gather(const char *path, const struct view *view, struct gathered *gathered)
+static int gather(const char *path, const struct view *view, struct gathered *gathered,
+                  struct error *err)
 {
+    int found = view_companion(path, view, &gathered->companion, err);
+
     gathered->side = (struct page_side){view, view->patched};
-    if (!view_companion(path, view, &gathered->companion))
-        return;
+    if (found <= 0)
+        return found;
     if (view->patched)
         gathered->side.view = &gathered->companion;
     else
         gathered->side.code = gathered->companion.patched;
+    return 0;
 }
 
 static int write_page(const struct page_side *side, const struct page_side *after, const char *path,
@@ -31,6 +36,7 @@ static int write_page(const struct page_side *side, const struct page_side *afte
     bool whole = page.out && (after ? page_comparison(&page, after) : page_report(&page));
     int status = 0;
 
+    whole = whole && !ferror(page.out);
     if (page.out && fclose(page.out) != 0)
         whole = false;
     piece.iov_base = text;
@@ -49,12 +55,12 @@ int inspect_html_write(const char *path, const struct view *view, const char *ot
     struct view other_view = {0};
     int status = other ? view_open(other, &other_view, err) : 0;
 
-    if (status == 0) {
-        gather(path, view, &before);
-        if (other)
-            gather(other, &other_view, &after);
+    if (status == 0)
+        status = gather(path, view, &before, err);
+    if (status == 0 && other)
+        status = gather(other, &other_view, &after, err);
+    if (status == 0)
         status = write_page(&before.side, other ? &after.side : NULL, page, err);
-    }
     view_close(&before.companion);
     view_close(&after.companion);
     view_close(&other_view);

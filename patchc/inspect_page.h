@@ -5,7 +5,6 @@
 #define PATCHC_INSPECT_PAGE_H
 
 #include "patchc/inspect_diff.h"
-#include "patchc/inspect_image.h"
 
 struct page_side { /* a report, and the image that it is about */
     const struct view *view;
@@ -53,7 +52,8 @@ void page_site(struct page *page, const struct page_side *side, const struct vie
 
 /* ---- inspect_page_map.c ---- */
 
-/* Where the marks stand, section by section. `routines`: mark those of the side's sites too. False if memory runs out. */
+/* Where the marks stand, section by section, and, if the side has an image, where its routines
+ * are. False if memory runs out. */
 bool page_map(struct page *page, const struct page_side *side, const struct page_mark *marks,
               size_t count, const struct page_kind *kinds, unsigned kind_count);
 

@@ -91,7 +91,10 @@ void page_blocks(struct page *page, const struct view *view)
           "emulates in one exit, "
           "as long as their bytes hash to what stands here.</p>\n<div>\n",
           page->out);
-    json_array_foreach(blocks, i, block) put_block(page, block);
+    json_array_foreach(blocks, i, block)
+    {
+        put_block(page, block);
+    }
     fputs("</div></section>\n", page->out);
 }
 

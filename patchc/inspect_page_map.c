@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "patchc/inspect_image.h"
 #include "patchc/inspect_page.h"
 
 #define COLUMNS  200
@@ -212,7 +213,7 @@ bool page_map(struct page *page, const struct page_side *side, const struct page
 {
     struct page_mark *sorted = malloc((count + 1) * sizeof *sorted);
     struct strip *strip = malloc(sizeof *strip);
-    struct group groups[SECTIONS];
+    struct group groups[SECTIONS] = {{0}};
 
     if (sorted && strip) {
         memcpy(sorted, marks, count * sizeof *sorted);

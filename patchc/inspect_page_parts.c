@@ -5,8 +5,7 @@
 
 /* The style sheet and the script (patchc/inspect_page.css, .js) and their SHA-256 in base64, which
  * the Makefile puts into the library. */
-extern const char page_style[], page_style_end[], page_style_hash[];
-extern const char page_script[], page_script_end[], page_script_hash[];
+extern const char page_style[], page_style_hash[], page_script[], page_script_hash[];
 
 /* Nothing is fetched, and no script or style runs but those two: should a name from an image ever
  * get into the page as markup, it could still do nothing. */
@@ -23,7 +22,7 @@ void page_begin(struct page *page, const char *title)
         page_style_hash, page_script_hash, PATCHVISOR_VERSION);
     page_text(page, title);
     fputs("</title>\n<style>", page->out);
-    fwrite(page_style, 1, (size_t)(page_style_end - page_style), page->out);
+    fputs(page_style, page->out);
     fputs("</style>\n</head>\n<body>\n<a class=skip href=\"#sites\">to the sites</a>\n", page->out);
 }
 
@@ -33,7 +32,7 @@ void page_end(struct page *page)
           "works offline."
           "</footer>\n<script>",
           page->out);
-    fwrite(page_script, 1, (size_t)(page_script_end - page_script), page->out);
+    fputs(page_script, page->out);
     fputs("</script>\n</body>\n</html>\n", page->out);
 }
 

@@ -38,6 +38,16 @@ static bool deceives(unsigned long c)
            (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff;
 }
 
+static const char *entity(unsigned long c)
+{
+    return c == '&'    ? "&amp;"
+           : c == '<'  ? "&lt;"
+           : c == '>'  ? "&gt;"
+           : c == '"'  ? "&quot;"
+           : c == '\'' ? "&#39;"
+                       : NULL;
+}
+
 void page_text(struct page *page, const char *text)
 {
     while (*text) {
@@ -46,8 +56,8 @@ void page_text(struct page *page, const char *text)
 
         if (c == REPLACEMENT || deceives(c))
             fputs("&#xfffd;", page->out);
-        else if (strchr("&<>\"'", (int)c) && c < 0x80)
-            fprintf(page->out, "&#%lu;", c);
+        else if (entity(c))
+            fputs(entity(c), page->out);
         else
             fwrite(at, 1, (size_t)(text - at), page->out);
     }

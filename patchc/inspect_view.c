@@ -246,6 +246,8 @@ static int load_report(FILE *file, struct view *view, struct error *err)
     json_error_t wrong;
 
     view->root = json_loadf(file, JSON_REJECT_DUPLICATES, &wrong);
+    if (!view->root && json_error_code(&wrong) == json_error_out_of_memory)
+        return fail(err, EXIT_IO, "%s: out of memory", view->name);
     if (!view->root)
         return fail(err, EXIT_INPUT, "%s:%d:%d: neither a patched image nor a report: %s",
                     view->name, wrong.line, wrong.column, wrong.text);

@@ -78,9 +78,11 @@ void inspect_blocks_print(const struct view *view, FILE *out);
 bool inspect_diff_print(const struct view *before, const struct view *after, FILE *out);
 json_t *inspect_diff_json(const struct view *before, const struct view *after);
 
-/* inspect_companion.c: opens the image of a report, or the report of an image, if it stands beside `path`, which is the file that
- * `view` is of. True if there is one; the caller owns it then: view_close(). */
-bool view_companion(const char *path, const struct view *view, struct view *companion);
+/* inspect_companion.c: opens the image of a report, or the report of an image, if it stands beside
+ * `path`, which is the file that `view` is of. 1 if there is one, which the caller owns then:
+ * view_close(); 0 if there is none; -1 with *err set if it cannot be read. */
+int view_companion(const char *path, const struct view *view, struct view *companion,
+                   struct error *err);
 
 /* inspect_html_write.c: a page that needs no other file, of a report or image, or of two compared (`other` is
  * NULL or a path). 0, or -1 with *err set. */

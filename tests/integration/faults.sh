@@ -79,19 +79,21 @@ check "no memory from any allocation on (each ${step}th tried): a message, no pa
     try_allocations PV_FAIL_ALLOC "$BUILD/patchc" build -o "$tmp/x/out" "$input"
 check "no memory for one allocation alone: a message or the whole output" \
     try_allocations PV_FAIL_ALLOC_ONCE "$BUILD/patchc" build -o "$tmp/x/out" "$input"
-for command in scan inspect verify restore; do
+for command in scan inspect page verify restore; do
     case $command in
     scan) set -- scan --json "$input" ;;
     inspect) set -- inspect --json "$tmp/good" ;;
+    page) set -- inspect --html "$tmp/x/out" "$tmp/good" ;;
     verify) set -- verify "$input" "$tmp/good" ;;
     restore) set -- restore "$tmp/good" -o "$tmp/x/out" ;;
     esac
     faulty PV_FAIL_ALLOC=0 -- "$BUILD/patchc" "$@"
     total=$allocations step=$((allocations / 150 + 1))
     cp "$tmp/out" "$tmp/out.good"
-    if [ $command = restore ]; then
-        "$BUILD/patchc" restore "$tmp/good" -o "$tmp/old" > "$tmp/log" 2>&1
-    fi
+    case $command in
+    restore) "$BUILD/patchc" restore "$tmp/good" -o "$tmp/old" > "$tmp/log" 2>&1 ;;
+    page) "$BUILD/patchc" inspect --html "$tmp/old" "$tmp/good" > "$tmp/log" 2>&1 ;;
+    esac
     check "patchc $command without memory, from each ${step}th of $total allocations on" \
         try_allocations PV_FAIL_ALLOC "$BUILD/patchc" "$@"
     check "patchc $command without memory for one of them alone" \

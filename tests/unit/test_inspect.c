@@ -1,4 +1,3 @@
-/* SPDX-License-Identifier: MIT */
 /* patchc inspect: what it tells of reports and of patched images, and what it does with damaged
  * ones. */
 #include "patchc/inspect.h" /* before cmocka.h, which makes a macro of fail() */
@@ -238,28 +237,6 @@ static void reports_of_different_kernels_are_compared_by_symbol(void **state)
     free(text);
 }
 
-static void a_page_holds_the_sites_and_no_markup_of_theirs(void **state)
-{
-    struct inspect_options options = {.path = other_path, .html = report_path};
-    static char page[1 << 20];
-    FILE *file;
-    size_t size;
-
-    (void)state;
-    write_file(other_path,
-               REPORT(SITE("0x1000", "\"symbol\":\"<script>alert(1)</script>&\\\"\","
-                                     "\"instruction\":\"cpuid\",\"status\":\"patched\"")));
-    free(printed(options));
-    file = fopen(report_path, "r");
-    size = fread(page, 1, sizeof page - 1, file);
-    page[size] = '\0';
-    fclose(file);
-    assert_has(page, "&#60;script&#62;alert(1)&#60;/script&#62;&#38;&#34;");
-    assert_null(strstr(page, "<script>alert"));
-    assert_has(page, "0x1000");
-    assert_null(strstr(page, "://")); /* needs no network */
-}
-
 static void control_characters_of_a_report_do_not_reach_the_terminal(void **state)
 {
     char *text;
@@ -474,7 +451,6 @@ int main(void)
         TEST(a_site_that_is_not_there_is_said_so),
         TEST(a_diff_shows_what_changed),
         TEST(reports_of_different_kernels_are_compared_by_symbol),
-        TEST(a_page_holds_the_sites_and_no_markup_of_theirs),
         TEST(control_characters_of_a_report_do_not_reach_the_terminal),
         TEST(what_is_no_report_is_refused),
         TEST(a_report_that_is_not_there_is_a_read_error),
