@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Patchvisor. `make` builds, `make check` tests, `make demo` is the tour, `make help` lists the rest.
 
 # Where things go. `make SAN=1 ...` builds the same with sanitizers, in a folder of its own.
@@ -69,7 +70,7 @@ obj      = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
 fuzz_obj = $(patsubst %,$(FUZZ)/obj/%.o,$(basename $(1)))
 
 UNIT    := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/tests/unit/%)
-FUZZERS := $(FUZZ_SRC:tests/fuzz/%.c=$(FUZZ)/%)
+FUZZ_TARGETS := $(FUZZ_SRC:tests/fuzz/%.c=$(FUZZ)/%)
 TOOLS   := $(TOOL_SRC:tests/tools/%.c=$(BUILD)/tests/tools/%)
 BENCHES := $(BENCH_SRC:tests/bench/%.c=$(BUILD)/tests/bench/%)
 PROGRAMS := $(BUILD)/patchc $(patsubst runtime/main.c,$(BUILD)/hvrun,$(wildcard runtime/main.c))
@@ -78,8 +79,10 @@ SAMPLES := $(SAMPLE_FILES:samples/%.S=$(BUILD)/samples/%.elf) $(SAMPLE_DIRS:%=$(
 all: $(PROGRAMS) samples
 samples: $(SAMPLES)
 unit: $(UNIT)
-fuzz: $(FUZZERS)
-tests: all unit fuzz tools
+# `make fuzz` builds the targets; with TIME=SECONDS each of them (or of FUZZERS="fuzz_x ...") runs that long.
+fuzz: $(FUZZ_TARGETS)
+	@$(if $(filter command,$(origin TIME)),FUZZ=$(FUZZ) tests/fuzz/run $(TIME) $(FUZZERS),:)
+tests: all unit $(FUZZ_TARGETS) tools
 tools: $(TOOLS)
 benches: $(BENCHES)
 
@@ -228,7 +231,7 @@ $(FUZZ)/fuzz_guest $(FUZZ)/fuzz_step $(FUZZ)/fuzz_gdb $(FUZZ)/fuzz_stub: $(call 
 $(FUZZ)/fuzz_io_blocks: $(call fuzz_obj,tests/unit/one_insn.c tests/unit/io_lab.c)
 $(FUZZ)/fuzz_stub: $(call fuzz_obj,tests/unit/stub_guest.c tests/unit/code_runner.c)
 
-$(FUZZERS): $(FUZZ)/%: $(FUZZ)/obj/tests/fuzz/%.o $(FUZZ)/libraries.a
+$(FUZZ_TARGETS): $(FUZZ)/%: $(FUZZ)/obj/tests/fuzz/%.o $(FUZZ)/libraries.a
 	$(CLANG) -fsanitize=fuzzer,address,undefined -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS)
 
 check: deps tests
@@ -333,7 +336,8 @@ help:
 	@echo 'make check-reproducible   both programs, built in another folder, are the same'
 	@echo 'make demo          patch Debian'\''s kernel and boot it'
 	@echo 'make bench         measure: a table and build/bench.json'
-	@echo 'make fuzz          the fuzz targets, build/fuzz/fuzz_*'
+	@echo 'make fuzz          the fuzz targets, build/fuzz/fuzz_*; TIME=900: and runs each that long, one after the'
+	@echo '                   other (FUZZERS="fuzz_list fuzz_gdb": only those); exit status 1 after a crash'
 	@echo 'make lint          format-check, tidy, cppcheck, shellcheck, manlint, licence-check'
 	@echo 'make install       to PREFIX (/usr/local) below DESTDIR; also uninstall'
 	@echo 'make deb           Debian packages, build/deb/*.deb'

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A program that embeds the hypervisor: it puts a small guest into memory and steps it, instruction by instruction.
  *
  *     cc step_guest.c $(pkg-config --cflags --libs hvrun) -o step_guest

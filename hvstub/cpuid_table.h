@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Filling the tables that the CPUID and RDMSR templates read. A runtime works on its own copy and
  * writes it to guest memory before the guest starts. */
 #ifndef HVSTUB_CPUID_TABLE_H

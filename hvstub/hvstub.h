@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The ABI between a patched image and a runtime: what patchc writes and hvrun reads.
  *
  * A patched image is an ELF file that carries an ELF note (name "Patchvisor", type PV_NOTE_TYPE)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The marks that boot loaders look for in a kernel image. */
 #include "image/boot.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* How a kernel image wants to be booted: its multiboot header and its PVH entry. */
 #ifndef IMAGE_BOOT_H
 #define IMAGE_BOOT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Linux bzImage: where the compressed kernel stands in it.
  *
  * The setup header (Documentation/arch/x86/boot.rst) has named the payload since protocol 2.08:

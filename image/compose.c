@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Composing the patched ELF (image/compose.h). Headers are handled as ELF64 and narrowed on
  * writing for ELF32. */
 #include "image/compose.h"

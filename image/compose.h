@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Composing the patched ELF: the original with edits, what was added, and the trailing data.
  *
  *   [0, elf_end)      the original's bytes with in-place edits

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The ELF reader: headers, segments, sections and symbol table of an x86 executable.
  *
  * libelf decodes the fields; every check is made here, against the file's size, before anything

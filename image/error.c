@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Errors: one line of text and an exit code. */
 #include "image/error.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One way to report an error: a single line for the user and the exit code it leads to. */
 #ifndef IMAGE_ERROR_H
 #define IMAGE_ERROR_H

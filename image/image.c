@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Opening a kernel image, and finding things in it by address, offset and name. */
 #include "image/reader.h"
 #include "image/kallsyms.h"

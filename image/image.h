@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A guest kernel image, read: its ELF bytes, segments, sections and symbols.
  *
  * The reader accepts ELF64 and ELF32 little-endian x86 executables and Linux bzImages, whose

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* JSON text into a buffer of the size that it needs: there is no growing that could fail half-way. */
 #include "image/json_whole.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The text of a JSON value, whole or not at all. */
 #ifndef IMAGE_JSON_WHOLE_H
 #define IMAGE_JSON_WHOLE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Names from a stripped Linux image.
  *
  * kallsyms is the kernel's own symbol table, compressed: a name is a length and that many token

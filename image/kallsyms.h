@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Names from a stripped Linux image: the kernel's own compressed symbol table (kallsyms). */
 #ifndef IMAGE_KALLSYMS_H
 #define IMAGE_KALLSYMS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instruction length decoder: one table lookup per opcode map (length_opcodes.h), one for ModRM. */
 #include "image/length.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instruction length decoder for 64-bit code: only a length, an opcode and where operands stand.
  *
  * Finding sites in 15 MB of kernel text needs no operand semantics for 99.9 % of the instructions.

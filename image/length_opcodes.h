@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The four legacy opcode maps (SDM 2D appendix A) as tables of 32-bit words, for length.c only. A
  * word says which parts follow the opcode, which mandatory prefixes are not allowed, and which row
  * of `groups` limits the ModRM byte. A word without KNOWN, PREFIX or ESCAPE is an invalid opcode.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Output files appear whole or not at all.
  *
  * The bytes go to a file without a name where the file system can do that (then even SIGKILL leaves

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Files appear whole or not at all: temporary file beside the target, fsync, rename. */
 #ifndef IMAGE_OUTPUT_H
 #define IMAGE_OUTPUT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Finds the ELF note by which a patched image is recognised. */
 #include "image/patched_note.h"
 

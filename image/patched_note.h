@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The ELF note by which a patched image is recognised: what patchc writes, patchc and hvrun read. */
 #ifndef IMAGE_PATCHED_NOTE_H
 #define IMAGE_PATCHED_NOTE_H

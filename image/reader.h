@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Inside the image reader: what its files share, and nobody else includes. */
 #ifndef IMAGE_READER_H
 #define IMAGE_READER_H

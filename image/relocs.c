@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The relocation table behind a Linux image, read as the decompressor reads it: backwards from the
  * end of the file (arch/x86/boot/compressed/misc.c, handle_relocations). */
 #include "image/relocs.h"

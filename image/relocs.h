@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The relocation table that a Linux build appends to vmlinux (arch/x86/tools/relocs): three lists
  * of 32-bit words, each preceded by a zero: 64-bit, inverse 32-bit, 32-bit relocations. The
  * decompressor walks it backwards from the end of the file, so it must stay the last thing there.

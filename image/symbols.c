@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Symbols in order of address, and by name through a hash table.
  * A scan asks for the symbol at an address thousands of times. */
 #include "image/reader.h"

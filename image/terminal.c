@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Colours, and names that are safe to print. */
 #include "image/terminal.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What goes to a person's terminal: colours where they are wanted, and no control characters from
  * files that are not to be trusted. */
 #ifndef IMAGE_TERMINAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Unpacking a kernel payload. One row per format, recognised by its magic; the usual libraries do
  * the work.
  *

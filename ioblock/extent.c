@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The extent: how far a scan may look (B6). */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Exploring the control-flow graph around an IO instruction.
  *
  * Nodes are taken in the order of their distance from the last IO instruction before them

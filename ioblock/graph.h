@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Inside the scanner: the control-flow graph that it explores, and nobody else includes. */
 #ifndef IOBLOCK_GRAPH_H
 #define IOBLOCK_GRAPH_H

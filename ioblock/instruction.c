@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instructions as far as a scan needs them: length, class, where a branch goes.
  *
  * A scan meets some hundred instructions, nearly all of them of a few opcodes. Those are

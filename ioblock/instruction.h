@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Inside the scanner: an instruction as far as a scan needs it. */
 #ifndef IOBLOCK_INSTRUCTION_H
 #define IOBLOCK_INSTRUCTION_H

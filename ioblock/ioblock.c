@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Blocks as data: which instructions may stand in one, its bytes, its hashes, its bounds. */
 #include "ioblock/ioblock.h"
 

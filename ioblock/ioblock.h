@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* IO blocks: a stretch of guest code around several IO instructions that one virtualization event
  * may execute (requirements B1 to B11). patchc computes them offline and ships a table of them
  * (table.h), hvrun finds those that the table lacks (scan.h); both see the same structure.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which ports a block's IO instructions name: immediates, and DX where a MOV before it says what
  * it holds.
  *

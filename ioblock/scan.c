@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* From the explored graph to a block. */
 #include "ioblock/scan.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The scanning unit (B6): from an IO instruction, forward through code that a block may hold, to
  * the last IO instruction that the extent lets it reach.
  *

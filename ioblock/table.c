@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The IO-block table: packing it, reading it as hostile input, looking blocks up. */
 #include "ioblock/table.h"
 

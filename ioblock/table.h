@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The IO-block table (B2, B9): blocks by where they stand in the image, as patchc ships it and
  * hvrun reads it.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the block keeps of the graph: the instructions from which IO can still be reached, by
  * address. */
 #include "ioblock/graph.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Sites in .altinstr_replacement: code that a Linux kernel copies over other code at boot.
  *
  * The replacement stays; the alternative's entry is repointed to a five-byte `call T` in padding,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Atoms: the smallest units of code that move, and what refers to them. */
 #include "patchc/atoms.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The pipeline (D1): read, find, prove, plan, generate, write. Each stage takes what the one before
  * gives. */
 #include "patchc/build.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* `patchc build`: the pipeline read, find, prove, plan, generate, write. */
 #ifndef PATCHC_BUILD_H
 #define PATCHC_BUILD_H

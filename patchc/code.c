@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The code map: sections, bit maps, and what can be asked of them at one address. */
 #include "patchc/code.h"
 

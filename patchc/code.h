@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The code map: which bytes of an image are proved to be 64-bit instructions, where each begins,
  * and which addresses control may reach other than by falling through.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Entry points and mode changes: PVH and multiboot headers, far transfers, descriptor tables. */
 #include <elf.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What code_follow.c and code_far.c share; nobody else includes it. */
 #ifndef PATCHC_CODE_FLOW_H
 #define PATCHC_CODE_FLOW_H

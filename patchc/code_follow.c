@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Following control flow from entry points whose mode is known.
  *
  * An item of work is an address and the mode in which control arrives there. It is decoded until

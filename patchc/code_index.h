@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the files of the code map share; nobody else includes it.
  *
  * All executable sections are laid side by side in one flat index, each aligned to 64, so that one

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Linear sweep: every section is one stream of instructions from its first byte to its last, as a
  * Linux build makes them.
  *

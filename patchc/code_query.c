@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Questions about all instructions at once: branches to given targets, instructions by opcode. */
 #include <stdlib.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What decoded instructions refer to, and what follows from it when all are known: targets,
  * overlaps, repairs. */
 #include <stdlib.h>

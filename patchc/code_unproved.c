@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Code that is not proved may run all the same: a function that only a pointer leads to, a label of
  * a jump table that was not recognised. Where control flow was followed, what such code may refer to
  * must not end up inside a window. So each byte that belongs to no proved instruction is tried as

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Site context: what is known of Linux code by the names that delimit it. */
 #include "patchc/context.h"
 

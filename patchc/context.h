@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Site context (design: prove the context): what a routine may rely on at an address. */
 #ifndef PATCHC_CONTEXT_H
 #define PATCHC_CONTEXT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instructions as text: Zydis' formatter, set up once. */
 #include "patchc/disassembly.h"
 

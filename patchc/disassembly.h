@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instructions as text for people: the report, scan and inspect. */
 #ifndef PATCHC_DISASSEMBLY_H
 #define PATCHC_DISASSEMBLY_H

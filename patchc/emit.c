@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Generation of trampolines and patches: displaced instructions are the original bytes with their
  * relative parts corrected; nothing is encoded anew that could lose a prefix or change a length. */
 #include "patchc/emit.h"

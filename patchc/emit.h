@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Generation (D8, D9): the bytes of trampolines, patches and tables. */
 #ifndef PATCHC_EMIT_H
 #define PATCHC_EMIT_H

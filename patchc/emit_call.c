@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Call entries (D4, D5): where a call patch leads; the entry finds the routine in the table.
  *
  * The usual one drops the return address and jumps through the table, which holds linked addresses.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The stub's tables: header, routine table (D5), routine and patch information. */
 #include <stdlib.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Finding the sites: the code map says where instructions are, an opcode table which of them are
  * worth decoding, the list which of those are sites. */
 #include "patchc/find.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Finding the sites: every instruction that the list names (D6). */
 #ifndef PATCHC_FIND_H
 #define PATCHC_FIND_H

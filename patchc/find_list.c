@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Finds instruction lists: the one that -l names, or the default, among the lists that are shipped
  * beside the tool's checkout or installed in the data folder. */
 #include "patchc/options.h"

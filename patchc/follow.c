@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Kernel tables that follow moved code: each entry is mapped from the original address to where its
  * code is now; slots stay where they are, except that the exception table is sorted again. */
 #include "patchc/follow.h"

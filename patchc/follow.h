@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Kernel tables and relocations that follow moved code. */
 #ifndef PATCHC_FOLLOW_H
 #define PATCHC_FOLLOW_H

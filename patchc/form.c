@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instruction forms: parsing and matching of operand patterns. */
 #include "patchc/form.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instruction forms: the patterns by which a template is retrieved for an instruction (D7). Their
  * syntax is described in templates/template.inc. */
 #ifndef PATCHC_FORM_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Holes of templates: one table from the hole's symbol to the way its value is found.
  *
  * A hole is filled like a relocation: value + addend for values, value + addend - place for

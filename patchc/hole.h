@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Holes of templates: what each hole symbol stands for, and how it is filled (D8). */
 #ifndef PATCHC_HOLE_H
 #define PATCHC_HOLE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* `patchc inspect`: opens what it is given and prints the view that the options ask for. */
 #include "patchc/inspect.h"
 

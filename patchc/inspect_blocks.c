@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The IO blocks of a report or an image, as `patchc inspect` shows them. A report is a file like
  * any other: whatever in it is not what it should be shows as nothing. */
 #include <inttypes.h>

@@ -6,7 +6,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "patchc/emit.h"
+
 #define LISTING_MAX 65536 /* bytes of code in one listing: more is no trampoline */
+#define PUSH_RAX    0x50  /* with which the low entry begins */
 #define WINDOW_MAX  4096  /* the longest real one is an alternatives' region, 255 and a bit */
 
 unsigned code_line(const struct disassembler *disassembler, uint64_t address, const uint8_t *code,
@@ -80,10 +83,16 @@ static bool patch_of(const struct patched_image *patched, const struct view_site
     return false;
 }
 
-static uint64_t island_size(const struct pv_patch *patch)
+/* What stands at island_offset (hvstub.h): the usual call entry or that for low addresses, of which the last word is no
+ * code; else a jump or call rel32. */
+static uint64_t island_size(const struct patched_image *patched, const struct pv_patch *patch)
 {
-    /* call: lea 8(%rsp),%rsp; jmp *routine_table[index](%rip). Else a jump or call rel32. */
-    return patch->form == PV_FORM_CALL && !(patch->flags & PV_PATCH_REPLACEMENT) ? 11 : 5;
+    const uint8_t *code;
+
+    if (patch->form != PV_FORM_CALL || patch->flags & PV_PATCH_REPLACEMENT)
+        return 5;
+    code = image_at(&patched->image, patched_image_address(patched, patch->island_offset), 1);
+    return code && *code == PUSH_RAX ? EMIT_LOW_ENTRY_WORD : EMIT_CALL_ENTRY_SIZE;
 }
 
 static struct code_part part_at(const struct patched_image *patched, const char *title,
@@ -109,7 +118,7 @@ unsigned code_parts(const struct patched_image *patched, const struct view_site 
                                  patch->flags & PV_PATCH_REPLACEMENT ? "New replacement"
                                  : patch->form == PV_FORM_CALL       ? "Call entry"
                                                                      : "Island",
-                                 patch->island_offset, island_size(patch));
+                                 patch->island_offset, island_size(patched, patch));
     parts[count++] =
         part_at(patched, "Trampoline", patch->trampoline_offset, patch->trampoline_size);
     if (site->index >= 0 && patched_image_routine(patched, (uint64_t)site->index, &routine) &&

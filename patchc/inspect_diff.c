@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Compares two reports (or images): which sites changed what they are, and which came or went.
  *
  * Reports of the same input are compared by address. Otherwise addresses mean nothing, and a site

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The report as one page that needs no other file and no network: how much was patched, where the
  * sites are, what was left and why, each site with its code, the IO blocks. Without scripts it is
  * complete and can be read; the script finds, filters and sorts. */
@@ -16,6 +17,10 @@ static const struct page_kind kinds[KINDS] = {
     [PV_FORM_BREAK] = {"break", "form"},      [KIND_LEFT] = {"left", "status"},
     [KIND_EXCLUDED] = {"excluded", "status"}, [KIND_BLOCK] = {"block", "status"},
 };
+
+/* From the best to the worst, as they stand beside each other. */
+static const enum site_status order[STATUSES] = {STATUS_PATCHED, STATUS_BLOCK, STATUS_LEFT,
+                                                 STATUS_EXCLUDED};
 
 static unsigned kind_of(const struct view_site *site)
 {
@@ -67,12 +72,14 @@ static void put_coverage(struct page *page, const struct view *view)
         " eligible sites patched</p>\n<progress max=%zu value=%zu></progress>\n<ul class=tiles>",
         eligible ? eligible : 1, eligible ? patched : 1);
     for (unsigned i = 0; i < STATUSES; i++) {
-        const char *name = status_name((enum site_status)i);
+        const char *name = status_name(order[i]);
 
+        if (order[i] == STATUS_BLOCK && !view->by_status[STATUS_BLOCK])
+            continue;
         fprintf(page->out, "<li><a href=\"#sites\" data-facet=status data-value=%s><b class=t-%s>",
                 name, name);
-        page_count(page, view->by_status[i]);
-        fprintf(page->out, "</b> %s</a></li>", i == STATUS_BLOCK ? "in IO blocks" : name);
+        page_count(page, view->by_status[order[i]]);
+        fprintf(page->out, "</b> %s</a></li>", order[i] == STATUS_BLOCK ? "in IO blocks" : name);
     }
     fputs("</ul>\n", page->out);
 }
@@ -130,16 +137,14 @@ static long long count_of(const json_t *row, const char *key)
     return (long long)json_integer_value(json_object_get(row, key));
 }
 
-static void put_bar(struct page *page, const json_t *row)
+static void put_bar(struct page *page, const json_t *row, long long whole)
 {
-    double sites = (double)count_of(row, "sites"), x = 0;
+    double x = 0;
 
     fputs("<svg class=bar viewBox=\"0 0 100 1\" preserveAspectRatio=none aria-hidden=true>",
           page->out);
-    for (unsigned s = 0; s < STATUSES && sites > 0; s++) {
-        static const enum site_status order[STATUSES] = {STATUS_PATCHED, STATUS_BLOCK, STATUS_LEFT,
-                                                         STATUS_EXCLUDED};
-        double width = 100.0 * (double)count_of(row, status_name(order[s])) / sites;
+    for (unsigned s = 0; s < STATUSES && whole > 0; s++) {
+        double width = 100.0 * (double)count_of(row, status_name(order[s])) / (double)whole;
 
         if (width > 0)
             fprintf(page->out, "<rect class=t-%s x=%.2f width=%.2f y=0 height=1 />",
@@ -149,9 +154,34 @@ static void put_bar(struct page *page, const json_t *row)
     fputs("</svg>", page->out);
 }
 
+/* A row of a breakdown; where all sites are patched, because the others have no such thing, its bar is
+ * its share of all. */
+static void put_row(struct page *page, const json_t *row, const char *facet, bool statuses)
+{
+    const char *name = json_string_value(json_object_get(row, "name"));
+    long long counts[] = {count_of(row, "patched") + count_of(row, "block"), count_of(row, "left"),
+                          count_of(row, "excluded")};
+
+    fprintf(page->out, "<tr><td class=c><a href=\"#sites\" data-facet=%s data-value=\"", facet);
+    page_text(page, name ? name : "");
+    fputs("\">", page->out);
+    page_text(page, name ? name : "");
+    fputs("</a></td><td class=n>", page->out);
+    page_count(page, (unsigned long long)count_of(row, "sites"));
+    fputs("</td>", page->out);
+    for (size_t i = 0; statuses && i < sizeof counts / sizeof counts[0]; i++) {
+        fputs(counts[i] ? "<td class=n>" : "<td class=\"n zero\">", page->out);
+        page_count(page, (unsigned long long)counts[i]);
+        fputs("</td>", page->out);
+    }
+    fputs("<td class=share-bar>", page->out);
+    put_bar(page, row, statuses ? count_of(row, "sites") : (long long)page->side.view->count);
+    fputs("</td></tr>\n", page->out);
+}
+
 /* `facet`: the filter that a row sets; a symbol is looked for. */
 static void put_breakdown(struct page *page, const json_t *summary, const char *key,
-                          const char *facet, const char *title)
+                          const char *facet, const char *title, bool statuses)
 {
     const json_t *list = json_object_get(summary, key);
     size_t i;
@@ -160,35 +190,22 @@ static void put_breakdown(struct page *page, const json_t *summary, const char *
     if (json_array_size(list) == 0)
         return;
     fprintf(page->out,
-            "<section class=card><h3>%s</h3><table><thead><tr><th>%s</th><th class=n>sites</th>"
-            "<th class=n>patched</th><th class=n>left</th><th "
-            "class=n>excluded</th><th></th></tr></thead><tbody>\n",
-            title, facet);
-    json_array_foreach(list, i, row)
-    {
-        const char *name = json_string_value(json_object_get(row, "name"));
-
-        fprintf(page->out, "<tr><td class=c><a href=\"#sites\" data-facet=%s data-value=\"", facet);
-        page_text(page, name ? name : "");
-        fputs("\">", page->out);
-        page_text(page, name ? name : "");
-        fprintf(page->out, "</a></td><td class=n>%lld</td>", count_of(row, "sites"));
-        fprintf(page->out, "<td class=n>%lld</td><td class=n>%lld</td><td class=n>%lld</td><td>",
-                count_of(row, "patched") + count_of(row, "block"), count_of(row, "left"),
-                count_of(row, "excluded"));
-        put_bar(page, row);
-        fputs("</td></tr>\n", page->out);
-    }
+            "<section class=card><h3>%s</h3><table><thead><tr><th></th><th "
+            "class=n>sites</th>%s<th></th></tr></thead><tbody>\n",
+            title,
+            statuses ? "<th class=n>patched</th><th class=n>left</th><th class=n>excluded</th>"
+                     : "");
+    json_array_foreach(list, i, row) put_row(page, row, facet, statuses);
     fputs("</tbody></table></section>\n", page->out);
 }
 
 static void put_breakdowns(struct page *page, const json_t *summary)
 {
     fputs("<section id=what><h2>What</h2>\n<div class=cards>\n", page->out);
-    put_breakdown(page, summary, "instructions", "instruction", "Instructions");
-    put_breakdown(page, summary, "tactics", "tactic", "How room was made");
-    put_breakdown(page, summary, "forms", "form", "Forms");
-    put_breakdown(page, summary, "symbols", "find", "Symbols with most sites");
+    put_breakdown(page, summary, "instructions", "instruction", "Instructions", true);
+    put_breakdown(page, summary, "tactics", "tactic", "How room was made", false);
+    put_breakdown(page, summary, "forms", "form", "Forms", false);
+    put_breakdown(page, summary, "symbols", "find", "Symbols with most sites", true);
     page_tables(page, page->side.view);
     fputs("</div></section>\n", page->out);
 }
@@ -286,7 +303,7 @@ static void put_sites(struct page *page, const struct view *view)
         fputs("<p class=hint>The patched image was not found beside the report: this page has no "
               "code.</p>\n",
               page->out);
-    fputs("<div class=bar>\n", page->out);
+    fputs("<div class=tools>\n", page->out);
     page_filter(page, facets, view->count);
     page_columns(page, columns, sizeof columns / sizeof columns[0]);
     fputs("</div>\n<div id=rows>\n", page->out);

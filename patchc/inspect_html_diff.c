@@ -157,7 +157,7 @@ static void put_pairs(struct page *page, const struct page_side *after,
         {"after", "after"}};
     size_t changed = difference->count - difference->changes[CHANGE_NONE];
 
-    fputs("<section id=sites><h2>Sites that changed</h2>\n<div class=bar>\n", page->out);
+    fputs("<section id=sites><h2>Sites that changed</h2>\n<div class=tools>\n", page->out);
     page_filter(page, facets, changed);
     page_columns(page, columns, sizeof columns / sizeof columns[0]);
     fputs("</div>\n<div id=rows class=compared>\n", page->out);

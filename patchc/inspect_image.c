@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Reads what a patched image tells about itself: note, header, tables, original bytes.
  *
  * The image is hostile input. Both tables are bounded against the file when it is opened; their

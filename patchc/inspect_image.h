@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A patched image as `patchc inspect` reads it: the stub's tables, bounded, and the original bytes.
  */
 #ifndef PATCHC_INSPECT_IMAGE_H

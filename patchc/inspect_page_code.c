@@ -47,10 +47,10 @@ static void put_window(struct page *page, const struct patched_image *patched,
 
     if (!code_window(patched, site, &before, &after))
         return;
-    fputs("<div class=sides><figure><figcaption>Before</figcaption>", page->out);
+    fputs("<div class=sides><figure><figcaption>Original</figcaption>", page->out);
     part.code = before;
     put_listing(page, patched, NULL, &part, site->address);
-    fputs("</figure><figure><figcaption>After</figcaption>", page->out);
+    fputs("</figure><figure><figcaption>Patched</figcaption>", page->out);
     part.code = after;
     put_listing(page, patched, NULL, &part, UINT64_MAX);
     fputs("</figure></div>", page->out);

@@ -180,23 +180,49 @@ static void put_legend(struct page *page, const struct page_mark *marks, size_t 
     fputs("</ul>\n", page->out);
 }
 
+struct group { /* the marks of one section */
+    const struct page_mark *marks;
+    size_t count;
+};
+
+static int by_place(const void *left, const void *right)
+{
+    uint64_t a = ((const struct group *)left)->marks->address;
+    uint64_t b = ((const struct group *)right)->marks->address;
+
+    return (a > b) - (a < b);
+}
+
+/* Cuts marks, sorted by section, into groups, and sorts these by where they begin. */
+static unsigned group(const struct page_mark *marks, size_t count, struct group groups[SECTIONS])
+{
+    unsigned found = 0;
+
+    for (size_t i = 0, next; i < count && found < SECTIONS; i = next) {
+        for (next = i + 1; next < count && strcmp(marks[i].section, marks[next].section) == 0;)
+            next++;
+        groups[found++] = (struct group){marks + i, next - i};
+    }
+    qsort(groups, found, sizeof *groups, by_place);
+    return found;
+}
+
 bool page_map(struct page *page, const struct page_side *side, const struct page_mark *marks,
               size_t count, const struct page_kind *kinds, unsigned kind_count)
 {
     struct page_mark *sorted = malloc((count + 1) * sizeof *sorted);
     struct strip *strip = malloc(sizeof *strip);
-    unsigned strips = 0;
+    struct group groups[SECTIONS];
 
     if (sorted && strip) {
-        fputs("<section id=map><h2>Where</h2>\n", page->out);
-        put_legend(page, marks, count, kinds, kind_count, side->code && side->view);
         memcpy(sorted, marks, count * sizeof *sorted);
         qsort(sorted, count, sizeof *sorted, by_section);
-        for (size_t i = 0, next; i < count && strips < SECTIONS; i = next, strips++) {
-            for (next = i + 1;
-                 next < count && strcmp(sorted[i].section, sorted[next].section) == 0;)
-                next++;
-            fill_strip(strip, sorted + i, next - i, side);
+        unsigned strips = group(sorted, count, groups);
+
+        fputs("<section id=map><h2>Where</h2>\n", page->out);
+        put_legend(page, marks, count, kinds, kind_count, side->code && side->view);
+        for (unsigned i = 0; i < strips; i++) {
+            fill_strip(strip, groups[i].marks, groups[i].count, side);
             put_strip(page, strip, kinds, kind_count);
         }
         fputs("</section>\n", page->out);

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One site in detail. A report tells what was decided; a patched image also shows the code: the
  * window as it was and as it is, side by side, and the routine that the patch leads to. */
 #include <inttypes.h>

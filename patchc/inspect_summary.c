@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The summary: what was patched, how, and what was left and why, as tables a person reads. */
 #include <stdlib.h>
 #include <string.h>

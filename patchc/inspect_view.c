@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Loads a report, or a patched image in the shape of one, for inspection. */
 #include "patchc/inspect_view.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What `patchc inspect` looks at: a report, or what a patched image tells about itself in the
  * shape of a report. All of it comes from a file that is not to be trusted: the loader has checked
  * types, vocabularies and addresses, and no string holds control characters. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The IO-block stage (B9): each IO instruction of the guest may be where an event begins, so each
  * gets a scan, and each scan that finds more than its first instruction an entry in the table. */
 #include "patchc/io_blocks.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The IO-block stage: the table that a patched image carries (B9). */
 #ifndef PATCHC_IO_BLOCKS_H
 #define PATCHC_IO_BLOCKS_H

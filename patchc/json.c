@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* JSON values as the report holds them. */
 #include "patchc/json.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* JSON values as the report holds them (patchc-report(5)): hexadecimal strings for addresses and
  * hashes, names from images as clean UTF-8. */
 #ifndef PATCHC_JSON_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* JSON text in a growing buffer. */
 #include "patchc/json_text.h"
 

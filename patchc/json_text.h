@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* JSON text in a growing buffer, written piece by piece: a report of thousands of sites needs no
  * tree. */
 #ifndef PATCHC_JSON_TEXT_H

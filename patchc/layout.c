@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Layout: routines, sizes and addresses of everything that the plan adds, and the maps from
  * original to displaced code. */
 #include <stdlib.h>

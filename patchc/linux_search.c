@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Finds tables of a Linux image by name of their section or by their content.
  *
  * A kernel built with CONFIG_KALLSYMS_ALL=n has no symbols for data, so nothing says where the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Tables of a Linux image that neither a section name nor a symbol leads to. */
 #ifndef PATCHC_LINUX_SEARCH_H
 #define PATCHC_LINUX_SEARCH_H

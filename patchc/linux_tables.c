@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Reads the tables by which a Linux kernel finds or rewrites its own code.
  *
  * A kind of table is a row of `kinds`: where it is (a section, or two symbols the linker script

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The tables by which a Linux kernel finds or rewrites its own code, read from an image.
  *
  * Tables that are ELF sections are found by name; those merged into other sections by symbol

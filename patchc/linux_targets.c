@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Addresses that control may reach other than by falling through or by a direct branch, as Linux'
  * tables, its symbols and its relocations tell. */
 #include "patchc/linux_tables.h"

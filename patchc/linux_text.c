@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Executable bytes of a Linux image and the few instructions that its tables name. */
 #include "patchc/linux_text.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Where an image's executable bytes are, for the readers of Linux' tables: they ask for every
  * entry of every table. */
 #ifndef PATCHC_LINUX_TEXT_H

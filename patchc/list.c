@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instruction lists (D6): reading files, building the index, giving all of it back. */
 #include "patchc/list_rules.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instruction lists (D6): which instructions of a guest are to be patched. Format: patchc-list(5).
  *
  * Read a list, resolve it against the image, then match: list_open, list_resolve, list_match. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Matching candidates against an instruction list (D6). Only the rules of the candidate's mnemonic
  * and those for every mnemonic are looked at, last rule first: the first that matches decides. */
 #include "patchc/list_rules.h"

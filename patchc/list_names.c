@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Names in instruction lists: mnemonics, families of mnemonics, operand forms. */
 #include "patchc/list_rules.h"
 

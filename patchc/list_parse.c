@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The parser of instruction lists (D6). The grammar, as patchc-list(5) explains it:
  *
  *   line      = [ ("include" | "exclude") rule | "@include" file ] [ "#" comment ]

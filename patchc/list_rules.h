@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A parsed instruction list, as the files of the list part share it. Everybody else: list.h. */
 #ifndef PATCHC_LIST_RULES_H
 #define PATCHC_LIST_RULES_H

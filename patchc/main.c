@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* patchc: the command line. Each command is a row of the table; it turns its arguments into one
  * call of the part that does the work. Data goes to stdout, one line per error to stderr. */
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Kinds of routines and what a host handler must know of an instruction's operands: the operand
  * word of struct pv_routine (D10: at run time nobody decodes the guest's instruction). */
 #include "patchc/template.h"

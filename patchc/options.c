@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The command line's options: table, parser, --help. */
 #include "patchc/options.h"
 
@@ -43,7 +44,7 @@ static const struct option_row rows[] = {
     {0, "site", "ADDRESS", COMMAND_INSPECT, OPTION_STRING, FIELD(site),
      "one site in detail: 0x… or SYMBOL+OFFSET"},
     {0, "html", "FILE", COMMAND_INSPECT, OPTION_STRING, FIELD(html),
-     "write the report as one page for a browser"},
+     "write it as a page for a browser, in one file"},
     {0, "diff", "OTHER", COMMAND_INSPECT, OPTION_STRING, FIELD(diff),
      "show what OTHER changed, site by site"},
     {'h', "help", NULL, COMMAND_ALL, OPTION_FLAG, FIELD(help), "print this help"},

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The command line: one table of options, from which both getopt_long() and --help are fed, so
  * that what is documented there is what is accepted. */
 #ifndef PATCHC_OPTIONS_H

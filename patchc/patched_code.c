@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The guest's code for the IO-block scanner.
  *
  * A byte that differs between the image and the running guest must not be in a hash. Such bytes

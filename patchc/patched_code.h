@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The guest's code as the IO-block scanner sees it: the patched bytes, and what of them will not
  * stay as it is (B9, B11). */
 #ifndef PATCHC_PATCHED_CODE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Planning: for each site a form and a window.
  *
  * A window is a run of consecutive atoms that contains the site, is long enough for the form's

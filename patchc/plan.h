@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The plan: which windows are replaced, what stands in their trampolines, where everything goes.
  *
  * An atom is the smallest unit that moves: an instruction, or a region that must stay whole (an

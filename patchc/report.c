@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The JSON report: what was found in an image and what became of it (patchc-report(5)).
  *
  * Each member of the top level is one line and so is each site, so that a report of thousands of

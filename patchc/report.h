@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The JSON report (patchc-report(5)). */
 #ifndef PATCHC_REPORT_H
 #define PATCHC_REPORT_H

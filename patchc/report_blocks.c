@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One IO block of the report: what a runtime will emulate in one event. */
 #include "patchc/report_blocks.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One IO block of the report. */
 #ifndef PATCHC_REPORT_BLOCKS_H
 #define PATCHC_REPORT_BLOCKS_H

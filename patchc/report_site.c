@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One site of the report. A large kernel has thousands: this is the part that must be quick. */
 #include "patchc/report_site.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One site of the report. */
 #ifndef PATCHC_REPORT_SITE_H
 #define PATCHC_REPORT_SITE_H

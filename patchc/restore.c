@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Reads the record of the original bytes that a patched image carries, and undoes the patching. */
 #include "patchc/restore.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a patched image says about its original, and `patchc restore`, which gives it back.
  *
  * The record (struct pv_note, struct pv_original and its runs) is hostile input: it is bounded

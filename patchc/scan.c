@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* `patchc scan`: the sites as a table, one line each, or as JSON. */
 #include "patchc/scan.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* `patchc scan`: which instructions of an image the list names. */
 #ifndef PATCHC_SCAN_H
 #define PATCHC_SCAN_H

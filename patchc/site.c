@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A site's instruction, decoded with its operands. */
 #include "patchc/site.h"
 

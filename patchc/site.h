@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A site: one instruction that the list names, and everything that is decided about it.
  * The pipeline fills it from top to bottom; the report prints it. */
 #ifndef PATCHC_SITE_H

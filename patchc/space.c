@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Routine space: long runs of padding in mapped text, or an appended segment. */
 #include "patchc/space.h"
 

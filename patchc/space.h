@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Routine space: bytes of an image that nothing uses, where trampolines and tables may go. */
 #ifndef PATCHC_SPACE_H
 #define PATCHC_SPACE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The template set: reads the embedded relocatable object, retrieves templates by instruction form
  * (D7) and fills them (D8).
  *

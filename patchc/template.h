@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Templates (D7, D8): precompiled pieces of code with holes, one per instruction form.
  *
  * A template is an assembly source in templates/. The build assembles them, links them into one

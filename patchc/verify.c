@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* `patchc verify`: opens the two images, runs the checks, reports. verify_internal.h has the
  * argument of the whole. */
 #include "patchc/verify.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* `patchc verify`: an independent reader of a patched image.
  *
  * It looks at the two images only, decodes the result anew and shares no code with the planning of

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* .altinstructions: places that the kernel rewrites at boot, and what it writes there. A place may
  * have moved (and grown to five bytes); a replacement may have become a call or a jump to a
  * routine. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The IO-block table of a patched image (B9): a runtime will take its word for where blocks are.
  *
  * The table must be in its canonical form, so that there is one for the same blocks; each block

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* References to windows from the code around them. No direct branch and no address computation may
  * lead into the middle of a window: a branch to a displaced instruction must have been sent to its
  * copy.

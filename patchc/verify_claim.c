@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Claims: which bytes of the patched file some check has accounted for, and that all others are the
  * original's. */
 #include <inttypes.h>

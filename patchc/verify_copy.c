@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Displaced instructions: does the code in a trampoline do what one instruction of the original
  * did? hvstub.h ("Displaced code in a trampoline") has the forms that a copy may take. */
 #include <string.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The ELF headers: all segments and sections of the original are there, unchanged but for file
  * offsets behind the part that was added, and what is new lies in that part. */
 #include <elf.h>

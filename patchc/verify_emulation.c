@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Emulation paths: each is a template, filled for the very instruction that its routine stands for
  * (D8), and continues at the routine's tail. */
 #include <inttypes.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Code that runs under other page tables. With page-table isolation a Linux kernel is entered under
  * the user's page tables, in which of the kernel's text only the large page of the entry text is
  * mapped; there RSP need not be a stack. What a patch in the entry text leads to must stay in that

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The stub header and its tables: where they are, and that they agree with each other. */
 #include <inttypes.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the parts of `patchc verify` share.
  *
  * The argument in one paragraph. Every byte of the patched file is either the byte of the original

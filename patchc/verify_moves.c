@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Where instructions of the original stand now, and which addresses lie in windows. */
 #include <stdlib.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The relocation table: the same places, but for operands of instructions that moved, and one more
  * for each entry of the routine table. Nothing that is relocated points into a window. */
 #include <inttypes.h>

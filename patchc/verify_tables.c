@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The tables by which a Linux kernel finds its own code: each entry is the original's, but for code
  * that moved, to which it must point now. Nothing may name the inside of a window. */
 #include <inttypes.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The walk through a window of the original in lockstep with the trampoline that stands for it. */
 #include <inttypes.h>
 #include <stdlib.h>

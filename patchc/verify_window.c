@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Patches: what each window holds, by its form, and that it leads to its trampoline.
  * hvstub.h ("What a site holds, by form") has the encodings. */
 #include <elf.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The names of the report's closed vocabularies, and what each reason means in a sentence.
  * Scripts depend on the names (patchc-report(5)): a name that has shipped does not change. */
 #include "patchc/vocabulary.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The closed vocabularies of the report (patchc-report(5)): statuses, forms, tactics, reasons.
  * Scripts depend on the names; each enum has a name table in vocabulary.c. */
 #ifndef PATCHC_VOCABULARY_H

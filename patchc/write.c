@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Writing the patched image. What the guest loads was edited in place; beside it the file carries a
  * note that leads a runtime to the stub, and the original bytes that `patchc restore` needs. */
 #include "patchc/write.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Writing the patched image: note, original bytes, composition, atomic output. */
 #ifndef PATCHC_WRITE_H
 #define PATCHC_WRITE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The ACPI tables (ACPI 6.4, chapter 5): built in one block and copied to guest memory.
  *
  * RSDP -> RSDT and XSDT -> FADT (-> FACS, DSDT), MADT. Both root tables are there: some guests know

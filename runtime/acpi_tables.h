@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The ACPI tables: processors, interrupt controllers, power-off, reset, COM1 and clock (ACPI 6.4). */
 #ifndef RUNTIME_ACPI_TABLES_H
 #define RUNTIME_ACPI_TABLES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a PC's firmware leaves behind. */
 #include "runtime/bios_remains.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a PC's firmware leaves behind for a kernel that multiboot starts and that goes back to real mode: interrupt
  * vectors that lead to handlers, and a timer that ticks 18.2 times a second through the 8259. */
 #ifndef RUNTIME_BIOS_REMAINS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guest memory during a boot: loading a kernel's segments, finding room for what goes with it, and
  * the processor state that 32-bit and 64-bit protocols begin with.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the boot protocols share: a plan of guest memory, and the ways to put things into it. */
 #ifndef RUNTIME_BOOT_H
 #define RUNTIME_BOOT_H

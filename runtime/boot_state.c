@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The processor state that the boot protocols begin with. */
 #include "runtime/boot.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Breakpoints and watchpoints of a debugger: the sets, and who is told when they change. */
 #include "runtime/breakpoints.h"
 

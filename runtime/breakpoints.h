@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a debugger stops the guest at: instructions (breakpoints) and data (watchpoints), by
  * guest-linear address.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The device bus: a port finds its window by one look into a table of all ports, an address by a walk
  * over the few memory-mapped windows. */
 #include "runtime/bus.h"

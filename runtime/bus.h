@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The device bus: ports and memory-mapped registers, found by address in a table. */
 #ifndef RUNTIME_BUS_H
 #define RUNTIME_BUS_H

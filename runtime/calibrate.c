@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What one exit costs on this machine, by reason: a guest that does the same thing again and again, on each engine. */
 #include "runtime/calibrate.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* hvrun --calibrate: what one exit costs on this machine. */
 #ifndef RUNTIME_CALIBRATE_H
 #define RUNTIME_CALIBRATE_H

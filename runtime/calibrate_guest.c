@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The guest of --calibrate. */
 #include "runtime/calibrate_guest.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The guest of --calibrate: one instruction, or a few, in a loop. */
 #ifndef RUNTIME_CALIBRATE_GUEST_H
 #define RUNTIME_CALIBRATE_GUEST_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The clerk's two sides: requests and the process that carries them out. */
 #include "runtime/clerk.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The clerk: a process beside the one that runs the guest, which keeps what containment takes away (contain.h): it gives
  * output files their names and removes gdb's socket. It does each of a few fixed things when asked to by a single byte,
  * on paths that it knew before the guest's image was loaded; nothing else can be asked of it. It ends with its master. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Timers: a list sorted by deadline. There are a dozen of them at most, so a list it is. */
 #include "runtime/clock.h"
 

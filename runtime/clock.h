@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guest time and timers.
  *
  * Guest time is in nanoseconds since power-on. On the soft engine it is the number of instructions

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The console. The vCPU thread writes through a small buffer that goes out at the end of a line, when it is
  * full, or when the engine attends. A reader thread takes input into a ring: one writer, one reader, no
  * lock. */

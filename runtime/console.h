@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Where serial and debug-console bytes go, and where input comes from.
  *
  * Output is a file descriptor with a small buffer. Input arrives on a reader thread into a ring that the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Containment, in the order in which it is possible: descriptors, jail, privileges, system calls. */
 #include "runtime/contain.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Containment: what hvrun gives up before the guest runs, so that a guest which takes over this process has gained little.
  * docs/security.md tells what is trusted and what is left. */
 #ifndef RUNTIME_CONTAIN_H

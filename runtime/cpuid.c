@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The CPUID model: AuthenticAMD family 15, a processor that kernels need no workarounds for, with newer features.
  * What is offered is the table in cpuid.h; what leaves hold besides feature bits is the table here. */
 #include "runtime/kvmclock.h"

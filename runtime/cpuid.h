@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the virtual processor offers: one row a feature. CPUID shows it, the decoder, CR4 and the MSRs go by it. */
 #ifndef RUNTIME_CPUID_H
 #define RUNTIME_CPUID_H

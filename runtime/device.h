@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A device is one file in runtime/devices/, one row in the table of devices/devices.c, and this.
  *
  * `create` allocates its state, registers its bus windows and timers, and returns the state;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What happens when a routine rings: by its index the host finds the instruction that it stands
  * for, made ready when it first rang, and executes it on the guest's own registers (D2, D5, D10).
  * Nothing is fetched from the guest but the frame that hvstub.h describes. */

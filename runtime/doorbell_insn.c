@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The instruction that a routine stands for, put together from the kind and operand word that
  * patchc recorded (D10). It need not be the guest's own bytes: prefixes without effect are left
  * out, and a memory operand that is not one register alone stands at REG_OPERAND. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What is shown of a virtual processor whose guest died: registers, code, and whom the stack names. */
 #include "runtime/dump.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What is shown of a virtual processor whose guest died, or did not end. */
 #ifndef RUNTIME_DUMP_H
 #define RUNTIME_DUMP_H

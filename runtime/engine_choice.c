@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which engine runs the guest. */
 #include "runtime/engine_choice.h"
 

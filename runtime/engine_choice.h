@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which engine runs the guest. */
 #ifndef RUNTIME_ENGINE_CHOICE_H
 #define RUNTIME_ENGINE_CHOICE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The server for gdb: `hvrun --gdb`, a machine that is run by a debugger's commands over its
  * remote protocol.
  *

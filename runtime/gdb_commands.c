@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which packet is whose: the table of commands. What is not in it gets the empty reply, which
  * means just that. */
 #include <string.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Sockets for gdb's client. Nothing here waits longer than a client may take to read a packet. */
 #include "runtime/gdb_connection.h"
 

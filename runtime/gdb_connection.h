@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Where gdb's client comes in: a TCP port or a Unix socket, one client at a time. */
 #ifndef RUNTIME_GDB_CONNECTION_H
 #define RUNTIME_GDB_CONNECTION_H

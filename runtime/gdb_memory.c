@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guest memory by guest-linear address, as the vCPU's paging maps it: without regard to rights,
  * and without a trace in page tables or caches. Device registers are not read: that would be no
  * mere look. */

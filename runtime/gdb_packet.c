@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Framing: bytes to packets and back, with checksums, escapes and run lengths. */
 #include "runtime/gdb_packet.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Packets of gdb's remote protocol: $payload#checksum, with acknowledgements (gdb's manual,
  * "Overview" of the remote protocol). What comes in may be anything. */
 #ifndef RUNTIME_GDB_PACKET_H

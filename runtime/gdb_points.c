@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Z and z: breakpoints and watchpoints. A software breakpoint is as little in the guest's memory
  * as a hardware one, and there are thousands of either. */
 #include "runtime/breakpoints.h"

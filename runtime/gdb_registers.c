@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Registers of a vCPU as gdb reads and writes them. */
 #include "runtime/gdb_registers.h"
 

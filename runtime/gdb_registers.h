@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The registers as gdb numbers them: one table, from which packets and the target description
  * are made. */
 #ifndef RUNTIME_GDB_REGISTERS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* s, c, vCont, and what ends a session; stop replies. */
 #include <string.h>
 

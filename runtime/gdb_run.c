@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The machine under a debugger: it runs until something stops it, and stands while packets come. */
 #include "runtime/gdb.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Inside the server for gdb: its state, and what its files give each other.
  *
  *   gdb_connection.c  bytes from and to the client

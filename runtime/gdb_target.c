@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What gdb is told of the processor: its target description (gdb's manual, appendix G), made
  * from the registers' table. */
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Threads are vCPUs: number n + 1 is vCPU n. */
 #include <stdio.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Hypercalls: one, which sends an interrupt to several processors. */
 #include "runtime/hypercall.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a guest may ask of the hypervisor by VMMCALL: KVM's numbers (Linux Documentation/virt/kvm/x86/hypercalls.rst). */
 #ifndef RUNTIME_HYPERCALL_H
 #define RUNTIME_HYPERCALL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Interrupt wiring: ISA lines to the 8259 pair and the IO-APIC, messages between local APICs, and the
  * events that reach a vCPU.
  *

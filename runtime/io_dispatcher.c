@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The dispatcher of IO blocks. */
 #include "runtime/io_dispatcher.h"
 

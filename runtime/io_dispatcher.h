@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The dispatcher of IO blocks (B1 to B8): what a virtualization event of an IO instruction does.
  *
  *   event -> interpreter (B1) -> known address? -yes-> hasher (B3) -equal-> executed as a whole

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the dispatcher of IO blocks knows: made, kept, forgotten. */
 #include "runtime/io_entries.h"
 

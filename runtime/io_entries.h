@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the dispatcher of IO blocks knows: the table of the image, and an entry for each address
  * that an event came from. */
 #ifndef RUNTIME_IO_ENTRIES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Blocks that grow. */
 #include "runtime/io_growth.h"
 

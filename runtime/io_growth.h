@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Blocks that grow: ranges joined to a block that was found before. */
 #ifndef RUNTIME_IO_GROWTH_H
 #define RUNTIME_IO_GROWTH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The hashing unit. */
 #include "runtime/io_hasher.h"
 

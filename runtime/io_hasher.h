@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The hashing unit (B3): a block's bytes as they are in guest memory, hashed and compared. */
 #ifndef RUNTIME_IO_HASHER_H
 #define RUNTIME_IO_HASHER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The instruction interpreter unit: prefixes, then one of twelve opcodes (SDM 2A IN, 2B OUT).
  * There is no ModRM byte, and only two opcodes have an operand, the port: so a few comparisons
  * are all of it. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The instruction interpreter unit (B1): is the instruction that caused an exit an IO
  * instruction, and which? */
 #ifndef RUNTIME_IO_INTERPRETER_H

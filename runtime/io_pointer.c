@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The instruction-pointer update unit. */
 #include "runtime/io_pointer.h"
 

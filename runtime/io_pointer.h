@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The instruction-pointer update unit (B5), and its reverse: RIP and guest-linear addresses of
  * code. */
 #ifndef RUNTIME_IO_POINTER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The scanning unit. */
 #include "runtime/io_scanner.h"
 

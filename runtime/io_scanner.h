@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The scanning unit (B6, B7): the shared scanner (ioblock/scan.h) on the code of the live guest. */
 #ifndef RUNTIME_IO_SCANNER_H
 #define RUNTIME_IO_SCANNER_H

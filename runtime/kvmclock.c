@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The paravirtual clock: two MSRs that name structures in guest memory. */
 #include "runtime/kvmclock.h"
 

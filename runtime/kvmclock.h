@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The paravirtual clock that KVM defined and guests know (Linux Documentation/virt/kvm/x86/msr.rst, cpuid.rst).
  *
  * What it is for: on a processor that does not say its frequency, it is how a kernel learns the TSC's without polling the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which boot protocol a kernel speaks. */
 #include "runtime/loader.h"
 

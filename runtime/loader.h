@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Puts a guest kernel into memory and the boot vCPU at its entry. */
 #ifndef RUNTIME_LOADER_H
 #define RUNTIME_LOADER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The Linux 64-bit boot protocol (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol", and
  * zero-page.rst): the unpacked kernel, entered at startup_64 with RSI at the boot parameters.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Multiboot 1 (Multiboot Specification 0.6.96): 32-bit protected mode, EAX the magic, EBX at the
  * information structure. As other loaders of such kernels do, the structure is filled whether or not
  * the header asks for it, the command line begins with the kernel's name, and modules follow

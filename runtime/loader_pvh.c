@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* PVH: the entry that Xen's note of type 18 names, in 32-bit protected mode with EBX at a start info
  * (Xen, docs/misc/pvh.pandoc and public/arch-x86/hvm/start_info.h). */
 #include "runtime/boot.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The leader's side of lockstep: it is stepped, and where its follower can be looked at the two are compared. */
 #include "runtime/lockstep.h"
 

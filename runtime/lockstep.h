@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Lockstep: one guest on two engines, whose states are compared.
  *
  * The leader is a VM on the soft engine, which steps its one vCPU (vmcs.h) and has the devices. The follower is a VM

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Two machines' states compared field by field. */
 #include <inttypes.h>
 #include <string.h>

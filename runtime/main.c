@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* hvrun: a small hypervisor. Reads as the course of a run: options, image, machine, kernel, run, counters. */
 #include <errno.h>
 #include <fcntl.h>

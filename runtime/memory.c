@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guest RAM: a sealed file of memory, mapped between two inaccessible pages, and the look that a write takes at the
  * marks of decoded code. Sealed: nobody who has the descriptor can take pages away from under the guest. */
 #include "runtime/memory.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guest-physical memory: one host mapping, reached only through checked accessors.
  *
  * RAM begins at guest-physical 0. What does not fit below MEMORY_HOLE stands from 4 GiB on, as on a PC;

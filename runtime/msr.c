@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Model-specific registers, one row each: those that kernels touch on this processor, with what the manuals have
  * checked on writing (SDM 4, APM 2 A). A register without a row is #GP. */
 #include <stddef.h>

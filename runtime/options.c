@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* hvrun's command line: the table, the parser, --help. */
 #include "runtime/options.h"
 

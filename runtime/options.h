@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* hvrun's command line: one table of options, from which both getopt_long() and --help are fed. */
 #ifndef RUNTIME_OPTIONS_H
 #define RUNTIME_OPTIONS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Raw mode. What ends a process without coming back to main: exit (atexit sets the terminal back), and
  * signals whose action is the default (a handler sets it back, then the signal strikes again).
  * Signals that somebody handles already are theirs: they lead to a normal end. */

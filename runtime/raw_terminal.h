@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A terminal in raw mode, set back whichever way the process ends short of SIGKILL. */
 #ifndef RUNTIME_RAW_TERMINAL_H
 #define RUNTIME_RAW_TERMINAL_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The hash of the guest's state: field by field, for padding and the engine's own do not count. */
 #include "runtime/state_hash.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One number for the guest's state: equal runs give equal numbers. */
 #ifndef RUNTIME_STATE_HASH_H
 #define RUNTIME_STATE_HASH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Counters of a run. */
 #include "runtime/stats.h"
 

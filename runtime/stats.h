@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Counters of a run, and their forms: JSON (--stats) and the summary (--summary). The keys are a contract. */
 #ifndef RUNTIME_STATS_H
 #define RUNTIME_STATS_H

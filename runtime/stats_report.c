@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The counters of a run, told: JSON for programs, a summary for people. */
 #include <inttypes.h>
 #include <jansson.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* hvrun --step and --trace: the machine entered step by step, or run to where the steps begin. */
 #include "runtime/stepper.h"
 

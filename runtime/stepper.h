@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A run in single steps: hvrun --step and --trace. */
 #ifndef RUNTIME_STEPPER_H
 #define RUNTIME_STEPPER_H

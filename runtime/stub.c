@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The host side of a patched image's stub: finding, checking, linking, and the way from an index to
  * a handler. */
 #include "runtime/stub.h"

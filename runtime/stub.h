@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The stub of a patched image: found and checked, linked, and served while the guest runs.
  *
  * All that the host needs to know of a routine is copied when the image is loaded, before the guest

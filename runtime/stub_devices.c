@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Device fast paths (hvstub.h, struct pv_port): the part of the devices' work that a patched guest
  * does by itself.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Device fast paths: what of the devices a patched guest may do by itself, kept up to date in its
  * state page. */
 #ifndef RUNTIME_STUB_DEVICES_H

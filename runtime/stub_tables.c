@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a patched guest answers by itself: the CPUID and MSR tables, filled before it starts. */
 #include "hvstub/cpuid_table.h"
 #include "runtime/cpuid.h"

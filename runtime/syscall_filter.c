@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The system calls that are left to hvrun while a guest runs: a table of them, and what their arguments may be. */
 #include "runtime/syscall_filter.h"
 

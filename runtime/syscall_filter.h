@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The system calls that are left to hvrun while a guest runs. */
 #ifndef RUNTIME_SYSCALL_FILTER_H
 #define RUNTIME_SYSCALL_FILTER_H

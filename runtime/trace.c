@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Traces: lines from the difference of two states, text from a cache of decoded instructions. */
 #include "runtime/trace.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The trace of a guest that is stepped: a line for each instruction.
  *
  *     ADDRESS<tab>SYMBOL+OFFSET<tab>BYTES<tab>INSTRUCTION<tab>CHANGES<tab>EVENT

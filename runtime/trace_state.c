@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a step has changed of a virtual processor. */
 #include "runtime/trace_state.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a trace compares of a virtual processor before and after a step, and how it writes what is not the same. */
 #ifndef RUNTIME_TRACE_STATE_H
 #define RUNTIME_TRACE_STATE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A virtual processor's life: power-on and INIT state, RFLAGS, and what follows from the mode. */
 #include "runtime/vcpu.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A virtual processor: the architectural state that every engine shares, and what the soft engine keeps
  * beside it. The first part is laid out for decoded instructions, which name registers by their byte
  * offset in this structure (offsets below 256). */

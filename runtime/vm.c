@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The run of a VM: how it ends, and how other threads and signal handlers reach it. */
 #include "runtime/vm.h"
 

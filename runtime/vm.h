@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The virtual machine: memory, vCPUs, devices, on an engine. */
 #ifndef RUNTIME_VM_H
 #define RUNTIME_VM_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A machine put together and taken apart. */
 #include <time.h>
 #include <errno.h>

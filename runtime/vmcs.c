@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The VM control structure: making one, checking it, and what a VMM does between entries. */
 #include "runtime/vmcs.h"
 

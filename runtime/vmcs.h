@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The VM control structure and VM entry: how a program runs a vCPU, one entry and one exit at a time.
  *
  *     struct vmcs *vmcs = vmcs_create(vm->vcpus[0], &err);

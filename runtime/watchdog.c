@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What ends a run from outside. Signal handlers only ask: the engine ends the run. */
 #include "runtime/watchdog.h"
 

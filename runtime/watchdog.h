@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What ends a run from outside: --timeout, SIGINT, SIGTERM, SIGHUP. */
 #ifndef RUNTIME_WATCHDOG_H
 #define RUNTIME_WATCHDOG_H

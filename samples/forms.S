@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A guest of small functions, each with one instruction that exits, in one position among its
  * neighbours. Tests patch it with each form and call the functions in their own process; the
  * dispatch bench counts the loops. 64-bit code throughout. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* RDTSC, RDTSCP, RDPMC: the host writes the pushed RAX, and RDX (RDTSCP: RCX). */
 #include "templates/template.inc"
 

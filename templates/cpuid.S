@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* CPUID, answered from the guest-resident table (struct pv_cpuid_table; D2: no frame, no stack).
  *
  * RBX and RDX are CPUID's results, so they are free from the start; RAX and RCX are the question

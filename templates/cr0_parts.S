@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* CLTS and LMSW: parts of CR0. */
 #include "templates/template.inc"
 

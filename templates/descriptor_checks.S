@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* LAR, LSL, VERR, VERW: they look into the guest's descriptor tables, so the host answers: in the destination
  * register and in ZF. */
 #include "templates/template.inc"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Descriptor-table registers. Stores are answered from struct pv_state; loads are the host's. */
 #include "templates/state.inc"
 

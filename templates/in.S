@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* IN. A byte from a port whose value the host keeps in the state page is answered there; so are
  * CMOS registers, and the 8254's count and the ACPI timer, worked out from the time-stamp counter.
  * Else the host: port, width and DX are in the operand word; it writes the pushed RAX. */

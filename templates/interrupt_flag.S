@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* CLI, STI, PUSHF, POPF, STAC and CLAC on the virtual flags of struct pv_state.
  *
  * The real IF stays set and the real IOPL and AC stay clear while the guest runs: the host takes

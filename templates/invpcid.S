@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* INVPCID: type and descriptor address are in the operand word, or in the frame. */
 #include "templates/template.inc"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* MOV to and from control registers: the numbers of both registers are in the operand word.
  * Linux' entry code has no other register to spare than RSP when it looks at CR3. */
 #include "templates/template.inc"

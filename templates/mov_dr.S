@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* MOV to and from debug registers: as for control registers. */
 #include "templates/template.inc"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* MOV from control and debug registers, answered from struct pv_state, and the one MOV to a control
  * register that has no consequence: CR2. The others change what the host must know, and may fault:
  * they are doorbells, and the host keeps the state up to date. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instructions of features that a host need not offer: to a guest whose CPUID and MSRs do not have the
  * feature they are undefined, and the host says so at the native instruction (kind other). */
 #include "templates/template.inc"

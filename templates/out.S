@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* OUT. A byte that the device would only send on goes to the ring in the state page, one that it
  * would only keep to the port's entry there, one that would change nothing nowhere. Else the host:
  * port, width and DX are in the operand word; it reads the pushed RAX. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* OUTS: width, REP, address size and segment are in the operand word; RSI, RCX and DF are the
  * guest's own. */
 #include "templates/template.inc"

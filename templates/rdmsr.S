@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* RDMSR: constant MSRs from the guest-resident table, the others from the host.
  *
  * RAX and RDX are results, but an MSR that the table does not have may raise #GP in the native

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Segment registers. Reads are answered from struct pv_state: the real selectors of a deprivileged
  * guest are the host's. Loads look into the guest's descriptor tables: the host's work. */
 #include "templates/state.inc"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* SMSW: CR0 as far as the operand holds it; to memory always 16 bits (SDM 2B, SMSW). */
 #include "templates/state.inc"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* RDTSC and RDTSCP with the guest's offset, RDPID: what hardware virtualization would have added.
  *
  * The 64-bit sum without a flag: BSWAP of a half and then of the whole moves EDX into the upper half,

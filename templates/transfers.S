@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What changes the code segment, the privilege level or the stack along with RIP: the host goes on where
  * the guest would, not at the routine's tail. */
 #include "templates/template.inc"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* WBINVD, WBNOINVD and INVD. WBNOINVD is WBINVD with a prefix, and the same to a host. */
 #include "templates/template.inc"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* WRMSR: the host's, but for a deadline of the local APIC's timer that the host need not know yet.
  * A #GP is injected at the native instruction, which carries the exception-table entry
  * (hvstub/hvstub.h). */

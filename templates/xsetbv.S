@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* XSETBV: ECX, EDX are the guest's own, EAX is the pushed RAX. */
 #include "templates/template.inc"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* XGETBV, XSAVES, XRSTORS. XSETBV is in xsetbv.S. */
 #include "templates/state.inc"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A small machine in 64-bit mode for the tests of the gdb server: 2 MiB of RAM at its own linear
  * addresses, and once more at GDB_ALIAS; an IDT of gates to one handler; the code given, in
  * which all vCPUs begin. */

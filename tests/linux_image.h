@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A small Linux ELF64 image, assembled in memory: for unit tests and fuzz targets. Each section has
  * a loadable segment of its own. Header only: fuzz targets are linked with the libraries alone. */
 #ifndef TESTS_LINUX_IMAGE_H

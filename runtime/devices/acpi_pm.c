@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* ACPI fixed hardware (ACPI 6.4, 4.8.3): the PM1a event and control blocks, the power management timer,
  * and the reset register at port 0xcf9. Power-off is the one sleep state there is. */
 #include "runtime/devices/acpi_pm.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Where the ACPI power management registers are: for the device, and for the FADT and DSDT that describe
  * it. There is no SMM, so ACPI is always on and SMI_CMD is 0. The SCI is IRQ_SCI, level-triggered, active high.
  * The FADT's boot architecture flags should deny an 8042 (flag 8042 clear), so that no guest waits for a

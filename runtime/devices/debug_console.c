@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The Bochs debug console: a byte written to port 0xe9 goes to the console; reading gives 0xe9, which
  * is how a guest finds out that it is there. */
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Debug exit: writing v (1, 2 or 4 bytes) to port 0xf4 ends the run with exit code (v << 1) | 1, of which
  * the host's process keeps eight bits. */
 #include <stdlib.h>

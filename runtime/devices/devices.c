@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The machine's devices, in the order in which they are created: interrupt controllers first, since
  * the others drive their lines; then the clocks; then the rest. A new device is a file and a row. */
 #include "runtime/device.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* QEMU's firmware configuration device, the part that guests ask for: a 16-bit selector at port 0x510, then
  * the item's bytes one at a time from port 0x511. Beyond an item, and for items that are not there,
  * it reads zero. There are no files and no DMA. */

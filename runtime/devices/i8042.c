@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The 8042 keyboard controller with nothing plugged in: it answers all commands at once, has a keyboard port
  * and no auxiliary port, and can pull the processor's reset line. Devices never answer, so what a guest
  * sends them is lost. (IBM PS/2 Hardware Interface Technical Reference, keyboard and auxiliary device

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The 8254 programmable interval timer (Intel 8254 data sheet, 231164), and port 0x61 with the gate of
  * channel 2, the speaker bit and the refresh toggle.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What others may ask of the interval timer. `pit` is vm->i8254. */
 #ifndef RUNTIME_DEVICES_I8254_H
 #define RUNTIME_DEVICES_I8254_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The pair of 8259A interrupt controllers (Intel 8259A data sheet, 231468): the second one's output is
  * the first one's IR2. ELCR registers at 0x4d0 choose level triggering by line. */
 #include "runtime/device.h"

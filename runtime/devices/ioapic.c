@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The IO-APIC (Intel 82093AA data sheet, 290566; the EOI register of version 0x20: ICH data sheets).
  *
  * A line's level means asserted, whatever the polarity its redirection entry gives: devices here have

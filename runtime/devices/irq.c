@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Interrupt lines: who hears an ISA line. */
 #include "runtime/interrupts.h"
 

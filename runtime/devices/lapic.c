@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The local APICs: priorities, messages between them, and what reaches the processors (SDM 3A 11). */
 #include "runtime/devices/lapic.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The local APIC from inside: what its three files share. Everybody else uses interrupts.h.
  *
  *   lapic.c            priorities, messages, what reaches the processor

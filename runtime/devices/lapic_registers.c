@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The local APIC's registers: as memory (xAPIC), as MSRs (x2APIC), and IA32_APIC_BASE, which chooses.
  * One table says what is where; a register's number is its offset / 16 or its MSR - 0x800. */
 #include "runtime/devices/lapic.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The local APIC's timer (SDM 3A 11.5.4): counts down at 1 GHz over the divide value, or waits for a
  * TSC value. The count is worked out from guest time when somebody looks; a timer of the clock is armed only
  * while an interrupt would come of it. */

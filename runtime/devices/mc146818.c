@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* MC146818 real-time clock and CMOS memory (Motorola MC146818A data sheet; ports 0x70 and 0x71 as
  * on a PC/AT). The date is UTC: the host's when the machine is made, or a fixed one in
  * deterministic mode, and runs with guest time from there.

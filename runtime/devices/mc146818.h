@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What others may ask of the real-time clock. `rtc` is vm->mc146818. */
 #ifndef RUNTIME_DEVICES_MC146818_H
 #define RUNTIME_DEVICES_MC146818_H

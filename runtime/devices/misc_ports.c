@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Ports of the PC's system board that belong to no chip here: the POST code at 0x80, the delay port
  * 0xed, and system control port A, 0x92, with the A20 gate and the fast reset. */
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The test device that kvm-unit-tests expect of a PC: a byte written to port 0x2000 + n sets the level of
  * interrupt line n, ports 0xe0 to 0xe3 give back what was written, and 64 KiB at 0xff000000 are memory that
  * every access reaches as a device. (Its flush port, 0xe4, is the doorbell of patched guests here.) */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* COM1: a 16550A UART (National Semiconductor PC16550D data sheet, sections 6 and 8) whose line is
  * the console. Sending takes no time: the transmitter is always empty, and says so as soon as asked
  * to.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What others may ask of COM1. `uart` is vm->uart everywhere. */
 #ifndef RUNTIME_DEVICES_UART16550_H
 #define RUNTIME_DEVICES_UART16550_H

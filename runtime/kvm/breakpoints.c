@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A debugger's breakpoints at KVM's speed: KVM_SET_GUEST_DEBUG lends it the processor's breakpoint registers. The
  * guest's memory is not touched, and what the guest reads and writes of its debug registers stays its own; but only
  * one of the two can have breakpoints in force. So the soft processor runs the guest where it is not the debugger

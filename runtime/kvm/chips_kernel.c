@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Interrupt chips and 8254 of the kernel: accesses to them do not come here, nor do halted vCPUs, interrupts and
  * start-up messages. The devices of this process raise lines. (Linux Documentation/virt/kvm/api.rst) */
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Interrupt chips of this process: their interrupts go into a vCPU when it can take them, a halted one waits here. */
 #include "runtime/interrupts.h"
 #include "runtime/kvm/kvm.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Ports where a write changes nothing that a guest could see: the kernel collects them in a ring, without an exit
  * (KVM_CAP_COALESCED_PIO), and the order in which devices see them stays. The ring is emptied behind each exit, before
  * what that asks for; and, once the guest has written to the debug console, every millisecond. (Linux

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a run cost: this engine's counters, and KVM's own, which its binary statistics tell. (Linux
  * Documentation/virt/kvm/api.rst, KVM_GET_STATS_FD) */
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The KVM engine's course: threads that run the vCPUs. */
 #include <errno.h>
 #include <pthread.h>

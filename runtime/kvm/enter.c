@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* VM entry on the KVM engine (vmcs.h): what KVM can give exactly it gives, all else is the soft processor's.
  *
  * Between two entries every vCPU's state is here, in struct vcpu. The soft processor works on it as it is, so steps

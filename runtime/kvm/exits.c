@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What a return from KVM_RUN asks for: one handler for each exit reason. */
 #include <string.h>
 

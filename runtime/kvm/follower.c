@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* KVM as the follower in lockstep (lockstep.h): a VM whose exits are answered with what the leader's devices said. */
 #include "runtime/kvm/follower.h"
 

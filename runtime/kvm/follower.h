@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* KVM as the follower in lockstep. */
 #ifndef RUNTIME_KVM_FOLLOWER_H
 #define RUNTIME_KVM_FOLLOWER_H

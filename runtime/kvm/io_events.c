@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* IO blocks on this engine: several port accesses in one exit (io_dispatcher.h).
  *
  * An exit of KVM's carries one access in the run page, and costs one ioctl. Which block it begins says its address, which

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The KVM engine: vCPUs that the host's processor runs, with the devices of this process.
  *
  * Each vCPU has a thread that alternates between the guest (KVM_RUN) and, under the one lock, everything else:

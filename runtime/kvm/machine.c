@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The KVM engine's machine: the VM with its memory and MSR exits, and the vCPUs. */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Model-specific registers: those that KVM keeps for this machine, and the others, which are msr.c's. */
 #include <errno.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What this host's KVM is worth. Some are software: they run ring 0 at a few MIPS, and some instructions not at all.
  * A tiny VM of 64 KiB in long mode finds out. */
 #include <errno.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Routines of a patched guest on this engine: which are linked, and what happens when one rings.
  *
  * The rule of profit, kind by kind. An exit that KVM hands to user space costs one KVM_RUN, whatever the instruction; one

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instructions that the soft processor executes in KVM's place: those that this KVM cannot, and doorbells. The state is
  * pulled before, and pushed with the next KVM_RUN. */
 #include <errno.h>

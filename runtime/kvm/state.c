@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A vCPU's state, moved between struct vcpu and the kernel. What is moved stands in tables; what KVM keeps for itself
  * (host-side caches, dirty bits) has no architectural meaning. (Linux Documentation/virt/kvm/api.rst) */
 #include <errno.h>

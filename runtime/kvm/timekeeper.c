@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The KVM engine's timekeeper: the thread that called run() waits for timers and for what comes from outside. */
 #include <poll.h>
 #include <time.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guest memory out of line: what the TLB does not answer at once.
  *
  * An access is resolved into its parts, one a page, before anything is read or written: so a fault in

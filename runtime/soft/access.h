@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What instructions are written with: registers, addresses, guest memory, faults.
  *
  * Every access to guest memory by an instruction goes through here. The fast path is a TLB look-up in line; what

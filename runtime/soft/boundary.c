@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Between two instructions: events in their order, and what hangs on a single instruction. */
 #include "runtime/interrupts.h"
 #include "runtime/soft/enter.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The block cache: decoding, finding, invalidating.
  *
  * Blocks are in a hash table by physical address and mode, and in a list for each page of RAM they

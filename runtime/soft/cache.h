@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The block cache: decoded code by guest-physical address and mode.
  *
  * Blocks live in one arena; when it is full, everything is dropped and decoding begins anew. An invalidated block

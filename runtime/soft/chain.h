@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* From one block to the next. Both ways count the next block's instructions against the slice, and go
  * back to the engine's loop when they are more than are left of it (an interrupt or a timer may wait: it comes behind
  * the same instruction however the code is cut into blocks) or the block is not known yet. */

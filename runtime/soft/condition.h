@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The sixteen conditions of Jcc, SETcc and CMOVcc (SDM 1 appendix B), on status flags as vcpu.status holds them. */
 #ifndef RUNTIME_SOFT_CONDITION_H
 #define RUNTIME_SOFT_CONDITION_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Decoding: Zydis says what an instruction is, the modules' rows say which function executes it. */
 #include "runtime/soft/decode.h"
 

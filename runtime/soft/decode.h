@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* From bytes to decoded instructions. */
 #ifndef RUNTIME_SOFT_DECODE_H
 #define RUNTIME_SOFT_DECODE_H

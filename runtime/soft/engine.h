@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The soft engine's loop: slices of instructions for each vCPU in turn, events between them. */
 #ifndef RUNTIME_SOFT_ENGINE_H
 #define RUNTIME_SOFT_ENGINE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* VM entry on the soft engine (vmcs.h): one vCPU or all, under their controls, until one exits.
  *
  * An entry uses the same turns as a machine that runs (engine.c): it goes on with the turn that the last entry left, and so

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* VM exits: where the engine asks whether the VMM wants to be told (vmcs.h).
  *
  * Each exit_on_… returns at once if no VM entry of this vCPU is under way or no control asks for the exit; else it records

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Interrupts and exceptions: from the vector to the handler's first instruction (SDM 3A 6; SDM 2A INT n).
  *
  * A delivery first reads and checks everything, then makes sure that the whole stack frame can be written, and only

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Inside event delivery: what events.c, task.c and the instructions that make events share. */
 #ifndef RUNTIME_SOFT_EVENTS_H
 #define RUNTIME_SOFT_EVENTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* VM exits: events and instructions that the VMM's controls ask for (vmcs.h, S2 to S16). */
 #include "runtime/soft/enter.h"
 

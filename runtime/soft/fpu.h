@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The FP and SIMD state of a vCPU, and the checks that every instruction on it begins with. */
 #ifndef RUNTIME_SOFT_FPU_H
 #define RUNTIME_SOFT_FPU_H

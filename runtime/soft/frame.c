@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The stack as far transfers and events use it: pops with checks, and frames of pushes that happen all or not at all. */
 #include "runtime/breakpoints.h"
 #include "runtime/soft/segments.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* FP and SIMD instructions of the guest, executed by the host: the cache of stubs. */
 #include "runtime/soft/host_assist.h"
 

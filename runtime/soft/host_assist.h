@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* FP and SIMD instructions of the guest, executed by the host processor on the guest's registers.
  *
  * For each distinct instruction a small function is made once (a stub): it loads the XMM, YMM or MMX registers that

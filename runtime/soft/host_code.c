@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Executable memory for code that is made at run time. */
 #include "runtime/soft/host_code.h"
 

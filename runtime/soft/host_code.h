@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Executable memory for code that is made at run time: one region, mapped twice. What is written goes through a
  * mapping that cannot be executed, what is executed stands in one that cannot be written. Single-threaded. */
 #ifndef RUNTIME_SOFT_HOST_CODE_H

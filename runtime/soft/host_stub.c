@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* From a decoded FP or SIMD instruction to host code that executes it. */
 #include "runtime/soft/host_stub.h"
 

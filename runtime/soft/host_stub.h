@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* From a decoded FP or SIMD instruction to host code that executes it: the two steps between host_assist.c's cache
  * and its code region. */
 #ifndef RUNTIME_SOFT_HOST_STUB_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Decoded code: instructions, and the basic blocks they stand in.
  *
  * A block is a run of instructions that begins at a guest-physical address, decoded once. Executing it

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* IO blocks compiled, and executed. */
 #include "runtime/soft/io_compiled.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* IO blocks compiled: the soft processor's own decoded instructions, one compact array for each
  * block.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Inside the soft engine's loop: what engine.c (a machine that runs), boundary.c (what happens between two instructions)
  * and enter.c (VM entry) share. */
 #ifndef RUNTIME_SOFT_LOOP_H

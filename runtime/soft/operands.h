@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Operands of the integer instructions: which register or memory, fast where one look finds it.
  *
  * An instruction has up to three functions for an operand that may be a register or memory: `name_r` (register),

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Integer arithmetic and logic: ADD to CMP, INC, DEC, NEG, NOT, TEST.
  *
  * Each runs as the host's own instruction, so its flags are the host's, undefined ones included. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Shifts, rotates, bit tests. The counts and BMI are in ops_bmi.c; the table for both is here.
  *
  * The host's own instruction does the work, so that undefined flags are what this processor leaves. Rotates, shifts by

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Bit scans and counts, BMI1 and BMI2, CRC32, MOVBE: rows of ops_bits.
  *
  * Where the host has the instruction it does the work (undefined flags are then this processor's own); where it

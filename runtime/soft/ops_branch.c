@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Near branches: JMP, Jcc, CALL, RET, LOOP, JRCXZ.
  *
  * In 64-bit mode a direct branch within its page chains to the target's block; others look in the jump

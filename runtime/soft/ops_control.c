@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Control and debug registers: MOV to and from them, CLTS, LMSW, SMSW. */
 #include "runtime/cpuid.h"
 #include "runtime/interrupts.h"

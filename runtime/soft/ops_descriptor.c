@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Descriptor-table registers (LGDT … STR) and the instructions that look at descriptors (LAR, LSL, VERR, VERW). */
 #include "runtime/soft/ops_segment.h"
 

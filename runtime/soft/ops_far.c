@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Far branches: JMP, CALL and RET to another code segment, through call gates, or to another task (SDM 3A 5.8, 7.3). */
 #include "runtime/soft/ops_segment.h"
 

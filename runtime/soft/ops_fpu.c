@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* x87, MMX, SSE and AVX instructions: the white list. What has no row here (or in ops_xstate.c) is #UD. */
 #include "runtime/soft/fpu.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Port input and output, and the doorbell of patched guests. */
 #include "runtime/soft/system.h"
 

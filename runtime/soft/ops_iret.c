@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* IRET in all its forms, and the instructions that are events: INT n, INT3, INTO, INT1 (SDM 2A). */
 #include "runtime/soft/ops_segment.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instructions of the days before 64-bit mode: BCD arithmetic, PUSHA and POPA, BOUND, ARPL, SALC; and XLAT, which
  * stayed. The host runs none of the first in 64-bit mode, so they are written out from their description (SDM 2);
  * flags that it calls undefined are kept, but for those that follow from the result. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Moves that touch no flag: MOV, MOVZX, MOVSX, LEA, CMOVcc, SETcc, XCHG, BSWAP, CBW and its kind. */
 #include "runtime/soft/condition.h"
 

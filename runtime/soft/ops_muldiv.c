@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Multiplication, division, and the read-modify-write instructions that compare or exchange.
  *
  * The host's own instruction does the work, so that undefined flags are what this processor leaves. Division is

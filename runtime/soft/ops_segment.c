@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Segment registers and their bases; the rows of far branches, descriptor tables, INT, IRET and SYSCALL. */
 #include "runtime/soft/ops_segment.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the files of segment instructions share; ops_segment.c has the rows of all of them. */
 #ifndef RUNTIME_SOFT_OPS_SEGMENT_H
 #define RUNTIME_SOFT_OPS_SEGMENT_H

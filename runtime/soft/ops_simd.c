@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* MMX, SSE and AVX instructions that the host executes through a stub. */
 #include <emmintrin.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* SIMD instructions that touch memory by elements: masked moves and gathers. Elements that are not enabled are neither
  * read nor written, so they cannot fault (SDM 2C VMASKMOV, VPGATHERDD). */
 #include "runtime/cpuid.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The SIMD instructions that make up most of what guests execute: moves, bitwise logic, and what string functions
  * compare bytes with. C code serves them without a stub. */
 #include <emmintrin.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* PUSH, POP, ENTER, LEAVE, PUSHF, POPF, LAHF, SAHF and the flag bits. */
 #include "runtime/soft/system.h"
 

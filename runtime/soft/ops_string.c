@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* String instructions: MOVS, CMPS, STOS, LODS, SCAS, with and without REP.
  *
  * Without REP, in 64-bit mode with flat addresses, an element moves by host pointers in line. Everything else goes

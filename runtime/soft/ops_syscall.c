@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* SYSCALL, SYSRET, SYSENTER, SYSEXIT.
  *
  * SYSCALL and SYSRET are AMD's (APM 3), as the processor model is: they work in compatibility and legacy mode too, and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* System instructions: MSRs, CPUID, time-stamp counter, TLB and cache control, HLT, no-operations, undefined opcodes. */
 #include <sys/random.h>
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* x87 control instructions, which work on the guest's image directly: FNINIT, FNCLEX, control and status word,
  * environment, FNSAVE and FRSTOR, FWAIT, EMMS (SDM 1 8.1.10, 8.3.11). */
 #include "runtime/soft/fpu.h"

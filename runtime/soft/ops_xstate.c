@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* FXSAVE, XSAVE and their kind, XGETBV, XSETBV, LDMXCSR, STMXCSR, RDPKRU, WRPKRU (SDM 1 10.5, 13). */
 #include "runtime/cpuid.h"
 #include "runtime/soft/fpu.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Descriptors and segment registers: reading, checking, loading (SDM 3A 3.4, 5.2 to 5.7). */
 #include "runtime/soft/segments.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Segments and descriptors, and the stack frames that events and far transfers build (SDM 3A 3.4, 5). */
 #ifndef RUNTIME_SOFT_SEGMENTS_H
 #define RUNTIME_SOFT_SEGMENTS_H

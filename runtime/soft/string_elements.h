@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Elements of strings in host memory: one, and runs of them, as if they were handled one after the other. */
 #ifndef RUNTIME_SOFT_STRING_ELEMENTS_H
 #define RUNTIME_SOFT_STRING_ELEMENTS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the files of system instructions share. */
 #ifndef RUNTIME_SOFT_SYSTEM_H
 #define RUNTIME_SOFT_SYSTEM_H

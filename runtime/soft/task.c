@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The task-state segment: stacks for inner privilege levels, and hardware task switches (SDM 3A 7). */
 #include "runtime/soft/events.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Paging: the walk, the TLB that remembers it, and who must be told when it changes (SDM 3A 4). */
 #ifndef RUNTIME_SOFT_TLB_H
 #define RUNTIME_SOFT_TLB_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The instructions that the translator knows. What is not here is left to the interpreter; so is what a row allows and
  * scan.c finds odd in a particular instruction (prefixes, operands). */
 #include <pthread.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Memory for translated code. */
 #include "runtime/translator/code_cache.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Where translated code stands: one region mapped twice, for writing and for executing, and next to the executable
  * mapping the data that code refers to. Never is a page writable where it is executable. */
 #ifndef RUNTIME_TRANSLATOR_CODE_CACHE_H

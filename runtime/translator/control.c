@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Ends of blocks: jumps, calls and returns.
  *
  * A jump within its page leads through a slot, which is linked to the target's code once that is known. All others look

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The encoder (SDM 2A 2.1, 2.2). */
 #include "runtime/translator/emit.h"
 

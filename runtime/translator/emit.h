@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Host code, one instruction at a time: the only way by which the translator writes any. What an instruction may
  * be is a closed list: the fields of struct host_insn for those of the guest's that are copied (classes.c says
  * which), and the functions below for what is put around them. */

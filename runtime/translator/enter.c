@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The way from C into translated code and back: the only code that is always the same. Emitted, for it shares the
  * layout. */
 #include "runtime/translator/translation.h"

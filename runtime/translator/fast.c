@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The memory of a vCPU with the tables of translated code behind it. */
 #include "runtime/translator/fast.h"
 

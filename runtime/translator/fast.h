@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What translated code looks into by itself: guest pages that need no more than one look, and where guest RIPs are
  * translated. Both hold less than what the interpreter has in vcpu.tlb_table and vcpu.jump_cache, never more: whatever
  * leaves those is forgotten here (soft/tlb.c).

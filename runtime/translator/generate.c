@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The second pass: code for each item, one after the other. */
 #include "runtime/translator/translation.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Between the passes: accesses near each other share a look-up.
  *
  * Most accesses of a block go to its stack frame or to a few fields behind one pointer: base plus displacement,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Where translated code finds things: host registers, and offsets from its stack pointer.
  *
  * The stack pointer is the vCPU's address plus 12. A shift by a register takes its low 6 bits as count: SHRX by

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guest memory from translated code: the address of an operand, and the look-up that finds it in the host. Nothing here
  * changes a flag. */
 #include "runtime/translator/translation.h"

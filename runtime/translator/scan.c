@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The first pass: a block's bytes are decoded again, for the interpreter keeps what its functions need and no more, and
  * each instruction is looked at: may it be copied? */
 #include "runtime/cpuid.h"

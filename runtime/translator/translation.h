@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Inside the translator: what a translated block is made of, and the passes that make it. */
 #ifndef RUNTIME_TRANSLATOR_TRANSLATION_H
 #define RUNTIME_TRANSLATOR_TRANSLATION_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The translator's life, and where it meets the interpreter: functions of instructions that lead into translated code,
  * and what is done when that is left. */
 #include "runtime/translator/translator.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The translator: warm blocks of the block cache as host code.
  *
  * Guest instructions are host instructions, so they are copied: with registers renamed (layout.h), with memory operands

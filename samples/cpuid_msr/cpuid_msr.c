@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* CPUID and MSRs: what they answer, and in loops, so that the cost of each answer can be seen. */
 #include "samples/kernel/kernel.h"
 

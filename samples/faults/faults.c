@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Exceptions: each is raised on purpose and checked for vector, error code, saved RIP and CR2. With `triple` on
  * the command line the last one is a triple fault, which no kernel survives. */
 #include "samples/kernel/kernel.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* x87 and SSE state across switches: two tasks that compute with registers full of their own values take turns,
  * their state saved and loaded by FXSAVE and by XSAVE, at once or only when it is needed (CR0.TS). Then the
  * floating-point exceptions. */

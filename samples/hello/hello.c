@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The smallest sample: a line on COM1, then the debug exit. */
 #include "samples/kernel/kernel.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guests that would hang, crash or starve a careless host. The command line names one; none of them
  * ends by itself but those that say so. Each prints its name first. */
 #include "samples/kernel/kernel.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Timer interrupts by every way they can come: the PIT through the 8259 and through the IO-APIC, and the local
  * APIC's own timer in its three modes. */
 #include "samples/kernel/kernel.h"

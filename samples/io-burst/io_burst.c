@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Port IO as kernels do it, a phase for each habit: straight lines, polling loops, string instructions, a driver's leaf
  * functions. How many virtualization events they take is for the hypervisor to count:
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The part that is the same in every sample kernel. */
 #include "samples/kernel/kernel.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the sample kernels share: a serial console, interrupts, faults that are expected, checks.
  *
  * A sample has main(); it prints one line for each thing it shows and ends with finish(). Its exit code, by the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* From the boot loader (multiboot 1, 32-bit protected mode) to main() in 64-bit mode. */
     MAGIC = 0x1badb002
     FLAGS = 3                   /* modules on pages, memory information */

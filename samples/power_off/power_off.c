@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Power-off as ACPI describes it: RSDP, RSDT, FADT, the DSDT's \_S5 package, then PM1a_CNT. With `reset` on the
  * command line the FADT's reset register instead. */
 #include "samples/kernel/kernel.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Code that changes under execution: by itself, ahead of itself, through another linear address, across a page
  * boundary, by string instructions, and by a page table that names another page. Every call must see what
  * was written last. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* User mode: entered by IRET and SYSRET, left by SYSCALL, INT and faults; what it may not touch. */
 #include "samples/kernel/kernel.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Dispatch bench: nanoseconds per emulated instruction, executed natively in this process, for each
  * patch form, against a trap (signal) with decode and emulation of the same instruction.
  *

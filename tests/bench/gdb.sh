@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # shellcheck shell=bash disable=SC2154
 # Steps per second through gdb's remote protocol: hvrun against QEMU's gdbstub, each over TCP and over a Unix socket, with
 # one raw client (gdb_steps.c). Sourced by tests/bench/run.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Steps per second through gdb's remote protocol, by a raw client: `s`, wait for the stop reply,
  * again. The same client for any server.
  *

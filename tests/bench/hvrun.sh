@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The part of the bench that boots kernels under hvrun; sourced by tests/bench/run, after qemu.sh.
 #
 # The same unpacked kernel and initrd go to userspace and off again: under QEMU's translator (TCG, machine pc), under hvrun

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What an IO block costs, and what it saves: scanning, compiling, hashing, finding, executing
  * (--json only).
  *

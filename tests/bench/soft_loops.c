@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* How fast the soft engine is: loops of arithmetic, memory copy, calls and big-number work, executed by the host
  * processor and by the software processor, translated and interpreted, in the same process. Prints a JSON object: for
  * each loop the million instructions per second, and how many times slower than native they are (`slower`:

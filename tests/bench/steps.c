@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Single steps a second through vm_enter(): of small loops, and of a kernel's boot if one is given. The processor's
  * time counts, not the clock's. Prints a JSON object.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Decodes the executable sections of an ELF file with Zydis and does nothing else: the measure that
  * `patchc build` is held against. One linear sweep, operands and all (full), then once more in
  * Zydis' minimal mode (lengths and opcodes only). Padding (int3 at an instruction's place) is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Fuzzes the whole of `patchc build` with a small Linux image, and with the same code as another
  * kind of guest. Input: a byte of options, then records of a kind (1 byte), a size (2 bytes) and
  * that many bytes: code (several pieces make one text), kernel tables in sections of their own, the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Unpacks any bytes as the payload of a bzImage, and any bytes as a bzImage. The first byte of the
  * input says which. */
 #include <stdlib.h>

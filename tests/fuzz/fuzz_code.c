@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Fuzzing the code map: any image that the reader accepts, mapped and asked. */
 #include <stdlib.h>
 

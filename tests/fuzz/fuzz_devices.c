@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Fuzzes the machine's devices: register accesses of every width, through the bus and through MSRs, while
  * guest time passes, lines change, keys are typed, and interrupts are taken. Input: steps of 8 bytes (kind,
  * selector, address, value). */

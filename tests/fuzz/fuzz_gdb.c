@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A client of the gdb server that sends anything, to a small machine with two vCPUs. Lines of
  * the input are payloads, which are framed as they should be, so that they get further than the
  * checksum; an input that begins with 0xff is sent as it is. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Random guests: any mode, any registers, one to four vCPUs, all devices, and code that mostly
  * survives its own faults because its handlers skip the instruction. Whatever a guest does, the
  * host process must neither crash nor hang nor leave guest memory, and what the processor derives
@@ -21,15 +22,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 struct header {
     uint8_t mode; /* enum guest_mode */
     uint8_t
-        shape; /* bits 0-1: vCPUs - 1; 2: the engine's own loop; 3: the others wait for a SIPI */
+        shape; /* bits 0-1: vCPUs - 1; 2: the engine's own loop; 3: the others wait for a SIPI; 4: translated */
     uint8_t control, flags;
     uint8_t spoiled; /* words of the tables that are random */
     uint8_t gates;   /* of 256 gates, how many lead anywhere */
     uint16_t slices;
     uint32_t seed;
 };
-#define SHAPE_LOOP 4u
-#define SHAPE_SIPI 8u
+#define SHAPE_LOOP       4u
+#define SHAPE_SIPI       8u
+#define SHAPE_TRANSLATED 16u
 
 /* ---- the guest ---- */
 
@@ -180,7 +182,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     size_t head = size < sizeof h ? size : sizeof h;
     memcpy(&h, bytes, head);
     uint64_t state = (uint64_t)h.seed << 1 | 1;
-    struct vm *vm = guest_vm(1 + (h.shape & 3));
+    struct vm *vm = guest_vm(1 + (h.shape & 3), h.shape & SHAPE_TRANSLATED);
     fill(vm, &h, &state, bytes + head, size - head);
     for (unsigned k = 0; k < vm->vcpu_count; k++)
         set_up(vm->vcpus[k], &h, &state);

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Reads any bytes as a kernel image, then does with it what patchc would: every promise of
  * image/image.h must hold, the relocation table must be read or refused, and composing must give an
  * image again. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Fuzzes what `patchc inspect` reads: reports and patched images. */
 #include <stddef.h>
 #include <stdint.h>
@@ -21,12 +22,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (file < 0 || !nowhere || write(file, data, size) != (ssize_t)size)
         abort();
     snprintf(path, sizeof path, "/proc/self/fd/%d", file);
-    for (unsigned view = 0; view < 3; view++) {
+    for (unsigned view = 0; view < 5; view++) {
         struct error err = {0};
         struct inspect_options options = {
             .path = path,
             .site = view == 1 ? "0x1000" : NULL,
-            .diff = view == 2 ? path : NULL,
+            .diff = view == 2 || view == 4 ? path : NULL,
+            .html = view >= 3 ? "/dev/null" : NULL,
         };
 
         inspect_run(&options, nowhere, &err);

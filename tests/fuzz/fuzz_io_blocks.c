@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* IO blocks under hostile code and hostile tables: whatever both say, the host process must neither
  * crash nor hang, and every slice ends.
  *

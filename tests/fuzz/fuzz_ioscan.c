@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Any bytes as guest code around an IO instruction: the scanner ends, within its budget, with a
  * valid block whose hash is that of its bytes, or none; the same again gives the same. The first
  * bytes choose mode, extent, where the scan begins, places that the guest rewrites and targets of

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Any bytes as an IO-block table: it is refused with one error line, or every entry that is
  * accepted is a valid block, is found by its address, and packs again. */
 #include <stdint.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Fuzzes image/kallsyms.c. Input: a byte of choices (bit 0: a 32-bit image; bit 1: without
  * sections), then the bytes of .rodata. */
 #include <elf.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Fuzzes patchc/linux_tables.c, linux_search.c and linux_targets.c with a small image assembled
  * from the input: records of a kind (1 byte), a size (2 bytes) and that many bytes. 0 to 10   a
  * section, by number in `names` 11 to 13  a table in a section of its own, with the two symbols

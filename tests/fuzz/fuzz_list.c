@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Any bytes as an instruction list and as a rule of --only: the parser gives a list or one error
  * line, and what it gives can be matched. */
 #include <stdint.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Loads any bytes as a guest kernel, by whichever boot protocol they ask for: the guest is ready to run, or
  * there is one error line. The first bytes of the input choose memory size, words and initrd. */
 #include <stdlib.h>

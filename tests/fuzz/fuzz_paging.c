@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Hostile page tables: memory full of entries that lead anywhere, any control registers, any access. Nothing may
  * reach the host outside of RAM, and the TLB must say what the tables say. */
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* VM entries with random controls into random guests: whatever guest and VMM do, the host process must neither crash nor
  * hang; a step is one step, and what exits before it is executed leaves the guest as it was (S1, S2).
  *
@@ -194,7 +195,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     size_t head = size < sizeof h ? size : sizeof h;
     memcpy(&h, bytes, head);
     uint64_t state = (uint64_t)h.seed << 1 | 1;
-    struct vm *vm = guest_vm(1 + (h.vcpus & 1));
+    struct vm *vm = guest_vm(1 + (h.vcpus & 1), false);
     set_up(vm, &h, bytes + head, size - head, &state);
     run(vm, &h, &state);
     for (unsigned k = 0; k < vm->vcpu_count; k++)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Fuzzes the host's side of the stub: a guest with a few routines, of whose memory (header,
  * descriptions, tables, state page, ring, code, stack) the input writes anything, before the stub
  * is attached and while the guest runs its routines, rings doorbells from anywhere and uses its

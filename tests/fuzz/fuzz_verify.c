@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Fuzz target: the readers of patched images, restore's record and the whole of verify. The input
  * is a patched image; its original is what its own record gives back. */
 #include <stdint.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guests made from random numbers. (Nothing here is to be explored by a fuzzer: not traced.) */
 #include "tests/fuzz/guest.h"
 
@@ -43,13 +44,15 @@ void guest_must(bool good, const char *file, int line)
     }
 }
 
-struct vm *guest_vm(unsigned vcpus)
+struct vm *guest_vm(unsigned vcpus, bool translated)
 {
     struct error err = {0};
     struct vm *vm = calloc(1, sizeof *vm);
     must(vm != NULL);
     vm->config = (struct vm_config){
         .memory = GUEST_RAM, .smp = vcpus, .deterministic = true, .engine = "soft"};
+    vm->config.translator = translated;
+    vm->config.translator_warm = 1; /* so that what runs once is translated */
     vm->engine = &soft_engine;
     must(!vm_create(vm, &err));
     return vm;

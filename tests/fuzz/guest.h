@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guests made from random numbers: tables for every mode, handlers that skip the instruction that
  * faulted, and code that reaches what random bytes seldom reach. */
 #ifndef TESTS_FUZZ_GUEST_H
@@ -37,7 +38,7 @@ static inline bool guest_long(enum guest_mode mode)
 void guest_must(bool good, const char *file, int line);
 
 /* A deterministic machine on the soft engine. Released by vm_destroy and free. */
-struct vm *guest_vm(unsigned vcpus);
+struct vm *guest_vm(unsigned vcpus, bool translated);
 
 uint64_t guest_draw(uint64_t *state); /* a random number; *state is not 0 */
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* For targets whose guests die: their register dumps are no news there. libFuzzer keeps the stderr it began with. */
 #include <stdio.h>
 

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # Bad input: one clear line, exit code 3 or 4, no output file, no crash, bounded time.
 . tests/integration/tap.sh
 

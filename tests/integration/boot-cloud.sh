@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # Debian's cloud kernel, patched, boots to userspace under QEMU and powers off, like the unpatched one.
 . tests/integration/tap.sh
 . tests/integration/qemu.sh

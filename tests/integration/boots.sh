@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What the boot tests of both Debian kernels have in common; sourced after tap.sh and qemu.sh.
 #
 # A kernel is patched, verified, and booted in several ways; the same ways with the unpatched kernel

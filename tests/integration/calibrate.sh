@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # hvrun --calibrate: the table's shape, and that its numbers can be: what they are is the machine's affair.
 . tests/integration/tap.sh
 

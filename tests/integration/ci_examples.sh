@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # The pipelines in examples/ci/: their very commands, on Debian's kernel. What they install is already here.
 . tests/integration/tap.sh
 need_kernel CLOUD

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # The command line of patchc: what scripts depend on. Exit codes, defaults, where output goes, help.
 . tests/integration/tap.sh
 . tests/integration/command.sh

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Runs of a command line, judged by exit status, standard output and standard error; sourced after tap.sh.
 # $program is the command's path; its messages begin with its name.
 # shellcheck shell=bash disable=SC2034,SC2154

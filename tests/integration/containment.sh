@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # hvrun while a guest runs: what its process can still do, and that it does its work all the same.
 # shellcheck disable=SC2317 # functions that are called by name
 . tests/integration/tap.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # shellcheck disable=SC2016 # $names in jq programs are jq's
 # How much of Debian's kernels is patched (D6, D11): thresholds for whatever version the archive has,
 # and for known versions the exact numbers of sites, so that coverage cannot be had by listing less.

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # The software processor against the host's: random user-mode code, everything compared. PV_DIFFERENTIAL_CASES says how
 # many cases (millions take minutes), PV_DIFFERENTIAL_SEED from which seed ("random" for another one each time).
 # shellcheck source=tests/integration/tap.sh

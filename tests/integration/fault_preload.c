@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Makes what a program asks of the host fail: loaded before the C library (LD_PRELOAD) by faults.sh.
  *
  * PV_FAIL_ALLOC=N      the Nth allocation and all after it fail; 0: none, their number goes to descriptor 9

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # Hosts that fail: no memory at any allocation of patchc, disks that fill up or break, interrupted and partial reads and
 # writes, death at any moment. The output is the old one, the new one or absent; never a part.
 # shellcheck disable=SC2317 # functions that are called by name

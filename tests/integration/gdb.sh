@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # shellcheck disable=SC2016 # dollars in quotes are gdb's
 # hvrun under gdb: real sessions of Debian's gdb, on a sample and on Debian's kernel, and what --gdb promises on the
 # command line.

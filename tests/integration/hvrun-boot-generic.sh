@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # Debian's generic kernel under hvrun, as shipped and patched: to userspace, at work, typed at, and off again.
 . tests/integration/tap.sh
 . tests/integration/qemu.sh

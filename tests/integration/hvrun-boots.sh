@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What the hvrun boot tests of both Debian kernels have in common; sourced after tap.sh and qemu.sh.
 #
 # Each kernel is booted as Debian ships it (bzImage), unpacked, and patched; with one and two processors; to a

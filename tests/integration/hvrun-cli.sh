@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # shellcheck disable=SC2016 # scripts in quotes are for other shells
 # The command line of hvrun: what scripts depend on. Exit codes, where output goes, help, the terminal.
 . tests/integration/tap.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # Debian's cloud kernel, patched with each form (D11) and with every routine linked, boots under hvrun and says what the
 # unpatched one says; so does one of which every sensitive instruction is patched.
 . tests/integration/tap.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # Guests that would hang, crash or starve a careless host (samples/hostile): --timeout ends each within
 # a second of what was asked, one that dies says so, and nothing else ends any of them.
 . tests/integration/tap.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # The samples on the KVM engine. Where /dev/kvm is absent everything is skipped; where it is software that cannot execute
 # what a sample is about (hvrun says that it is), that sample is.
 . tests/integration/tap.sh

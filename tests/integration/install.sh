@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # What `make install` puts where, that it is usable there, and that `make uninstall` takes it away again.
 . tests/integration/tap.sh
 

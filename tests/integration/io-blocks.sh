@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # IO blocks (B1 to B11): the sample io-burst phase by phase, each way to know its blocks; Debian's kernel, unpatched,
 # with its log on the serial port.
 . tests/integration/tap.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # The IO-block table of a real kernel (B9, B11): what patchc computes, what its report says, that verify finds a table that is
 # not right, and that the kernel finds its blocks when it runs elsewhere than it was linked.
 . tests/integration/tap.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # Interrupt chips of the kernel (--irqchip kernel) against those of hvrun: the same verdicts, which exits are gone, the end of
 # a guest that halts for ever, and writes that KVM collects. Where /dev/kvm is absent everything is skipped.
 . tests/integration/tap.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # shellcheck disable=SC2016 # dollars in quotes are gdb's
 # Steps, traces, gdb and lockstep with KVM. Where /dev/kvm is absent everything is skipped; --lockstep says that it
 # needs it.

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # tests/kvm-unit-tests: what it makes of outcomes, shown with a stand-in for hvrun; then, where $PV_KVM_UNIT_TESTS names
 # a built checkout of kvm-unit-tests, the tests themselves that take a second at most.
 . tests/integration/tap.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # Names that linking cannot check: unit tests are linked with -z muldefs, so that a test may put a double in a
 # library function's place, which makes any other clash silent.
 . tests/integration/tap.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # Reproducible builds: the same sources give the same bytes in another folder. `make check` builds the image library
 # there; PV_REPRODUCIBLE=all (make check-reproducible) both programs and all libraries.
 . tests/integration/tap.sh

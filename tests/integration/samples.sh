@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # The sample kernels: each says what it expects of a processor and a PC. They run under QEMU, which nobody here
 # wrote, and under hvrun, as built and as patched.
 . tests/integration/tap.sh

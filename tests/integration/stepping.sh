@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # Single-stepping as people use it: --step, --trace, the library; and its proofs: a boot that is stepped is the boot that
 # runs, a step is the host processor's step. PV_STEPS and PV_BOOT_STEPS say how many.
 # shellcheck source=tests/integration/tap.sh disable=SC2086,SC2016

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # TAP for integration tests: source this file, report with its functions, end with plan_done.
 #
 #   . tests/integration/tap.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # The translator: guests come to the same end, with the same counters and console, translated and interpreted; the boot
 # of a kernel is compared all the way.
 . tests/integration/tap.sh

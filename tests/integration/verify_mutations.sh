@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # patchc verify and restore on a real kernel: the patched image is accepted, the original comes back
 # bit for bit, and a change of any kind of byte is found.
 . tests/integration/tap.sh

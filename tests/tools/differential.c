@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Differential test of the software processor: random user-mode code on the host processor and on the software
  * processor, from the same state; everything is compared.
  *

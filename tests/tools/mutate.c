@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Mutation test of `patchc verify`: changes single bytes of every kind in a patched image; verify
  * must refuse each of them with exit code 1.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Moves a vmlinux as the decompressor does for KASLR: relocate IN OUT DELTA
  *
  * The table that the kernel's build appends to vmlinux is walked backwards from the end of the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* schema_check SCHEMA FILE: is this report what docs/report.schema.json says? Exits 1 and says
  * where if it is not. */
 #include "tests/unit/schema.c"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Steps the boot of a kernel and runs it: both must come to the same state (S0, S1).
  *
  *     step_boot INSTRUCTIONS SMP KERNEL [CHECKPOINTS]

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Differential stepping: random user-mode code, one instruction at a time, on the host's processor (by ptrace) and on the
  * software processor (by VM entries with the single-step indicator). After every step all registers and all memory
  * must be the same (S1, S2, S17).

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Writes the symbols that a kernel image carries (kallsyms, if it is stripped) as an ELF with
  * nothing but a symbol table, which debuggers read.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Boots a kernel translated and interpreted: both must come to the same state, all the way.
  *
  *     translate_boot INSTRUCTIONS SMP KERNEL [INITRD]

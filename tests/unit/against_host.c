@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One instruction on the host processor and on a vCPU. */
 #include "tests/unit/against_host.h"
 

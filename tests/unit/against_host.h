@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One instruction on the host processor and on a vCPU, with the same registers, flags and data: both must leave
  * the same. */
 #ifndef TESTS_AGAINST_HOST_H

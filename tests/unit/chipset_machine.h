@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A machine of clock, bus, vCPUs and whichever interrupt devices a test wants; guest time is the test's. */
 #ifndef TESTS_UNIT_CHIPSET_MACHINE_H
 #define TESTS_UNIT_CHIPSET_MACHINE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Runs pieces of generated code inside the test process. */
 #include "tests/unit/code_runner.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Runs pieces of generated code inside the test process: all registers and flags in, all out, and
  * a handler that plays the host for instructions that trap in user mode. */
 #ifndef TESTS_UNIT_CODE_RUNNER_H

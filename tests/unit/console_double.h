@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A console that keeps what is sent and gives what a test has put there. Included by one test
  * program each: it takes the place of runtime/console.c. */
 #ifndef TESTS_UNIT_CONSOLE_DOUBLE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A bench for the core of `patchc build`. */
 #include "tests/unit/core_lab.h"
 

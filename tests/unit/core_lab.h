@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A bench for the core of `patchc build`: a small kernel goes through the whole pipeline in the
  * test process, and what came out can be looked at. */
 #ifndef TESTS_UNIT_CORE_LAB_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instructions for tests, decoded. */
 #include "tests/unit/decoded.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instructions for tests, decoded. */
 #ifndef TESTS_UNIT_DECODED_H
 #define TESTS_UNIT_DECODED_H

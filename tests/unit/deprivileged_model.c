@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Models of sensitive instructions; SDM 2A to 2D, each under its name. */
 #include "tests/unit/deprivileged_model.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the instructions of lists/deprivileged.list do to a guest that sees struct pv_state in place
  * of the processor's own registers: written from the manuals, not from the templates. */
 #ifndef TESTS_UNIT_DEPRIVILEGED_MODEL_H

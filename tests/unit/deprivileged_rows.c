@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Every instruction that lists/deprivileged.list names, in every shape, and its model. */
 #include "tests/unit/deprivileged_rows.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Every instruction that lists/deprivileged.list names, in every shape, and its model. */
 #ifndef TESTS_UNIT_DEPRIVILEGED_ROWS_H
 #define TESTS_UNIT_DEPRIVILEGED_ROWS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A machine around one device: a bus, a clock that the test turns, and interrupt lines it can look at.
  * Included by one test program each: it defines irq_set. */
 #ifndef TESTS_UNIT_DEVICE_LAB_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The client's socket, apart from gdb_lab.c: <sys/socket.h> and the processor's headers share
  * names. */
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A Unix socket to a server. */
 #ifndef TESTS_UNIT_GDB_CLIENT_H
 #define TESTS_UNIT_GDB_CLIENT_H

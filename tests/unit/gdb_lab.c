@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A machine under the gdb server, and a client to it. */
 #include "tests/unit/gdb_lab.h"
 

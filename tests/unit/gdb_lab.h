@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A machine under the gdb server, and a client to it: what the tests of the server stand on. The
  * machine runs on a thread of its own; as long as it stands (every test begins so) its state may
  * be looked at.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Building small guest kernels. */
 #include "tests/unit/guest_elf.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Small guest kernels around given code: ELF files in memory, for tests of the code map. */
 #ifndef TESTS_UNIT_GUEST_ELF_H
 #define TESTS_UNIT_GUEST_ELF_H

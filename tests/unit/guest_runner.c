@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Loads a small guest image into this process and plays the runtime. */
 #include "tests/unit/guest_runner.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Loads a small guest image, patched or not, into this process at its linked address, and plays the
  * runtime: links routines, fills tables, answers breaks and doorbells. The guest's functions are
  * then called with all registers given. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Encodes instructions in all their shapes (SDM 2A 2.1, 2.2.1). */
 #include "tests/unit/instruction_shapes.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instructions in all their shapes: an opcode with every register and with memory operands of every
  * kind. */
 #ifndef TESTS_UNIT_INSTRUCTION_SHAPES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A machine for tests of IO blocks. */
 #include "tests/unit/io_lab.h"
 

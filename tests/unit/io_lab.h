@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A machine for tests of IO blocks: a vCPU with flat memory (one_insn.h) on the soft engine, with a
  * local APIC and a device that logs every port access and can answer with interrupts.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Random guest programs around IO instructions.
  *
  * R14 holds the data address and R13 the loop counter: nothing else writes to them. Ports are

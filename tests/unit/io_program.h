@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Random guest programs around IO instructions: straight lines, branches, loops, calls by
  * pointer and retpoline, string instructions, memory, faults, code that modifies itself. They
  * end with HLT, or in a fault handler that halts. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Hand-written code for the IO-block scanner, and what the scanner may ask about it. Header only:
  * each test program has its own guest. */
 #ifndef TESTS_UNIT_IOBLOCK_LAB_H

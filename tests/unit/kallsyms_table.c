@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A kallsyms table with a fixed set of tokens: each printable character, and a few pieces of names
  * in the places of characters that names do not use. */
 #include "kallsyms_table.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Builds a kallsyms table as the kernel's build does (scripts/kallsyms.c), in each of its layouts.
  */
 #ifndef TESTS_KALLSYMS_TABLE_H

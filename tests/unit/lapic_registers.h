@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The local APIC as a guest sees it, for its tests: register offsets, bits, and the two ways to reach them. */
 #ifndef TESTS_UNIT_LAPIC_REGISTERS_H
 #define TESTS_UNIT_LAPIC_REGISTERS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The synthetic Linux image: its code, its sections, and what is expected of reading it. */
 #include "linux_setup.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A synthetic Linux image for the tests of its tables: code with one of each instruction that a
  * table names, a banner, and sections that a test adds. */
 #ifndef TESTS_LINUX_SETUP_H

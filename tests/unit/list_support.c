@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Candidates for the tests of instruction lists. */
 #include "tests/unit/list_support.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the tests of instruction lists share: candidates from instruction bytes. */
 #ifndef TESTS_LIST_SUPPORT_H
 #define TESTS_LIST_SUPPORT_H

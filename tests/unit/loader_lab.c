@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A guest without devices. */
 #include "tests/unit/loader_lab.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A guest without devices, for tests of the loader: its memory, one processor, and files for it. */
 #ifndef TESTS_UNIT_LOADER_LAB_H
 #define TESTS_UNIT_LOADER_LAB_H

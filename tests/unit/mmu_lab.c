@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A vCPU with memory, a bus with one device and page tables to build. */
 #include "tests/unit/mmu_lab.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A vCPU with memory, a bus with one device and page tables to build: what the tests of the memory path stand on.
  *
  * Include it before <cmocka.h>, which has a macro of the name fail. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One instruction at a time: a vCPU with flat memory, a decoder for single instructions. */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* One instruction at a time on a vCPU with flat memory: what the tests of the software processor's instructions
  * stand on.
  *

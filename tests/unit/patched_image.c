@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The hand-written pair of images (patched_image.h). Both texts are assembled here, at the same
  * distances, so that the patched one can be compared by eye; C adds the ELF and the tables. */
 #include "patched_image.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A small kernel image and its patched form, both written by hand: what the tests of verify and
  * restore read, and break. It has each patch form and each kind of displaced instruction. */
 #ifndef TESTS_UNIT_PATCHED_IMAGE_H

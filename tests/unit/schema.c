@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A validator for the part of JSON Schema (draft 2020-12) that the report's schema uses. */
 #include "tests/unit/schema.h"
 

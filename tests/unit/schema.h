@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A validator for JSON Schema, as much of it as docs/report.schema.json uses. */
 #ifndef TESTS_UNIT_SCHEMA_H
 #define TESTS_UNIT_SCHEMA_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* FP and SIMD instructions executed by the host and by the software processor. */
 #include "tests/unit/simd_lab.h"
 

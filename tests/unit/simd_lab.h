@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* FP and SIMD instructions twice: by the host processor on a loaded state, and by the software processor. Both start
  * from the same registers, flags and memory; simd_lab_compare says where they ended differently.
  *

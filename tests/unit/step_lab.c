@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The machine that the tests of single-stepping enter. */
 #include "tests/unit/step_lab.h"
 

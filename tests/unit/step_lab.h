@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A whole machine with a small kernel's tables, to be entered through vm_enter: what the tests of the rows S0 to S17
  * stand on, on either engine. Memory and selectors are those of one_insn.h. Include it before <cmocka.h>. */
 #ifndef TESTS_STEP_LAB_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A machine that has loaded a patched image, made by hand. */
 #include "tests/unit/stub_guest.h"
 

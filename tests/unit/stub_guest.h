@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A machine that has loaded a patched image, made by hand: routines around filled templates, the
  * tables that describe them, and the note that leads there. Everything may be changed before the
  * stub is attached.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the tests of system instructions share: a vCPU with a local APIC and a clock, and ways to run and expect. To be
  * included behind one_insn.h and cmocka.h. */
 #ifndef TESTS_SYSTEM_MACHINE_H

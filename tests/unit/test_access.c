@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guest memory out of line: page crossings, faults that leave nothing behind, devices, code, watchpoints. */
 #include "tests/unit/mmu_lab.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* ACPI fixed hardware: power-off, the timer, status and enable bits, the reset register. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* runtime/acpi_tables.c: what a guest finds that walks the tables as ACPI says. */
 #include "runtime/acpi_tables.h"
 #include "runtime/devices/acpi_pm.h"

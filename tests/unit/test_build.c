@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The pipeline as a whole: what is read, refused, chosen, written and left untouched. */
 #include <setjmp.h>
 #include <stdarg.h>

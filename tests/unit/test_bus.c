@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The bus: who is asked, with what offset and width, and what stands in where nobody is. */
 #include <setjmp.h>
 #include <stdarg.h>

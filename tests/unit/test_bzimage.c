@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* image/bzimage.c and image/unpack.c: the kernel in a Linux bzImage. */
 #include "tests/unit/tiny_bzimage.h"
 #include "tests/unit/tiny_elf.h" /* before cmocka.h, which has a macro fail() */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The block cache: what it must notice, and that nobody notices when it is full. */
 #include "runtime/soft/engine.h"
 #include "runtime/vcpu.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The clerk: output files appear when they are committed, and when this process dies before, they do not. */
 #include <setjmp.h>
 #include <stdarg.h>

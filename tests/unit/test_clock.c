@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Timers: order, re-arming, and that nothing runs without end. */
 #include <setjmp.h>
 #include <stdarg.h>

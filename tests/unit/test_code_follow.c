@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The code map of images that are not Linux: control flow followed with its mode. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The code map of Linux images: the linear sweep, targets, overlaps, queries; and a real kernel. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* image/compose.c: the patched ELF is the original, an added part, and the trailing data. */
 #include "image/compose.h"
 #include "image/relocs.h"

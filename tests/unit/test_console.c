@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The console, on a terminal of its own and on pipes: each test forks a "hvrun" whose guest is a function. */
 #include <setjmp.h>
 #include <stdarg.h>

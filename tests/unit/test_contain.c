@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Containment: code that has taken over the process tries to get out of it, on the thread that was contained and on a
  * thread that was there before. Each attempt is made by a process of its own. */
 #include <setjmp.h>

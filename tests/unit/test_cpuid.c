@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What CPUID shows: the model is one that exists, agrees with itself, and is told by the same table to the decoder and CR4. */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The debug console, the debug exit, and the ports of the system board. */
 #include <setjmp.h>
 #include <stdarg.h>

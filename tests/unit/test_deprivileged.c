@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Templates of lists/deprivileged.list executed: each in every shape that fits it, on random
  * registers, flags, state and memory, against a model of the instruction; the host is played by a
  * signal handler.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Templates on real kernels (D7): every instruction that the shipped lists name has one, in the
  * very form that it has there, with a stack and without. */
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* LGDT to STR, LAR, LSL, VERR, VERW. */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Doorbells and breaks: an index finds what is to be done (D5), with what patchc recorded (D10),
  * and nothing of the guest is saved or copied but the doorbell's own frame (D2). */
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The register dump of a dead guest. */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Generation (D8, D9): displaced code does what the original did. Random functions with CPUID in
  * them are patched with each form, and called in this process before and after: registers, flags and
  * memory must end the same, with routines as they are shipped and with routines linked. */

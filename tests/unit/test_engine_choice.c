@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which engine runs a guest, as far as that does not depend on the host. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Event delivery: gates, stacks, error codes, faults on the way (SDM 3A 6). */
 #include "tests/unit/one_insn.h"
 

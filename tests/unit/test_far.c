@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Far JMP, CALL and RET, direct and through call gates (SDM 2A CALL, 3A 5.8). */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Kernel tables that follow moved code: one small Linux image per table, patched, and its tables read
  * again from the result. */
 #include <setjmp.h>

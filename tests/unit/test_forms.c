@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The four patch forms (D3, D4, D11), executed: samples/forms.S is patched by the built patchc with
  * each form, loaded into this process, and its functions are called; a signal handler plays the
  * host. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* fw_cfg: what guests read through the selector and the data port. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The gdb server, asked by a client: each row of its table of commands. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Framing of gdb's packets, for clients that may send anything. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The gdb server and a guest that runs: steps, breakpoints, watchpoints, vCPUs, and how a
  * session ends. */
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Instructions of features that the CPUID model does not offer. */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Holes: what each symbol is filled with (D8), and what is refused. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Every MMX, SSE and AVX instruction of the white list, register and memory forms, against the host executing the
  * same bytes. */
 #include "tests/unit/simd_lab.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* hvstub(7) says of the ABI what hvstub.h says: every field's place and size, every kind's number. */
 #include <setjmp.h>
 #include <stdarg.h>

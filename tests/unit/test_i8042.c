@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The keyboard controller: every command gets its answer, nothing is plugged in, and it can reset. */
 #include <setjmp.h>
 #include <stdarg.h>

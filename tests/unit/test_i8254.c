@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The 8254: counts and outputs of its modes against guest time, latches, IRQ 0, and port 0x61. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The 8259 pair: initialisation, priorities, the ends of interrupts, the modes of the data sheet. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* image/image.c, image/elf.c, image/symbols.c: reading an ELF kernel. */
 #include "tests/unit/tiny_elf.h" /* before cmocka.h, which has a macro fail() */
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* image_release_segments: what memory is given back, and what stays. */
 #include "tests/unit/tiny_bzimage.h"
 #include "tests/unit/tiny_elf.h" /* before cmocka.h, which has a macro fail() */

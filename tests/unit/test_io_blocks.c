@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The IO-block stage of patchc: which blocks a patched image's table has, over which bytes (B9,
  * B11). Whatever is built here has also been verified and restored (core_lab.h). */
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Random programs executed instruction by instruction and in IO blocks (B4, B5, B10, B11): the same
  * registers, memory, accesses of devices in the same order at the same guest time, and the same
  * instruction pointer, with faults, interrupts and NMIs at random places, and code that modifies

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The dispatcher of IO blocks (B1 to B8, B11): what makes an event longer than an instruction,
  * and what ends it. */
 #include "tests/unit/io_lab.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The units that the dispatcher of IO blocks joins, each alone: instruction interpreter (B1),
  * hashing (B3), instruction pointer (B5), scanning on the live guest (B6), and the growth of
  * blocks. */

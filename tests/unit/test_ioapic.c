@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The IO-APIC: its registers, edges and levels, remote IRR, and where messages go. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What bounds a scan: its extent, what the guest will change (B3, B6, B11), other modes, hostile
  * code. */
 #include "ioblock/instruction.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The IO-block scanner on hand-written code, one shape a test (B6, B7, B8, B10). */
 #include "tests/unit/ioblock_lab.h"
 

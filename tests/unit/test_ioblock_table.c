@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The IO-block table: what is packed is read back, and hostile tables do no harm (B2, B9). */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* IRET in all its forms (SDM 2A IRET). */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* image/kallsyms.c: names from a stripped Linux image. */
 #include <elf.h>
 #include <inttypes.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* VM entries that KVM makes, and how the vCPU moves between it and the soft processor (needs /dev/kvm). */
 #include "tests/unit/step_lab.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Doorbells and port accesses on KVM: how many ioctls each costs, and that what they ask for is done (needs /dev/kvm). */
 #include <pthread.h>
 #include <setjmp.h>

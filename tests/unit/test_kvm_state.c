@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A vCPU's state goes into the kernel and comes back, nothing lost (needs /dev/kvm). */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The paravirtual clock: what stands in guest memory after its MSRs are written. */
 #include "tests/unit/one_insn.h"
 

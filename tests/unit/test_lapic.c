@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The local APIC: priorities, ends of interrupts, messages between processors, LINT0, errors. */
 #include <setjmp.h>
 #include <stdarg.h>

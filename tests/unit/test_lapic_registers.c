@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The local APIC's registers: the memory window, the MSRs, IA32_APIC_BASE and what it refuses. */
 #include <setjmp.h>
 #include <stdarg.h>

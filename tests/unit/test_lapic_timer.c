@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The local APIC's timer: its three modes, its count, changes of mode, and small periods. */
 #include <setjmp.h>
 #include <stdarg.h>

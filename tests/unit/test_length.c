@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The length decoder against Zydis: every opcode and ModRM under many prefixes, random bytes, and
  * the executable sections of a real kernel. */
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* patchc/linux_search.c: tables found by symbol, by content, or by no known name. */
 #include <stdlib.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* patchc/linux_tables.c: the tables that are sections, synthetic ones and Debian's kernels'. */
 #include <stdlib.h>
 #include <string.h>

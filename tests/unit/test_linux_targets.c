@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* patchc/linux_targets.c: where control may arrive, as tables, symbols and relocations tell. */
 #include <stdlib.h>
 #include <string.h>

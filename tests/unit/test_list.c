@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Rules and what they match (D6): each element of the grammar, and which rule decides. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What an instruction list may not be: each error, at its line and column, and the limits. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Lists on a real kernel (D6): the number of sites that docs/linux.md tells, and the bounds of the
  * code that kvm.list leaves alone. */
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The lists in lists/: they parse, and they list what they say they list (D6). */
 #include <setjmp.h>
 #include <stdarg.h>

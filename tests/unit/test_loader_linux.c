@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* runtime/loader_linux.c: a Linux kernel in memory, and all that it is told. */
 #include "runtime/boot.h"
 #include "runtime/loader.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* runtime/loader_multiboot.c and loader_pvh.c: kernels that begin in 32-bit protected mode, and the
  * choice between the protocols. */
 #include "runtime/boot.h"

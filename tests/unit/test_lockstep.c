@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Lockstep finds what is not the same, and only that (needs /dev/kvm). */
 #include "tests/unit/step_lab.h"
 

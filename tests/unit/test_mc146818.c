@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The real-time clock: what date it shows, how it is set, when it interrupts, what firmware left in it. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Guest memory: what is RAM, what is not, and that writes to decoded code are told. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* MSRs: what is kept, what is checked, what does not exist. */
 #include "tests/unit/one_insn.h"
 

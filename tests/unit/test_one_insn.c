@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The support for tests of single instructions: modes, faults caught, bytes nobody takes. */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Operand words, kinds, and the patterns of instruction forms. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Shifts, rotates, bit tests, counts, BMI, CRC32, MOVBE: against the host's own instructions. */
 #include "tests/unit/against_host.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Control and debug registers: checks and effects. */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* x87 instructions against the host executing the same bytes, their exceptions, and what MMX, SSE and AVX instructions
  * ask of CR0, CR4 and XCR0. */
 #include "tests/unit/simd_lab.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Port instructions: what reaches the bus, who may, and what a fault leaves behind. */
 #include "tests/unit/one_insn.h"
 

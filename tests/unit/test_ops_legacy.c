@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* BCD arithmetic against the host in compatibility mode; PUSHA, POPA, BOUND, ARPL, XLAT by what the manual says. */
 #include "tests/unit/against_host.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Multiplication, division, exchanges that compare: against the host's own instructions. */
 #include "tests/unit/against_host.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Stack instructions and flag bits, one at a time. */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* String instructions: against the host's own in 64-bit mode; segments, limits and wrapping in the others. */
 #include "tests/unit/against_host.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* System instructions: checks, effects, what counts as an exit. */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* FXSAVE, XSAVE and their kind, XCR0, MXCSR, PKRU. */
 #include "tests/unit/one_insn.h"
 

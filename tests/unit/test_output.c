@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* image/output.c: files appear whole or not at all. */
 #include "image/output.h" /* before cmocka.h, which has a macro fail() */
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Who may access what: the rights of pages in every mode of paging, and the error codes (SDM 3A 4.6, 4.7). */
 #include "tests/unit/mmu_lab.h"
 

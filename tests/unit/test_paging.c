@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The walk of the page tables in every mode: reserved bits, large pages, accessed and dirty bits, PDPTE registers
  * (SDM 3A 4.3 to 4.8). */
 #include "tests/unit/mmu_lab.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Planning (D3, D4, D11): which bytes of a guest become a patch, and what its trampoline holds.
  * Each test patches a small kernel; what comes out is verified and restored as well. */
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* image/relocs.c: the relocation table behind a Linux image. */
 #include "image/relocs.h"
 #include "tests/unit/tiny_elf.h" /* before cmocka.h, which has a macro fail() */

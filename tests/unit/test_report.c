@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The report of a build made by hand: its keys and words are a contract with scripts. */
 #include "patchc/report.h" /* before cmocka.h, which makes a macro of fail() */
 #include "tests/unit/schema.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* patchc restore: the original comes back bit for bit, and no damaged record is believed. */
 #include <setjmp.h>
 #include <stdarg.h>

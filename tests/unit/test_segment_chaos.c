@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Segment instructions and events on tables full of random descriptors: whatever they do, a fault leaves the processor
  * as it was, and nothing breaks its invariants. */
 #include "tests/unit/one_insn.h"

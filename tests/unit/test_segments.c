@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Segment registers, their bases, and descriptors (SDM 3A 3.4, 5). */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Routine space: where routines may go, and that an image stays right when it runs out. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Single steps through the engine: TF, and TF with DEBUGCTL.BTF. */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A patched image's stub: found, checked, linked, or refused with one clear line. */
 #include <setjmp.h>
 #include <stdarg.h>

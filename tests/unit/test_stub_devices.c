@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Device fast paths: what a patched guest does by itself reaches the devices complete and in order,
  * and what it reads is what the devices would have given. */
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A patched guest against the same one with its stub inactive: random port accesses, many to a
  * slice, give the same values and the same output. */
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A state page that guest and host use at the same time, as on an engine that does not take turns: here threads stand for
  * the vCPUs, and do what the templates do. */
 #include <pthread.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* SYSCALL, SYSRET, SYSENTER, SYSEXIT (APM 3, SDM 2B). */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Hardware task switches (SDM 3A 7.3). */
 #include "tests/unit/one_insn.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Templates: retrieval by form (D7), filled holes (D8), needs, operand words. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Templates executed: CPUID and RDMSR tables against the real instruction, doorbells against a host
  * played by a signal handler. All registers and flags are compared (D2). */
 #include <setjmp.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The test device of kvm-unit-tests: interrupt lines, the echo ports, memory behind the bus. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the TLB and the jump cache behind it may remember, and what makes them forget (SDM 3A 4.10). */
 #include "tests/unit/mmu_lab.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Two pages that share a slot of the TLB: the one that must give way comes back without a walk. */
 #include "tests/unit/mmu_lab.h"
 

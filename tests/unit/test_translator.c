@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Translated code does what the interpreter does: random programs, and what is particular. */
 #include <setjmp.h>
 #include <stdarg.h>

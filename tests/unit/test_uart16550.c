@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* COM1: the registers as a driver sees them, and the probes by which Linux's 8250 driver tells UARTs apart. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Power-on and INIT state, RFLAGS, and what follows from the mode. */
 #include "tests/unit/mmu_lab.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* patchc verify on a hand-made patched image: it accepts every form and every displaced
  * instruction, and each kind of damage is found, by what it means, with the checksum set right. */
 #include <setjmp.h>

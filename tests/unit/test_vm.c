@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A machine put together, and how its run ends. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* VM entry with the single-step indicator: instructions, faults, delivery that faults, injected events (S1 to S7). */
 #include "tests/unit/step_lab.h"
 

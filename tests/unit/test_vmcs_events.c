@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* VM entry with the single-step indicator: halted processors, events of higher priority, system-management software, and
  * what the guest cannot tell (S8 to S17). */
 #include "tests/unit/step_lab.h"
@@ -68,6 +69,7 @@ static void S8_S10_an_nmi_from_outside_wakes_a_halted_guest(void **state)
     assert_int_equal(lab->vmcs->interruptibility, VMCS_BLOCKED_NMI);
 }
 
+/* S9 */
 static void S9_the_break_event_exits(void **state)
 {
     struct step_lab *lab = *state;
@@ -288,6 +290,7 @@ static void S13_S16_the_pending_exit_is_taken_when_the_software_has_completed(vo
     assert_int_equal(m.calls, 1);
 }
 
+/* S14 */
 static void S14_the_software_delivers_the_exit_itself(void **state)
 {
     struct step_lab *lab = *state;
@@ -300,6 +303,7 @@ static void S14_the_software_delivers_the_exit_itself(void **state)
     STEPS_TO(CODE(3));
 }
 
+/* S15, this and the next */
 static void S15_the_software_asks_the_processor_for_it(void **state)
 {
     struct step_lab *lab = *state;

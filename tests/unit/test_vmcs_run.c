@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* VM entry without the single-step indicator: what ends a run (S0). */
 #include "tests/unit/step_lab.h"
 

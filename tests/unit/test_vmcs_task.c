@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* VM entry with the single-step indicator in a kernel that switches tasks by hardware: task gates, and tasks whose own
  * state faults (S2 to S5, S12). */
 #include "tests/unit/step_lab.h"

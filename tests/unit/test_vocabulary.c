@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The report's vocabularies: names are words, are unique, and are in patchc-report(5) and in the
  * JSON Schema; nothing else is. */
 #include <ctype.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Building bzImages: the compressing side of image/unpack.c. */
 #include "tests/unit/tiny_bzimage.h"
 #include "tests/unit/tiny_elf.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Linux bzImages around any payload, built in memory with the usual compression libraries. */
 #ifndef TESTS_UNIT_TINY_BZIMAGE_H
 #define TESTS_UNIT_TINY_BZIMAGE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Building small kernel images, and checking what a reader made of any image. */
 #include "tests/unit/tiny_elf.h"
 

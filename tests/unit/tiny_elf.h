@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A small but complete kernel image, built in memory: what reader and writer tests start from. */
 #ifndef TESTS_UNIT_TINY_ELF_H
 #define TESTS_UNIT_TINY_ELF_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Two machines that must agree. */
 #include "tests/unit/translator_lab.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Two machines, one that translates and one that interprets, which get the same memory and registers and go on by
  * turns: their states must agree whenever both stop. */
 #ifndef TESTS_UNIT_TRANSLATOR_LAB_H

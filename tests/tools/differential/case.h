@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A case of the differential test: a short piece of user-mode code with the state it begins in, and what executing it
  * led to, once on the host processor and once on the software processor. */
 #ifndef TESTS_DIFFERENTIAL_CASE_H

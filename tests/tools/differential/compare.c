@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What counts as the same outcome, and how a case and a difference are shown.
  *
  * Not compared: FIP, FDP and FOP (processors differ in when they keep them), IF and IOPL. The error code of a page

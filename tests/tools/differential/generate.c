@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Random cases. An instruction is made of random bytes: prefixes, an opcode of a random map, a ModRM byte whose
  * memory operand leads to the data, and random bytes for what follows. What the decoder takes and the virtual
  * processor offers is kept, unless its outcome is not the processor's alone (time, segment registers, system calls)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What making a case keeps in mind. */
 #ifndef TESTS_DIFFERENTIAL_GENERATE_H
 #define TESTS_DIFFERENTIAL_GENERATE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The host processor's side: a child process that executes one case after the other.
  *
  * The child maps code and data at the cases' addresses and lives in its signal handler: returning from it loads the

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Makes a failing case small. Whatever is taken away stays away if the two sides still differ without it. */
 #include "tests/tools/differential/case.h"
 

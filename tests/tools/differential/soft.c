@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The software processor's side: a small VM whose vCPU runs the case at CPL 3 in 64-bit mode, set up as Linux sets up
  * its user processes. Whatever ends the case is delivered through the IDT to a HLT of its own. */
 #include "tests/tools/differential/case.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The state that a case begins in. */
 #include <string.h>
 
