@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* patchc inspect: what it tells of reports and of patched images, and what it does with damaged
  * ones. */
 #include "patchc/inspect.h" /* before cmocka.h, which makes a macro of fail() */
