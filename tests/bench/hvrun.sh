@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 # The part of the bench that boots kernels under hvrun; sourced by tests/bench/run, after qemu.sh.
 #
-# The same unpacked kernel and initrd go to userspace and off again: under QEMU's translator (TCG, machine pc),
-# and under hvrun as it is and patched, each with and without IO blocks. One round runs them right after one another.
+# The same unpacked kernel and initrd go to userspace and off again: under QEMU's translator (TCG, machine pc), under hvrun
+# (whose translator is on) as it is and patched, each with and without IO blocks, and interpreted. One round runs them right
+# after one another, but the interpreter, which is slow and no aim: it runs in the first.
 # shellcheck shell=bash disable=SC2154
 
 GUEST_MEMORY=512 # MB
-WAYS='unpatched patched unpatched-blocks patched-blocks'
+WAYS='unpatched interpreted patched unpatched-blocks patched-blocks'
 
 # hvrun_boot KERNEL WAY IMAGE [OPTION...]: counters to $work/KERNEL-boot-WAY.stats
 hvrun_boot() {
@@ -23,18 +24,24 @@ qemu_boot() { # NAME IMAGE
     echo null >"$work/$1.stats" # nobody counts there
 }
 
-hvrun_round() { # KERNEL
-    local name
-    qemu_boot "$1-boot-qemu" "$work/$1.elf"
-    hvrun_boot "$1" unpatched "$work/$1.elf" --io-blocks off
-    hvrun_boot "$1" patched "$work/$1.patched" --io-blocks off
-    hvrun_boot "$1" unpatched-blocks "$work/$1.elf"
-    hvrun_boot "$1" patched-blocks "$work/$1.patched"
-    for name in qemu $WAYS; do
-        grep -aq '^patchvisor: userspace reached' "$work/$1-boot-$name.log" || {
-            echo "bench: $1 did not reach userspace under $name: $work/$1-boot-$name.log" >&2
-            exit 1
-        }
+hvrun_way() { # KERNEL WAY
+    case $2 in
+    qemu) qemu_boot "$1-boot-qemu" "$work/$1.elf" ;;
+    interpreted) hvrun_boot "$@" "$work/$1.elf" --io-blocks off --translator off ;;
+    unpatched | patched) hvrun_boot "$@" "$work/$1.${2/unpatched/elf}" --io-blocks off ;;
+    unpatched-blocks) hvrun_boot "$@" "$work/$1.elf" ;;
+    patched-blocks) hvrun_boot "$@" "$work/$1.patched" ;;
+    esac
+    grep -aq '^patchvisor: userspace reached' "$work/$1-boot-$2.log" || {
+        echo "bench: $1 did not reach userspace under $2: $work/$1-boot-$2.log" >&2
+        exit 1
+    }
+}
+
+hvrun_round() { # KERNEL NUMBER
+    local way
+    for way in qemu $WAYS; do
+        if [ "$way" != interpreted ] || [ "$2" -eq 0 ]; then hvrun_way "$1" "$way"; fi
     done
 }
 
@@ -56,7 +63,7 @@ hvrun_memory() { # IMAGE
     wait "$child"
 }
 
-hvrun_json() { # KERNEL MEMORY
+hvrun_json() { # KERNEL [MEMORY]
     local way
     for way in qemu $WAYS; do
         jq -n --arg way "$way" --argjson seconds "$(median "$work/$1-boot-$way.times" 1)" \
@@ -64,27 +71,30 @@ hvrun_json() { # KERNEL MEMORY
             --argjson processor "$(median "$work/$1-boot-$way.times" 3)" '
             {way: $way, seconds: $seconds, processor_seconds: $processor, peak_kilobytes: $peak} + (input // {}
                 | {exits: .exits.total, guest_instructions,
-                   mips: (if .wall_seconds then .guest_instructions / .wall_seconds / 1e6 else null end)})' \
+                   mips: (if .wall_seconds then .guest_instructions / .wall_seconds / 1e6 else null end),
+                   translating: (if .translator.seconds then .translator.seconds / .wall_seconds else null end)})' \
             "$work/$1-boot-$way.stats"
-    done | jq -s --arg memory "$2" '
+    done | jq -s --arg memory "${2:-}" '
         (map({key: .way, value: .}) | from_entries) as $w
         | {rows: map(. + {to_qemu: (.seconds / $w.qemu.seconds),
                            processor_to_qemu: (.processor_seconds / $w.qemu.processor_seconds)}),
-           exits_left: ($w.patched.exits / $w.unpatched.exits),
-           memory: ($memory / " " | map(tonumber) | {guest_kilobytes: .[0], beside_kilobytes: .[1]})}'
+           exits_left: (if $w.patched then $w.patched.exits / $w.unpatched.exits else null end),
+           memory: (if $memory == "" then null else $memory / " " | map(tonumber) | {guest_kilobytes: .[0], beside_kilobytes: .[1]} end)}'
 }
 
 print_hvrun() { # JSON
     jq -r "$jq_formats"'
-        def title: {"qemu": "QEMU TCG", "unpatched": "hvrun", "patched": "hvrun, patched",
+        def title: {"qemu": "QEMU TCG", "unpatched": "hvrun, translator", "interpreted": "hvrun, --translator off",
+            "patched": "hvrun, patched",
             "unpatched-blocks": "hvrun, IO blocks", "patched-blocks": "hvrun, patched, IO blocks"}[.];
         "  " + ("power-on to userspace and off" | pad(36)) + ("seconds" | lpad(9)) + ("of QEMU" | lpad(11)) + ("CPU s" | lpad(12))
             + ("of QEMU" | lpad(9)) + ("exits" | lpad(8)) + ("MIPS" | lpad(6)),
         (.rows[] | "  " + (.way | title | pad(36)) + (.seconds | fixed(2) | lpad(9)) + (.to_qemu | fixed(2) | lpad(11))
             + (.processor_seconds | fixed(2) | lpad(12)) + (.processor_to_qemu | fixed(2) | lpad(9))
             + (.exits // "" | lpad(8)) + (if .mips then .mips | round else "" end | lpad(6))),
-        "  patching leaves \(.exits_left * 100 | fixed(2)) % of the exits",
-        "  memory: \(.memory.beside_kilobytes / 1024 | fixed(1)) MB beside the guest'"'"'s own \(.memory.guest_kilobytes / 1024 | fixed(1)) MB",
+        (if .exits_left then "  patching leaves \(.exits_left * 100 | fixed(2)) % of the exits" else empty end),
+        (.rows[] | select(.way == "unpatched" and .translating) | "  translating takes \(.translating * 100 | fixed(1)) % of the time"),
+        (if .memory then "  memory: \(.memory.beside_kilobytes / 1024 | fixed(1)) MB beside the guest'"'"'s own \(.memory.guest_kilobytes / 1024 | fixed(1)) MB" else empty end),
         ""' <<<"$1"
 }
 
