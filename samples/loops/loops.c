@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Loops of instructions that a processor is measured by. Each is gone through a little, which shows
  * that its result is right; to measure one, it is named, with how many rounds of it:
  *

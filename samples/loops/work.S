@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The loops: RDI rounds over memory at RSI, a copy of RDX bytes; RAX = what came of it. How many instructions a round
  * takes, loops.c says. */
     .text

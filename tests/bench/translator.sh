@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The translator of the soft engine against the interpreter (--translator off) and QEMU's translator (TCG), the same guest
 # code in all three, right after one another. Sourced by tests/bench/run, after hvrun.sh.
 #
