@@ -118,8 +118,13 @@ fi
 
 # ---- the proofs ----
 steps=${PV_STEPS:-100000}
-"$BUILD"/tests/tools/step_host "$steps" >"$tmp/host" 2>&1
-case $? in
+status=2
+echo "random addresses find the sanitizers' own memory in the host's process" >"$tmp/host"
+if [ -z "${SAN:-}" ]; then
+    "$BUILD"/tests/tools/step_host "$steps" >"$tmp/host" 2>&1
+    status=$?
+fi
+case $status in
 0) ok "$steps steps of random user-mode code are the host processor's (S1, S2, S17)" ;;
 2) skip "steps compared with the host processor's" "$(tail -n 1 "$tmp/host")" ;;
 *) not_ok "$steps steps of random user-mode code are the host processor's (S1, S2, S17)" ;;

@@ -39,9 +39,10 @@ static char *console_file(void)
     return path;
 }
 
+static struct image image; /* of both */
+
 static struct vm *make(const char *kernel, unsigned smp, bool step)
 {
-    static struct image image;
     struct error err = {0};
     struct vm *vm = calloc(1, sizeof *vm);
     vm->config = (struct vm_config){.kernel = kernel,
@@ -130,6 +131,17 @@ static void show_difference(const struct vm *runs, const struct vm *steps)
     }
 }
 
+static void unmake(struct vm *vm)
+{
+    char *console = (char *)(uintptr_t)vm->config.serial;
+    for (unsigned k = 0; k < vm->vcpu_count; k++)
+        vmcs_destroy(vm->vcpus[k]->vmcs);
+    vm_destroy(vm);
+    unlink(console);
+    free(console);
+    free(vm);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 4)
@@ -159,9 +171,10 @@ int main(int argc, char **argv)
             result = 1;
         }
     }
-    unlink(runs->config.serial);
-    unlink(steps->config.serial);
     printf("%" PRIu64 " steps in %.2f s; run in %.2f s (of the processor)\n", steps->stats.steps,
            step_time, run_time);
+    unmake(runs);
+    unmake(steps);
+    image_close(&image);
     return result;
 }

@@ -28,9 +28,10 @@ static double now(void)
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
+static struct image image; /* of both */
+
 static struct vm *make(char **argv, bool translator)
 {
-    static struct image image;
     struct error err = {0};
     struct vm *vm = calloc(1, sizeof *vm);
     vm->config = (struct vm_config){.kernel = argv[3],
@@ -52,6 +53,14 @@ static struct vm *make(char **argv, bool translator)
         if (!vmcs_create(vm->vcpus[k], &err))
             exit(1);
     return vm;
+}
+
+static void unmake(struct vm *vm)
+{
+    for (unsigned k = 0; k < vm->vcpu_count; k++)
+        vmcs_destroy(vm->vcpus[k]->vmcs);
+    vm_destroy(vm);
+    free(vm);
 }
 
 /* False: the machine has stopped. */
@@ -138,7 +147,8 @@ int main(int argc, char **argv)
            "%.2f s interpreted\n",
            soft_instructions(a), running ? "" : ", to the end", stats->blocks, translated,
            interpreted);
-    vm_destroy(a);
-    vm_destroy(b);
+    unmake(a);
+    unmake(b);
+    image_close(&image);
     return 0;
 }
