@@ -272,12 +272,7 @@ static void put_site(struct page *page, const struct view_site *site)
 {
     const char *status = status_name(site->status);
 
-    fprintf(page->out, "<details class=row id=s-%" PRIx64 " data-instruction=\"", site->address);
-    page_text(page, site->group);
-    fprintf(page->out, "\"><summary><span class=address>0x%" PRIx64 "</span>", site->address);
-    page_element(page, "span", "symbol", *site->symbol ? site->symbol : "-");
-    page_element(page, "span", "instruction", *site->instruction ? site->instruction : "-");
-    page_element(page, "span", "section", *site->section ? site->section : "-");
+    page_row(page, site);
     fprintf(page->out, "<span class=\"status t-%s\">%s</span>", status, status);
     fprintf(page->out, "<span class=\"form t-%s\">", kinds[kind_of(site)].name);
     page_text(page, site->form);

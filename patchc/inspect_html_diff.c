@@ -127,12 +127,7 @@ static void put_pair(struct page *page, const struct page_side *after, const str
     const struct view_site *site = pair->site;
     char text[160] = "-";
 
-    fprintf(page->out, "<details class=row id=s-%" PRIx64 " data-instruction=\"", site->address);
-    page_text(page, site->group);
-    fprintf(page->out, "\"><summary><span class=address>0x%" PRIx64 "</span>", site->address);
-    page_element(page, "span", "symbol", *site->symbol ? site->symbol : "-");
-    page_element(page, "span", "instruction", *site->instruction ? site->instruction : "-");
-    page_element(page, "span", "section", *site->section ? site->section : "-");
+    page_row(page, site);
     fprintf(page->out, "<span class=\"change t-%s\">%s</span>", outcome, outcome);
     if (pair->before)
         difference_describe(pair->before, text, sizeof text);

@@ -70,6 +70,8 @@ struct page_column {
     const char *name, *title;
 };
 void page_columns(struct page *page, const struct page_column *columns, size_t count);
+/* Opens a site's row: the cells that every table of sites begins with. */
+void page_row(struct page *page, const struct view_site *site);
 
 /* "4 096" */
 void page_count(struct page *page, unsigned long long count);

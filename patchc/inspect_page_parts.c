@@ -3,6 +3,8 @@
  * columns. */
 #include "patchc/inspect_page.h"
 
+#include <inttypes.h>
+
 /* The style sheet and the script (patchc/inspect_page.css, .js) and their SHA-256 in base64, which
  * the Makefile puts into the library. */
 extern const char page_style[], page_style_hash[], page_script[], page_script_hash[];
@@ -62,4 +64,14 @@ void page_columns(struct page *page, const struct page_column *columns, size_t c
     for (size_t i = 0; i < count; i++)
         fprintf(page->out, "<span class=%s>%s</span>", columns[i].name, columns[i].title);
     fputs("</div>\n", page->out);
+}
+
+void page_row(struct page *page, const struct view_site *site)
+{
+    fprintf(page->out, "<details class=row id=s-%" PRIx64 " data-instruction=\"", site->address);
+    page_text(page, site->group);
+    fprintf(page->out, "\"><summary><span class=address>0x%" PRIx64 "</span>", site->address);
+    page_element(page, "span", "symbol", *site->symbol ? site->symbol : "-");
+    page_element(page, "span", "instruction", *site->instruction ? site->instruction : "-");
+    page_element(page, "span", "section", *site->section ? site->section : "-");
 }

@@ -147,17 +147,15 @@ void soft_run(struct vcpu *cpu, int64_t instructions)
     end_slice(cpu);
 }
 
-void soft_step(struct vcpu *cpu)
+/* A turn of so many instructions in which one thing is done, faults included. */
+static void do_once(struct vcpu *cpu, int64_t instructions, void (*what)(struct vcpu *cpu))
 {
-    soft_begin(cpu, 1);
-    cpu->one_iteration = true;
+    soft_begin(cpu, instructions);
     if (cpu->vm->stub)
         stub_devices_begin(cpu, 1);
     switch (setjmp(cpu->unwind)) {
     case 0:
-        if (!((cpu->events || cpu->pending_db) && take_event(cpu)) &&
-            cpu->activity == ACTIVITY_ACTIVE)
-            step_instruction(cpu);
+        what(cpu);
         break;
     case UNWIND_FAULT:
         soft_unwound(cpu);
@@ -169,26 +167,29 @@ void soft_step(struct vcpu *cpu)
     end_slice(cpu);
 }
 
+static void step(struct vcpu *cpu)
+{
+    cpu->one_iteration = true;
+    if (!((cpu->events || cpu->pending_db) && take_event(cpu)) && cpu->activity == ACTIVITY_ACTIVE)
+        step_instruction(cpu);
+}
+
+void soft_step(struct vcpu *cpu)
+{
+    do_once(cpu, 1, step);
+}
+
+static void dispatch(struct vcpu *cpu)
+{
+    if (io_dispatch(cpu))
+        return;
+    cpu->one_iteration = true; /* it was dispatched once */
+    step_instruction(cpu);
+}
+
 void soft_io_event(struct vcpu *cpu, int64_t instructions)
 {
-    soft_begin(cpu, instructions);
-    if (cpu->vm->stub)
-        stub_devices_begin(cpu, 1);
-    switch (setjmp(cpu->unwind)) {
-    case 0:
-        if (!io_dispatch(cpu)) {
-            cpu->one_iteration = true; /* it was dispatched once */
-            step_instruction(cpu);
-        }
-        break;
-    case UNWIND_FAULT:
-        soft_unwound(cpu);
-        break;
-    case UNWIND_EXIT:
-        break;
-    }
-    cpu->one_iteration = false;
-    end_slice(cpu);
+    do_once(cpu, instructions, dispatch);
 }
 
 void soft_take_event(struct vcpu *cpu)
