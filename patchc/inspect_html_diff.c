@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The comparison of two reports as one page: how coverage moved, where, and each site that
  * changed, before and after. */
-#include <inttypes.h>
 #include <stdlib.h>
 
 #include "patchc/inspect_page.h"
