@@ -105,15 +105,14 @@ static int go(struct vm *vm, struct lockstep_follower *follower, struct error *e
 static int run(struct vm *vm, const struct image *image, struct error *err)
 {
     struct lockstep_follower *follower = NULL;
-    if (vm->config.gdb && gdb_open(vm, err) < 0)
-        return -1;
-    if (loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0 ||
+    if (watchdog_start(vm, err) < 0 || (vm->config.gdb && gdb_open(vm, err) < 0) ||
+        loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0 ||
         io_blocks_attach(vm, image, err) < 0 || stepper_check(vm, err) < 0)
         return -1;
     image_release_segments(image); /* the guest has its copy */
     if (vm->config.lockstep && !(follower = kvm_follower_open(vm, err)))
         return -1;
-    if (watchdog_start(vm, err) < 0 || contain(&vm->config, err) < 0) {
+    if (watchdog_set_timer(vm, err) < 0 || contain(&vm->config, err) < 0) {
         if (follower)
             follower->close(follower);
         return -1;
