@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The instructions that the translator knows. What is not here is left to the interpreter; so is what a row allows and
- * scan.c finds odd in a particular instruction (prefixes, operands). */
+/* The instructions that the translator knows, and what is done with each class of them. What is not here is left to
+ * the interpreter; so is what a row allows and scan.c or the class itself finds odd in a particular instruction
+ * (prefixes, operands). A new instruction is a row of `rows`; a new class is a row of `class_rows` as well, with its
+ * functions in a file of their own. */
 #include <pthread.h>
 
 #include "runtime/translator/translation.h"
@@ -91,6 +93,21 @@ static const struct {
     CONDITIONAL(ROW, J, JUMP_IF),
     ROW(CALL, CALL),
     ROW(RET, RETURN),
+};
+
+const struct class_row class_rows[CLASSES] = {
+    [CLASS_INTERPRET] = {.generate = generate_interpret, .ends = true},
+    [CLASS_COPY] = {usual_copy, access_copy, generate_copy, .hidden_operands = true},
+    [CLASS_DIVIDE] = {usual_divide, NULL, generate_divide},
+    [CLASS_NOTHING] = {.generate = generate_nothing},
+    [CLASS_LEA] = {usual_lea, NULL, generate_lea},
+    [CLASS_PUSH] = {usual_push, access_push, generate_push, .moves_rsp = -8},
+    [CLASS_POP] = {usual_pop, access_pop, generate_pop, .moves_rsp = 8},
+    [CLASS_LEAVE] = {usual_leave, access_leave, generate_leave},
+    [CLASS_JUMP] = {usual_branch, NULL, generate_jump, .ends = true},
+    [CLASS_JUMP_IF] = {usual_branch, NULL, generate_jump_if, .ends = true},
+    [CLASS_CALL] = {usual_branch, access_call, generate_call, .ends = true},
+    [CLASS_RETURN] = {usual_branch, access_return, generate_return, .ends = true},
 };
 
 static uint8_t class_by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1];
