@@ -68,10 +68,9 @@ struct class_row {
     /* Where it accesses memory, if by a base in a host register and a displacement. NULL: its look-ups are its own */
     bool (*access)(const struct item *item, struct access_range *access);
     void (*generate)(struct generator *g);
-    int8_t moves_rsp; /* by as many bytes */
-    bool ends;        /* nothing falls through it */
-    bool
-        hidden_operands; /* the code has them too: they must be where the host's instruction expects them */
+    int8_t moves_rsp;     /* by as many bytes */
+    bool ends;            /* nothing falls through it */
+    bool hidden_operands; /* are operands of the copy too: they must be where it expects them */
 };
 extern const struct class_row class_rows[CLASSES];
 enum item_class class_of(ZydisMnemonic mnemonic);
