@@ -14,6 +14,7 @@
 #include "runtime/cpuid.h"
 #include "runtime/soft/engine.h"
 #include "runtime/soft/fpu.h"
+#include "runtime/soft/tlb.h"
 #include "runtime/translator/translator.h"
 #include "tests/unit/simd_lab.h"
 #include "tests/unit/translator_lab.h"
@@ -194,6 +195,17 @@ static void add_integer(struct program *program)
     add(program, codes[n].bytes, codes[n].size);
 }
 
+/* cmp $n, %r15b; jnz 1f; add $n, pointer; 1: addresses change when the code is translated already. */
+static void add_shift(struct program *program)
+{
+    unsigned pointer = pointers[roll(4)];
+    uint8_t code[] = {0x41, 0x80, 0xff, (uint8_t)(1 + roll(6)), 0x75, 4, 0x48, 0x83, 0xc0, 0};
+    code[6] |= (uint8_t)(pointer >> 3);
+    code[8] |= (uint8_t)(pointer & 7);
+    code[9] = (uint8_t)(1u << roll(7));
+    add(program, code, sizeof code);
+}
+
 /* A loop that ends in INT3. */
 static void make_program(struct program *program)
 {
@@ -204,6 +216,8 @@ static void make_program(struct program *program)
         unsigned kind = (unsigned)roll(40);
         if (kind == 0)
             add_mxcsr(program);
+        else if (kind == 1)
+            add_shift(program);
         else if (kind < 10)
             add_integer(program);
         else if (kind < 13) /* to the next instruction: another block */
@@ -220,6 +234,16 @@ static void make_program(struct program *program)
 static struct vcpu *nth(unsigned k)
 {
     return (k ? lab.interprets : lab.translates)->vcpus[0];
+}
+
+/* No page is at its own address. */
+static void swap_pages(void)
+{
+    for (unsigned k = 0; k < 2; k++) {
+        for (unsigned page = 0; page < 12; page++)
+            *one_insn_pte(nth(k), LAB_DATA + page * 0x1000) = (LAB_DATA + (page ^ 1) * 0x1000) | 7;
+        tlb_flush(nth(k));
+    }
 }
 
 static void set_up(bool user)
@@ -247,6 +271,7 @@ static void set_up(bool user)
         cpu->cr0 |= cr0;
         vcpu_mode_changed(cpu);
     }
+    swap_pages();
     translator_lab_put(&lab, LAB_DATA + 16 * roll(0xb00), state.memory, 4096);
 }
 
