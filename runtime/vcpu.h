@@ -236,7 +236,8 @@ struct tlb_victims {
 #define VECTOR_MXCSR 4u
 #define VECTOR_SETS  8u
 
-#define JUMP_CACHE_ENTRIES 4096u
+/* It bounds what translated code knows of RIPs (translator/fast.h): Linux' boot has about 16,000 warm blocks. */
+#define JUMP_CACHE_ENTRIES 16384u
 #define JUMP_PAGES         1024u
 struct jump_entry {
     uint64_t tag; /* RIP ^ vcpu.jump_key */
@@ -348,7 +349,8 @@ struct vcpu {
     /* The same for the jump cache (tlb_enter_jump): entries by whether their page is global, and which
      * pages may have some, as bits at the page number's low bits. */
     uint64_t jump_local[JUMP_CACHE_ENTRIES / 64], jump_global[JUMP_CACHE_ENTRIES / 64];
-    uint64_t jump_words_local, jump_words_global;
+    uint64_t jump_words_local[JUMP_CACHE_ENTRIES / 4096]; /* which of those words are not 0 */
+    uint64_t jump_words_global[JUMP_CACHE_ENTRIES / 4096];
     uint64_t jump_pages_local[JUMP_PAGES / 64], jump_pages_global[JUMP_PAGES / 64];
 };
 
