@@ -5,38 +5,29 @@
 
 #include <string.h>
 
-static void emit_status(struct emit *e, bool store)
-{
-    /* mov %ax, status; movzwl status, %eax */
-    struct host_insn insn = {.operand16 = store,
-                             .map = store ? 0 : 1,
-                             .opcode = store ? 0x89 : 0xb7,
-                             .reg = RAX,
-                             .rm = RM_MEMORY(RSP, OF_VCPU(status))};
-    emit_insn(e, &insn, false);
-}
-
 /* Flags and registers of the guest from the vCPU, RAX last: it carries the flags. */
 static void emit_reload(struct emit *e)
 {
-    emit_status(e, false);
-    EMIT_RAW(e, 0x04, 0x7f, 0x9e); /* add $0x7f, %al: OF as it was; sahf */
+    emit_load_status(e);
+    emit_flags_from_rax(e);
     for (unsigned n = R15 + 1; n-- > RAX;)
         if (host_register(n) != IN_MEMORY)
             emit_load(e, host_register(n), RM_MEMORY(RSP, OF_REGISTER(n)));
 }
 
-static void emit_save(struct emit *e)
+/* Two ways in, of which the second finds the flags saved; returns the offset of that. */
+static uint32_t emit_save(struct emit *e)
 {
-    for (unsigned n = RAX; n <= R15; n++) {
-        if (host_register(n) == IN_MEMORY)
-            continue;
-        emit_store(e, RM_MEMORY(RSP, OF_REGISTER(n)), host_register(n));
-        if (n == RAX) {
-            EMIT_RAW(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto %al */
-            emit_status(e, true);
-        }
-    }
+    emit_store(e, RM_MEMORY(RSP, OF_REGISTER(RAX)), RAX);
+    emit_flags_to_rax(e);
+    emit_store_status(e);
+    uint32_t common = emit_jump(e), saved = e->used;
+    emit_store(e, RM_MEMORY(RSP, OF_REGISTER(RAX)), RAX);
+    emit_here(e, common);
+    for (unsigned n = RAX + 1; n <= R15; n++)
+        if (host_register(n) != IN_MEMORY)
+            emit_store(e, RM_MEMORY(RSP, OF_REGISTER(n)), host_register(n));
+    return saved;
 }
 
 static void emit_call_leave(struct emit *e)
@@ -50,7 +41,7 @@ static void emit_call_leave(struct emit *e)
     EMIT_RAW(e, 0xff, 0xd0); /* call *%rax */
 }
 
-bool enter_create(struct code_cache *code, struct emit *e, enter_fn **enter, const void **leave)
+bool enter_create(struct code_cache *code, struct emit *e, struct ways *ways)
 {
     e->base = code_cache_next(code);
     e->used = 0;
@@ -67,7 +58,7 @@ bool enter_create(struct code_cache *code, struct emit *e, enter_fn **enter, con
     EMIT_RAW(e, 0x3e, 0x41, 0xff, 0xe6); /* notrack jmp *%r14: also to where no ENDBR64 is */
 
     uint32_t out = e->used;
-    emit_save(e);
+    uint32_t out_saved = emit_save(e);
     emit_call_leave(e);
     EMIT_RAW(e, 0x48, 0x85, 0xc0); /* test %rax, %rax */
     uint32_t done = emit_jump_if(e, 4);
@@ -79,7 +70,8 @@ bool enter_create(struct code_cache *code, struct emit *e, enter_fn **enter, con
              0xc3);
     if (e->failed || !code_cache_put(code, e->bytes, e->used))
         return false;
-    memcpy(enter, &e->base, sizeof *enter);
-    *leave = e->base + out;
+    memcpy(&ways->enter, &e->base, sizeof ways->enter);
+    ways->leave = e->base + out;
+    ways->leave_saved = e->base + out_saved;
     return true;
 }

@@ -107,17 +107,38 @@ static unsigned collect(struct item *items, unsigned count, unsigned first)
     return last;
 }
 
+/* The look-up may stand before an item that sets all flags: there it need not keep them. Returns the position of such a
+ * one before items[first], but not before `from`; or `first`. */
+static unsigned look_up_before(struct item *items, unsigned from, unsigned first)
+{
+    unsigned base = items[first].access.base;
+    int32_t delta = 0, by;
+    for (unsigned n = first; n-- > from;) {
+        if (!harmless(&items[n]) || !moves(&items[n], base, &by))
+            break;
+        delta -= by;
+        if (delta > RANGE_MAX || delta < -RANGE_MAX)
+            break;
+        items[n].delta = delta;
+        if (items[n].sets_flags)
+            return n;
+    }
+    return first;
+}
+
 void group_items(struct item *items, unsigned count)
 {
-    for (unsigned first = 0; first < count; first++) {
+    for (unsigned first = 0, from = 0; first < count; first++) {
         if (!plain_access(&items[first], &items[first].access))
             continue;
         unsigned last = collect(items, count, first);
+        first = look_up_before(items, from, first);
         for (unsigned n = first; n <= last; n++) {
             items[n].grouped = true;
             items[n].first = (uint8_t)first;
             items[n].last = (uint8_t)last;
         }
+        from = last + 1;
         first = last;
     }
 }

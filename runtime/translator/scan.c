@@ -134,5 +134,6 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
         if (item->z.length == insn->length)
             item->class = classify(item);
     }
+    find_liveness(items, block->count);
     group_items(items, block->count);
 }

@@ -25,8 +25,7 @@ struct translator {
     struct code_cache code;
     unsigned warm; /* runs after which a block is translated */
     size_t fixed;  /* bytes of code that are always there */
-    enter_fn *enter;
-    const void *leave;
+    struct ways ways;
     struct exit_point
         *link; /* the jump that was left last: it may be linked to what is entered next */
     struct {   /* what to do behind an exit: an instruction's function, or nothing */
@@ -38,11 +37,15 @@ struct translator {
     struct generator generator;
 };
 
+static bool host_has_bmi2(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx & bit_BMI2;
+}
+
 const char *translator_missing(void)
 {
     unsigned eax, ebx, ecx, edx;
-    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx & bit_BMI2))
-        return "the host processor has no BMI2 instructions";
     if (!__get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) || !(ecx & bit_LAHF_LM))
         return "the host processor has no LAHF in 64-bit mode";
     return NULL;
@@ -64,13 +67,14 @@ struct translator *translator_create(struct vm *vm, struct error *err)
         return NULL;
     }
     translator->generator.code = &translator->code;
-    if (!enter_create(&translator->code, &translator->generator.emit, &translator->enter,
-                      &translator->leave)) {
+    if (!enter_create(&translator->code, &translator->generator.emit, &translator->ways)) {
         translator_destroy(translator);
         fail(err, HVRUN_HOST, "translator: no code");
         return NULL;
     }
-    translator->generator.leave = translator->leave;
+    translator->generator.leave = translator->ways.leave;
+    translator->generator.leave_saved = translator->ways.leave_saved;
+    translator->generator.bmi2 = host_has_bmi2() && !vm->config.translator_old_host && !(getenv("PV_OLD") && *getenv("PV_OLD"));
     translator->fixed = translator->code.used;
     return translator;
 }
@@ -272,7 +276,7 @@ OP(run_translated)
         return block->translated->run[i->position](cpu, i);
     if (i->position == 0)
         shorten(translator, cpu, t);
-    translator->enter(cpu, t->entry + t->at[i->position]);
+    translator->ways.enter(cpu, t->entry + t->at[i->position]);
     if (!translator->next.run)
         return NULL;
     return translator->next.run(cpu, translator->next.insn);
