@@ -59,7 +59,8 @@ void find_liveness(struct item *items, unsigned count)
         const struct class_row *row = &class_rows[item->class];
         bool all = item->class == CLASS_COPY && sets_all(item->z.mnemonic);
         bool leaves = may_leave(item);
-        if (item->class == CLASS_INTERPRET) { /* the flags may be in the vCPU, and come from there */
+        if (item->class ==
+            CLASS_INTERPRET) { /* the flags may be in the vCPU, and come from there */
             item->sets_flags = item->needs_flags = item->keeps_flags = false;
             live = true;
             continue;
@@ -67,7 +68,8 @@ void find_liveness(struct item *items, unsigned count)
         item->sets_flags = all && !leaves;
         item->keeps_flags = !changed(item);
         /* what changes some keeps the others, or has undefined ones that may come from those before */
-        item->needs_flags = !row->plain_flags || reads(item) || (!item->keeps_flags && !all && live);
+        item->needs_flags =
+            !row->plain_flags || reads(item) || (!item->keeps_flags && !all && live);
         live = leaves || item->needs_flags || (!all && live);
     }
 }
