@@ -111,24 +111,20 @@ struct start {
     bool flags_saved;
 };
 
-/* The interpreter comes back with the flags in the host's, out of line if they are to be elsewhere; and whoever comes
- * back into the middle of a group looks up the rest of it. */
+/* Whoever comes back from the interpreter into the middle of a group looks up the rest of it, out of line. All who come
+ * back have the flags in the host's and in the vCPU. */
 static void generate_returns(struct generator *g, struct start *starts)
 {
     for (unsigned n = 0; n < g->t->block->count; n++) {
         const struct item *item = &g->items[n];
-        bool look_up = item->grouped && item->first != n;
-        if (!look_up && !starts[n].flags_saved)
+        if (!item->grouped || item->first == n)
             continue;
         g->position = n;
         g->item = item;
-        g->flags_saved = false;
+        g->flags_saved = !g->bmi2;
         uint32_t back = g->emit.used;
-        if (look_up)
-            emit_group_lookup(g);
-        if (starts[n].flags_saved)
-            flags_to_vcpu(g);
-        else
+        emit_group_lookup(g);
+        if (!starts[n].flags_saved)
             flags_to_host(g);
         emit_jump_back(&g->emit, starts[n].at);
         starts[n].at = back;
