@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Between the passes: who sees the flags. */
+/* Between the passes: who sees the flags. Not only instructions that read them: each that may leave to the interpreter
+ * does, for it may fault; and so does the next block. */
 #include "runtime/translator/translation.h"
 
 #define STATUS_FLAGS                                                                               \

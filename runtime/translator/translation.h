@@ -75,8 +75,10 @@ struct class_row {
     /* Where it accesses memory, if by a base in a host register and a displacement. NULL: its look-ups are its own */
     bool (*access)(const struct item *item, struct access_range *access);
     void (*generate)(struct generator *g);
-    int8_t moves_rsp;     /* by as many bytes */
-    bool plain_flags;     /* its code uses the host's flags only where the instruction does */
+    int8_t moves_rsp; /* by as many bytes */
+    /* Its code needs the flags in the host's, or changes them, no more than the instruction does. Without it they are
+     * there from its first host instruction to the last, but in look-ups. */
+    bool plain_flags;
     bool ends;            /* nothing falls through it */
     bool hidden_operands; /* are operands of the copy too: they must be where it expects them */
     uint8_t vectors; /* VECTOR_SSE if its instructions name vector registers, and VECTOR_MXCSR */

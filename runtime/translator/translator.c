@@ -75,8 +75,7 @@ struct translator *translator_create(struct vm *vm, struct error *err)
     }
     translator->generator.leave = translator->ways.leave;
     translator->generator.leave_saved = translator->ways.leave_saved;
-    translator->generator.bmi2 = host_has_bmi2() && !vm->config.translator_old_host &&
-                                 !(getenv("PV_OLD") && *getenv("PV_OLD"));
+    translator->generator.bmi2 = host_has_bmi2() && !vm->config.translator_old_host;
     translator->fixed = translator->code.used;
     return translator;
 }
