@@ -6,6 +6,24 @@
 #include "runtime/soft/access.h"
 #include "runtime/translator/translation.h"
 
+bool usual_branch(const struct item *item)
+{
+    return item->z.meta.branch_type != ZYDIS_BRANCH_TYPE_FAR && item->z.operand_width == 64;
+}
+
+bool access_call(const struct item *item, struct access_range *access)
+{
+    *access = (struct access_range){RSP, true, -8, 8};
+    return item->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+}
+
+bool access_return(const struct item *item, struct access_range *access)
+{
+    (void)item;
+    *access = (struct access_range){RSP, false, 0, 8};
+    return true;
+}
+
 static int32_t rip_table(const struct generator *g)
 {
     return OF_FAST(rip) + (int32_t)(g->t->table * FAST_SLOTS * sizeof(uint64_t));
@@ -107,7 +125,7 @@ static uint64_t relative_target(const struct item *item)
     return item->next + (uint64_t)item->operand[0].imm.value.s;
 }
 
-static void generate_call(struct generator *g)
+void generate_call(struct generator *g)
 {
     struct emit *e = &g->emit;
     if (is_relative(g->item)) {
@@ -122,7 +140,7 @@ static void generate_call(struct generator *g)
     emit_jump_memory(e, RM_MEMORY(RSP, OF_VCPU(translator_temp)));
 }
 
-static void generate_return(struct generator *g)
+void generate_return(struct generator *g)
 {
     struct emit *e = &g->emit;
     int32_t more = 8;
@@ -134,31 +152,21 @@ static void generate_return(struct generator *g)
     emit_jump_register(e, TEMP_ADDEND);
 }
 
-void generate_control(struct generator *g)
+void generate_jump(struct generator *g)
 {
-    const struct item *item = g->item;
-    switch (item->class) {
-    case CLASS_JUMP:
-        if (is_relative(item)) {
-            generate_end(g, relative_target(item));
-        } else {
-            load_target(g);
-            find_code(g);
-            emit_jump_register(&g->emit, TEMP_ADDEND);
-        }
-        break;
-    case CLASS_JUMP_IF: {
-        uint32_t taken = emit_jump_if(&g->emit, item->z.opcode & 15u);
-        generate_end(g, item->next);
-        emit_here(&g->emit, taken);
-        generate_end(g, relative_target(item));
-        break;
+    if (is_relative(g->item)) {
+        generate_end(g, relative_target(g->item));
+        return;
     }
-    case CLASS_CALL:
-        generate_call(g);
-        break;
-    default:
-        generate_return(g);
-        break;
-    }
+    load_target(g);
+    find_code(g);
+    emit_jump_register(&g->emit, TEMP_ADDEND);
+}
+
+void generate_jump_if(struct generator *g)
+{
+    uint32_t taken = emit_jump_if(&g->emit, g->item->z.opcode & 15u);
+    generate_end(g, g->item->next);
+    emit_here(&g->emit, taken);
+    generate_end(g, relative_target(g->item));
 }

@@ -7,46 +7,11 @@
  * instruction is the interpreter's, which comes back to the rest of the group. */
 #include "runtime/translator/translation.h"
 
-#define RANGE_MAX 512 /* bytes: the longer, the more often it is not in one page */
-
-static bool is_plain(const ZydisDecodedOperand *o)
-{
-    return o->mem.base != ZYDIS_REGISTER_NONE && o->mem.base != ZYDIS_REGISTER_RIP &&
-           o->mem.index == ZYDIS_REGISTER_NONE && o->mem.segment != ZYDIS_REGISTER_FS &&
-           o->mem.segment != ZYDIS_REGISTER_GS &&
-           host_register(guest_number(o->mem.base)) != IN_MEMORY;
-}
-
 /* The access of an item whose address is a base in a host register and a displacement; all others have their own. */
 static bool plain_access(const struct item *item, struct access_range *access)
 {
-    switch (item->class) {
-    case CLASS_COPY: {
-        if (item->memory == NO_OPERAND || !is_plain(&item->operand[item->memory]))
-            return false;
-        const ZydisDecodedOperand *o = &item->operand[item->memory];
-        *access = (struct access_range){(uint8_t)guest_number(o->mem.base),
-                                        o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
-                                        (int32_t)o->mem.disp.value, o->size / 8};
-        return o->mem.disp.value + RANGE_MAX == (int32_t)(o->mem.disp.value + RANGE_MAX) &&
-               o->mem.disp.value - RANGE_MAX == (int32_t)(o->mem.disp.value - RANGE_MAX);
-    }
-    case CLASS_PUSH:
-        *access = (struct access_range){RSP, true, -8, 8};
-        return item->memory == NO_OPERAND;
-    case CLASS_CALL:
-        *access = (struct access_range){RSP, true, -8, 8};
-        return item->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
-    case CLASS_POP:
-    case CLASS_RETURN:
-        *access = (struct access_range){RSP, false, 0, 8};
-        return true;
-    case CLASS_LEAVE:
-        *access = (struct access_range){RBP, false, 0, 8};
-        return true;
-    default:
-        return false;
-    }
+    const struct class_row *row = &class_rows[item->class];
+    return row->access && row->access(item, access);
 }
 
 static bool writes_register(const struct item *item, unsigned guest)
@@ -67,8 +32,8 @@ static bool writes_register(const struct item *item, unsigned guest)
 static bool moves(const struct item *item, unsigned base, int32_t *by)
 {
     *by = 0;
-    if (base == RSP && (item->class == CLASS_PUSH || item->class == CLASS_POP)) {
-        *by = item->class == CLASS_PUSH ? -8 : 8;
+    if (base == RSP && class_rows[item->class].moves_rsp) {
+        *by = class_rows[item->class].moves_rsp;
         return true;
     }
     bool add = item->z.mnemonic == ZYDIS_MNEMONIC_ADD, sub = item->z.mnemonic == ZYDIS_MNEMONIC_SUB;
@@ -85,6 +50,8 @@ static bool moves(const struct item *item, unsigned base, int32_t *by)
 /* Does an item that is no member leave TEMP_ADDEND alone? */
 static bool harmless(const struct item *item)
 {
+    if (class_rows[item->class].vectors)
+        return item->memory == NO_OPERAND;
     switch (item->class) {
     case CLASS_COPY:
         return item->memory == NO_OPERAND && !item->count_in_cl;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The first pass: a block's bytes are decoded again, for the interpreter keeps what its functions need and no more, and
- * each instruction is looked at: may it be copied? */
+ * each instruction is looked at: may it be translated? */
 #include "runtime/cpuid.h"
 #include "runtime/translator/translation.h"
 
@@ -17,9 +17,10 @@ static bool is_general(ZydisRegister reg)
     }
 }
 
-static bool is_legacy_high(ZydisRegister reg)
+static bool is_vector(ZydisRegister reg)
 {
-    return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
+    ZydisRegisterClass class = ZydisRegisterGetClass(reg);
+    return class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM;
 }
 
 /* A register that the encoding does not name must be where it is on the host: RAX and RDX are, and CL can be. */
@@ -30,7 +31,8 @@ static bool take_implicit(struct item *item, ZydisRegister reg)
         item->count_in_cl = true;
         return true;
     }
-    return guest == RAX || guest == RDX;
+    /* of vector instructions RCX is the result (vectors.c) */
+    return guest == RAX || guest == RDX || (guest == RCX && class_rows[item->class].vectors);
 }
 
 static bool take_register(struct item *item, unsigned n)
@@ -39,6 +41,8 @@ static bool take_register(struct item *item, unsigned n)
     ZydisRegister reg = o->reg.value;
     if (ZydisRegisterGetClass(reg) == ZYDIS_REGCLASS_FLAGS)
         return true;
+    if (is_vector(reg))
+        return class_rows[item->class].vectors;
     if (!is_general(reg))
         return false;
     if (is_legacy_high(reg)) {
@@ -85,43 +89,11 @@ static bool plain_prefixes(const ZydisDecodedInstruction *z)
     return true;
 }
 
-/* Instructions of 16 bits and so on are copied as they are; of what has a stack or a target only the usual form. */
-static bool usual(const struct item *item)
-{
-    const ZydisDecodedInstruction *z = &item->z;
-    const ZydisDecodedOperand *first = &item->operand[0];
-    switch (item->class) {
-    case CLASS_PUSH:
-    case CLASS_POP: {
-        bool reg = first->type == ZYDIS_OPERAND_TYPE_REGISTER;
-        if (z->operand_width != 64 || (item->class == CLASS_POP && !reg))
-            return false;
-        return !reg || (is_general(first->reg.value) &&
-                        (item->class == CLASS_PUSH || guest_number(first->reg.value) != RSP));
-    }
-    case CLASS_DIVIDE:
-        return z->operand_width >= 32 && first->size >= 32;
-    case CLASS_LEAVE:
-        return z->operand_width == 64;
-    case CLASS_LEA:
-        return item->memory != NO_OPERAND &&
-               (item->operand[item->memory].mem.base != ZYDIS_REGISTER_RIP ||
-                z->operand_width == 64);
-    case CLASS_JUMP:
-    case CLASS_CALL:
-    case CLASS_RETURN:
-    case CLASS_JUMP_IF:
-        return z->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR && z->operand_width == 64;
-    default:
-        return true;
-    }
-}
-
 /* Operands that are there besides what the class itself deals with (the stack, RIP). */
 static bool take_operands(struct item *item)
 {
-    bool copy = item->class == CLASS_COPY;
-    unsigned count = copy ? item->z.operand_count : item->z.operand_count_visible;
+    unsigned count = class_rows[item->class].hidden_operands ? item->z.operand_count
+                                                             : item->z.operand_count_visible;
     for (unsigned n = 0; n < count; n++) {
         bool taken = true;
         if (item->operand[n].type == ZYDIS_OPERAND_TYPE_REGISTER)
@@ -136,48 +108,21 @@ static bool take_operands(struct item *item)
     return true;
 }
 
-/* With a bit number in a register, a bit string in memory extends beyond the operand. */
-static bool is_bit_string(const struct item *item)
-{
-    ZydisMnemonic mnemonic = item->z.mnemonic;
-    bool bits = mnemonic == ZYDIS_MNEMONIC_BT || mnemonic == ZYDIS_MNEMONIC_BTS ||
-                mnemonic == ZYDIS_MNEMONIC_BTR || mnemonic == ZYDIS_MNEMONIC_BTC;
-    return bits && item->memory != NO_OPERAND && item->reg != NO_OPERAND;
-}
-
-/* AH and its kind are not named together with a register that needs a REX prefix: memory operands do, and so do
- * registers that stand elsewhere than in the guest. */
-static bool high_bytes_named(const struct item *item)
-{
-    if (item->memory != NO_OPERAND || item->z.attributes & ZYDIS_ATTRIB_HAS_REX)
-        return false;
-    for (unsigned n = 0; n < item->z.operand_count_visible; n++) {
-        const ZydisDecodedOperand *o = &item->operand[n];
-        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && !is_legacy_high(o->reg.value) &&
-            host_register(guest_number(o->reg.value)) >= R8)
-            return false;
-    }
-    return true;
-}
-
 static enum item_class classify(struct item *item)
 {
     const ZydisDecodedInstruction *z = &item->z;
     item->class = class_of(z->mnemonic);
-    if (item->class == CLASS_INTERPRET || z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+    const struct class_row *row = &class_rows[item->class];
+    bool vex = z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && row->vectors;
+    if (item->class == CLASS_INTERPRET ||
+        (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && !vex) ||
         !cpuid_offers_isa(z->meta.isa_set))
         return CLASS_INTERPRET;
     if (item->class == CLASS_NOTHING)
         return CLASS_NOTHING;
-    bool branch = item->class >= CLASS_JUMP; /* BND and its like mean nothing */
-    if ((!branch && !plain_prefixes(z)) || z->address_width != 64 || !take_operands(item) ||
-        !usual(item))
-        return CLASS_INTERPRET;
-    if (item->class == CLASS_COPY &&
-        (is_bit_string(item) || (item->legacy_high && !high_bytes_named(item)) ||
-         (item->count_in_cl && item->memory != NO_OPERAND && item->reg != NO_OPERAND) ||
-         z->opcode_map > ZYDIS_OPCODE_MAP_0F38))
-        return CLASS_INTERPRET;
+    if ((!row->ends && !plain_prefixes(z)) || z->address_width != 64 || !take_operands(item) ||
+        (row->usual && !row->usual(item)))
+        return CLASS_INTERPRET; /* BND and its like mean nothing before branches */
     return item->class;
 }
 

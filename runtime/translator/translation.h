@@ -33,6 +33,8 @@ struct version {
     struct exit_point *into; /* jumps that were linked to this one */
     uint8_t table;           /* enum fast_mode */
     uint8_t tlb_mode;        /* enum tlb_mode */
+    uint8_t vectors;         /* VECTOR_*: what its code needs in the host's registers */
+    uint8_t vectors_until;   /* position of the last instruction that does */
     uint32_t at[];           /* by position: offset from `entry` of its code, 0 = interpreted */
 };
 
@@ -57,12 +59,40 @@ enum item_class {
     CLASS_JUMP_IF,
     CLASS_CALL,
     CLASS_RETURN,
+    /* SSE and AVX: copied, with the registers that they name in the host's of the same number */
+    CLASS_VECTOR,
+    CLASS_VECTOR_ALIGNED,   /* memory operands are aligned, with VEX too */
+    CLASS_VECTOR_UNALIGNED, /* never */
+    CLASS_VECTOR_FLOAT,     /* MXCSR decides, and gets flags */
     CLASSES
 };
+struct item;
+struct generator;
+struct access_range;
+struct class_row {
+    /* May this instruction be translated? Its operands have been taken. NULL: all may */
+    bool (*usual)(const struct item *item);
+    /* Where it accesses memory, if by a base in a host register and a displacement. NULL: its look-ups are its own */
+    bool (*access)(const struct item *item, struct access_range *access);
+    void (*generate)(struct generator *g);
+    int8_t moves_rsp;     /* by as many bytes */
+    bool ends;            /* nothing falls through it */
+    bool hidden_operands; /* are operands of the copy too: they must be where it expects them */
+    uint8_t vectors; /* VECTOR_SSE if its instructions name vector registers, and VECTOR_MXCSR */
+};
+extern const struct class_row class_rows[CLASSES];
 enum item_class class_of(ZydisMnemonic mnemonic);
 
 /* ---- scan.c: from a block's bytes to items ---- */
 #define NO_OPERAND 0xff
+struct access_range {
+    uint8_t base; /* guest register */
+    bool write;
+    int32_t disp; /* from the base as it is before the instruction */
+    int32_t bytes;
+};
+#define RANGE_MAX                                                                                  \
+    512 /* bytes that share a look-up: the longer, the more often they are not in one page */
 struct item {
     enum item_class class;
     uint64_t rip, next; /* of the instruction, and of the one behind it */
@@ -74,12 +104,7 @@ struct item {
     bool member;         /* its access is one of them */
     bool grouped;        /* it is a member, or between members: `first` and `last` are theirs */
     uint8_t first, last; /* positions */
-    struct access_range {
-        uint8_t base; /* guest register */
-        bool write;
-        int32_t disp; /* from the base as it is before the instruction */
-        int32_t bytes;
-    } access;
+    struct access_range access;
     int32_t delta; /* of the base, since before `first` */
     ZydisDecodedInstruction z;
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
@@ -129,13 +154,50 @@ void emit_group_lookup(struct generator *g);
 struct host_rm emit_operand(struct generator *g, unsigned bytes, bool write);
 #define RM_FOUND RM_INDEXED(TEMP_ADDRESS, TEMP_ADDEND, 0, 0)
 
+/* ---- vectors.c ---- */
+/* What of the FP and SIMD state the block's code needs in the host's registers; *until: its last such instruction. */
+unsigned vectors_needed(const struct item *items, unsigned count, unsigned *until);
+
 /* Ends of blocks. */
 void generate_end(struct generator *g, uint64_t target);
-void generate_control(struct generator *g);
+
+/* ---- copy.c, stack.c, control.c: the classes ---- */
+bool usual_copy(const struct item *item);
+bool usual_divide(const struct item *item);
+bool usual_lea(const struct item *item);
+bool usual_push(const struct item *item);
+bool usual_pop(const struct item *item);
+bool usual_leave(const struct item *item);
+bool usual_branch(const struct item *item);
+bool usual_vector(const struct item *item);
+bool access_copy(const struct item *item, struct access_range *access);
+bool access_push(const struct item *item, struct access_range *access);
+bool access_pop(const struct item *item, struct access_range *access);
+bool access_leave(const struct item *item, struct access_range *access);
+bool access_call(const struct item *item, struct access_range *access);
+bool access_return(const struct item *item, struct access_range *access);
+void generate_interpret(struct generator *g);
+void generate_nothing(struct generator *g);
+void generate_copy(struct generator *g);
+void generate_divide(struct generator *g);
+void generate_lea(struct generator *g);
+void generate_vector(struct generator *g);
+void generate_push(struct generator *g);
+void generate_pop(struct generator *g);
+void generate_leave(struct generator *g);
+void generate_jump(struct generator *g);
+void generate_jump_if(struct generator *g);
+void generate_call(struct generator *g);
+void generate_return(struct generator *g);
+
 /* Guest registers by number. */
+static inline bool is_legacy_high(ZydisRegister reg)
+{
+    return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
+}
 static inline unsigned guest_number(ZydisRegister reg)
 {
-    if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
+    if (is_legacy_high(reg))
         return (unsigned)(reg - ZYDIS_REGISTER_AH);
     return (unsigned)ZydisRegisterGetId(
         ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
