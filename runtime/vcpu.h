@@ -323,6 +323,7 @@ struct vcpu {
     struct fast *fast; /* what translated code looks into, behind this structure; NULL = none */
     void *host_stack;  /* the stack pointer of who entered translated code */
     uint64_t translator_temp; /* a value within one instruction */
+    bool translator_called;   /* by it, for one instruction: it goes on behind that */
 
     /* ---- soft engine: caches ---- */
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];

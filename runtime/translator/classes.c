@@ -97,6 +97,7 @@ static const struct {
 
 const struct class_row class_rows[CLASSES] = {
     [CLASS_INTERPRET] = {.generate = generate_interpret, .ends = true},
+    [CLASS_CALL_OUT] = {.generate = generate_call_out},
     [CLASS_COPY] = {usual_copy, access_copy, generate_copy, .hidden_operands = true},
     [CLASS_DIVIDE] = {usual_divide, NULL, generate_divide},
     [CLASS_NOTHING] = {.generate = generate_nothing},

@@ -25,8 +25,7 @@ struct translator {
     struct code_cache code;
     unsigned warm; /* runs after which a block is translated */
     size_t fixed;  /* bytes of code that are always there */
-    enter_fn *enter;
-    const void *leave;
+    struct fixed_code fixed_code;
     struct exit_point
         *link; /* the jump that was left last: it may be linked to what is entered next */
     struct {   /* what to do behind an exit: an instruction's function, or nothing */
@@ -63,14 +62,16 @@ struct translator *translator_create(struct vm *vm, struct error *err)
         free(translator);
         return NULL;
     }
-    translator->generator.code = &translator->code;
-    if (!enter_create(&translator->code, &translator->generator.emit, &translator->enter,
-                      &translator->leave)) {
+    struct generator *g = &translator->generator;
+    g->code = &translator->code;
+    if (!enter_create(&translator->code, &g->emit, &translator->fixed_code,
+                      &translator->stats.exits[TRANSLATOR_CALL])) {
         translator_destroy(translator);
         fail(err, HVRUN_HOST, "translator: no code");
         return NULL;
     }
-    translator->generator.leave = translator->leave;
+    g->leave = translator->fixed_code.leave;
+    g->call = translator->fixed_code.call;
     translator->fixed = translator->code.used;
     return translator;
 }
@@ -260,19 +261,32 @@ static void shorten(struct translator *translator, struct vcpu *cpu, struct vers
     t->into = link;
 }
 
-OP(run_translated)
+/* The code for this instruction of the block under execution, or NULL: it is the interpreter's. */
+static const void *code_at(struct translator *translator, struct vcpu *cpu, const struct insn *i)
 {
-    struct translator *translator = cpu->vm->soft->translator;
     struct block *block = cpu->block;
     struct version *t = block->translated->first;
     if (unlikely(t->rip != cpu->rip))
         t = version_at(translator, block, cpu->rip);
     /* not where alignment or SMAP is looked at otherwise */
     if (unlikely(!t || !cpu->fast || cpu->tlb != cpu->tlb_table[t->tlb_mode]))
-        return block->translated->run[i->position](cpu, i);
+        return NULL;
     if (i->position == 0)
         shorten(translator, cpu, t);
-    translator->enter(cpu, t->entry + t->at[i->position]);
+    return t->entry + t->at[i->position];
+}
+
+OP(run_translated)
+{
+    struct translator *translator = cpu->vm->soft->translator;
+    if (cpu->translator_called) { /* translated code goes on here */
+        cpu->translator_called = false;
+        return i;
+    }
+    const void *code = code_at(translator, cpu, i);
+    if (unlikely(!code))
+        return cpu->block->translated->run[i->position](cpu, i);
+    translator->fixed_code.enter(cpu, code);
     if (!translator->next.run)
         return NULL;
     return translator->next.run(cpu, translator->next.insn);
@@ -355,9 +369,22 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
     case TRANSLATOR_ACCESS:
     case TRANSLATOR_INTERPRET:
     case TRANSLATOR_INDIRECT:
+    case TRANSLATOR_CALL:
     case TRANSLATOR_EXITS:
         break;
     }
     translator->stats.exits[exit->reason]++;
     return interpret(translator, cpu, exit);
+}
+
+const void *translator_resume(struct vcpu *cpu, const struct insn *i)
+{
+    struct translator *translator = cpu->vm->soft->translator;
+    bool translated = i && i->run == run_translated;
+    const void *code = translated ? code_at(translator, cpu, i) : NULL;
+    translator->next.insn = i;
+    translator->next.run = translated ? cpu->block->translated->run[i->position]
+                           : i        ? i->run
+                                      : NULL;
+    return code;
 }
