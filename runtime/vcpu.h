@@ -230,7 +230,14 @@ struct tlb_victims {
 /* No block has this one: while it is in force, every branch comes back to whoever runs the code. */
 #define JUMP_KEY_NOWHERE (JUMP_KEY_CODE16 | JUMP_KEY_CODE32 | JUMP_KEY_CODE64)
 
-#define JUMP_CACHE_ENTRIES 4096u
+/* vcpu.vectors */
+#define VECTOR_SSE   1u
+#define VECTOR_AVX   2u /* XMM registers, too */
+#define VECTOR_MXCSR 4u
+#define VECTOR_SETS  8u
+
+/* It bounds what translated code knows of RIPs (translator/fast.h): Linux' boot has about 16,000 warm blocks. */
+#define JUMP_CACHE_ENTRIES 16384u
 #define JUMP_PAGES         1024u
 struct jump_entry {
     uint64_t tag; /* RIP ^ vcpu.jump_key */
@@ -324,6 +331,10 @@ struct vcpu {
     void *host_stack;  /* the stack pointer of who entered translated code */
     uint64_t translator_temp; /* a value within one instruction */
     bool translator_called;   /* by it, for one instruction: it goes on behind that */
+    /* VECTOR_*: what of the guest's FP and SIMD state is in the host's registers while translated code runs (in C: what
+     * goes there before it runs on), and by any such set whether all of it is: 1 or 0 (translator/vectors.h) */
+    uint8_t vectors;
+    uint8_t vectors_here[VECTOR_SETS];
 
     /* ---- soft engine: caches ---- */
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];
@@ -339,7 +350,8 @@ struct vcpu {
     /* The same for the jump cache (tlb_enter_jump): entries by whether their page is global, and which
      * pages may have some, as bits at the page number's low bits. */
     uint64_t jump_local[JUMP_CACHE_ENTRIES / 64], jump_global[JUMP_CACHE_ENTRIES / 64];
-    uint64_t jump_words_local, jump_words_global;
+    uint64_t jump_words_local[JUMP_CACHE_ENTRIES / 4096]; /* which of those words are not 0 */
+    uint64_t jump_words_global[JUMP_CACHE_ENTRIES / 4096];
     uint64_t jump_pages_local[JUMP_PAGES / 64], jump_pages_global[JUMP_PAGES / 64];
 };
 

@@ -9,7 +9,7 @@
 #include "runtime/translator/fast.h"
 
 _Static_assert(TLB_MODES *TLB_ENTRIES / 64 <= 64, "a bit for each word of the bitmaps");
-_Static_assert(JUMP_CACHE_ENTRIES / 64 <= 64, "a bit for each word of the bitmaps");
+_Static_assert(JUMP_CACHE_ENTRIES % 4096 == 0, "a bit for each word of the bitmaps");
 
 struct tlb_entry tlb_none[TLB_ENTRIES] = {
     [0 ... TLB_ENTRIES - 1] = {TLB_INVALID, TLB_INVALID, TLB_INVALID, 0}};
@@ -186,23 +186,28 @@ static inline void drop_jump(struct vcpu *cpu, struct jump_entry *entry)
     entry->tag = 0;
 }
 
-static void drop_jumps(struct vcpu *cpu, uint64_t *bitmap, uint64_t *words, uint64_t *pages)
+/* Drops what the bitmap names and empties it; `summary` has a bit for each of its words. */
+static void drop_jumps(struct vcpu *cpu, uint64_t *bitmap, uint64_t *summary, uint64_t *pages)
 {
-    if (*words)
+    bool any = false;
+    for (unsigned part = 0; part < JUMP_CACHE_ENTRIES / 4096; part++)
+        for (; summary[part]; summary[part] &= summary[part] - 1) {
+            unsigned word = part * 64 + (unsigned)__builtin_ctzll(summary[part]);
+            for (uint64_t left = bitmap[word]; left; left &= left - 1)
+                drop_jump(cpu, &cpu->jump_cache[word * 64 + (unsigned)__builtin_ctzll(left)]);
+            bitmap[word] = 0;
+            any = true;
+        }
+    if (any)
         memset(pages, 0, JUMP_PAGES / 8);
-    for (; *words; *words &= *words - 1) {
-        unsigned word = (unsigned)__builtin_ctzll(*words);
-        for (uint64_t left = bitmap[word]; left; left &= left - 1)
-            drop_jump(cpu, &cpu->jump_cache[word * 64 + (unsigned)__builtin_ctzll(left)]);
-        bitmap[word] = 0;
-    }
 }
 
 void tlb_flush_nonglobal(struct vcpu *cpu)
 {
+
     drop_all(cpu, cpu->tlb_local[0], &cpu->tlb_words_local);
     drop_victims(cpu);
-    drop_jumps(cpu, cpu->jump_local, &cpu->jump_words_local, cpu->jump_pages_local);
+    drop_jumps(cpu, cpu->jump_local, cpu->jump_words_local, cpu->jump_pages_local);
 }
 
 void tlb_flush(struct vcpu *cpu)
@@ -210,7 +215,7 @@ void tlb_flush(struct vcpu *cpu)
     drop_all(cpu, cpu->tlb_global[0], &cpu->tlb_words_global);
     memset(cpu->tlb_large, 0, sizeof cpu->tlb_large);
     memset(cpu->tlb_huge, 0, sizeof cpu->tlb_huge);
-    drop_jumps(cpu, cpu->jump_global, &cpu->jump_words_global, cpu->jump_pages_global);
+    drop_jumps(cpu, cpu->jump_global, cpu->jump_words_global, cpu->jump_pages_global);
     tlb_flush_nonglobal(cpu);
 }
 
@@ -284,7 +289,8 @@ void tlb_enter_jump(struct vcpu *cpu, struct jump_entry *entry, struct block *bl
     uint64_t *global_word = &cpu->jump_global[index / 64];
     *local_word = global ? *local_word & ~bit : *local_word | bit;
     *global_word = global ? *global_word | bit : *global_word & ~bit;
-    *(global ? &cpu->jump_words_global : &cpu->jump_words_local) |= 1ull << index / 64;
+    (global ? cpu->jump_words_global : cpu->jump_words_local)[index / 4096] |= 1ull
+                                                                               << index / 64 % 64;
     (global ? cpu->jump_pages_global : cpu->jump_pages_local)[page_word(page)] |= page_bit(page);
     fast_forget_rip(cpu, entry->tag);
     *entry = (struct jump_entry){cpu->rip ^ block->key, block};

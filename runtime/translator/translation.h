@@ -42,6 +42,8 @@ struct version {
     struct exit_point *into; /* jumps that were linked to this one */
     uint8_t table;           /* enum fast_mode */
     uint8_t tlb_mode;        /* enum tlb_mode */
+    uint8_t vectors;         /* VECTOR_*: what its code needs in the host's registers */
+    uint8_t vectors_until;   /* position of the last instruction that does */
     uint32_t at[];           /* by position: offset from `entry` of its code, 0 = interpreted */
 };
 
@@ -67,6 +69,11 @@ enum item_class {
     CLASS_JUMP_IF,
     CLASS_CALL,
     CLASS_RETURN,
+    /* SSE and AVX: copied, with the registers that they name in the host's of the same number */
+    CLASS_VECTOR,
+    CLASS_VECTOR_ALIGNED,   /* memory operands are aligned, with VEX too */
+    CLASS_VECTOR_UNALIGNED, /* never */
+    CLASS_VECTOR_FLOAT,     /* MXCSR decides, and gets flags */
     CLASSES
 };
 struct item;
@@ -81,6 +88,7 @@ struct class_row {
     int8_t moves_rsp;     /* by as many bytes */
     bool ends;            /* nothing falls through it */
     bool hidden_operands; /* are operands of the copy too: they must be where it expects them */
+    uint8_t vectors; /* VECTOR_SSE if its instructions name vector registers, and VECTOR_MXCSR */
 };
 extern const struct class_row class_rows[CLASSES];
 enum item_class class_of(ZydisMnemonic mnemonic);
@@ -156,6 +164,10 @@ void emit_group_lookup(struct generator *g);
 struct host_rm emit_operand(struct generator *g, unsigned bytes, bool write);
 #define RM_FOUND RM_INDEXED(TEMP_ADDRESS, TEMP_ADDEND, 0, 0)
 
+/* ---- vectors.c ---- */
+/* What of the FP and SIMD state the block's code needs in the host's registers; *until: its last such instruction. */
+unsigned vectors_needed(const struct item *items, unsigned count, unsigned *until);
+
 /* Ends of blocks. */
 void generate_end(struct generator *g, uint64_t target);
 
@@ -167,6 +179,7 @@ bool usual_push(const struct item *item);
 bool usual_pop(const struct item *item);
 bool usual_leave(const struct item *item);
 bool usual_branch(const struct item *item);
+bool usual_vector(const struct item *item);
 bool access_copy(const struct item *item, struct access_range *access);
 bool access_push(const struct item *item, struct access_range *access);
 bool access_pop(const struct item *item, struct access_range *access);
@@ -179,6 +192,7 @@ void generate_nothing(struct generator *g);
 void generate_copy(struct generator *g);
 void generate_divide(struct generator *g);
 void generate_lea(struct generator *g);
+void generate_vector(struct generator *g);
 void generate_push(struct generator *g);
 void generate_pop(struct generator *g);
 void generate_leave(struct generator *g);

@@ -11,6 +11,7 @@
 #include "runtime/soft/engine.h"
 #include "runtime/soft/tlb.h"
 #include "runtime/translator/translation.h"
+#include "runtime/translator/vectors.h"
 
 #define CODE_BYTES   (40u << 20)
 #define DATA_BYTES   (24u << 20)
@@ -269,7 +270,8 @@ static const void *code_at(struct translator *translator, struct vcpu *cpu, cons
     if (unlikely(t->rip != cpu->rip))
         t = version_at(translator, block, cpu->rip);
     /* not where alignment or SMAP is looked at otherwise */
-    if (unlikely(!t || !cpu->fast || cpu->tlb != cpu->tlb_table[t->tlb_mode]))
+    if (unlikely(!t || !cpu->fast || cpu->tlb != cpu->tlb_table[t->tlb_mode]) ||
+        (t->vectors && i->position <= t->vectors_until && !vectors_take(cpu, t->vectors)))
         return NULL;
     if (i->position == 0)
         shorten(translator, cpu, t);
@@ -287,6 +289,7 @@ OP(run_translated)
     if (unlikely(!code))
         return cpu->block->translated->run[i->position](cpu, i);
     translator->fixed_code.enter(cpu, code);
+    vectors_leave(cpu);
     if (!translator->next.run)
         return NULL;
     return translator->next.run(cpu, translator->next.insn);
@@ -366,6 +369,9 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
         }
         translator->stats.exits[TRANSLATOR_ACCESS]++;
         return interpret(translator, cpu, exit);
+    case TRANSLATOR_VECTORS:
+        translator->stats.exits[TRANSLATOR_VECTORS]++;
+        return vectors_take(cpu, exit->of->vectors) ? exit->host : interpret(translator, cpu, exit);
     case TRANSLATOR_ACCESS:
     case TRANSLATOR_INTERPRET:
     case TRANSLATOR_INDIRECT:

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What the TLB and the jump cache behind it may remember, and what makes them forget (SDM 3A 4.10). */
+#include "runtime/translator/fast.h"
 #include "tests/unit/mmu_lab.h"
 
 #include <stdlib.h>
@@ -234,6 +235,46 @@ static void jumps_go_with_their_page(void **state)
     mmu_lab_free(lab);
 }
 
+/* What translated code knows of a RIP. */
+static bool translation_known(struct mmu_lab *lab, uint64_t rip)
+{
+    return lab->cpu->fast->rip[FAST_KERNEL][(uint16_t)rip] == -rip;
+}
+
+/* Jumps to everywhere in 4 global and 4 local pages, so that they stand all over the cache. */
+static void jumps_everywhere_go_and_translated_code_forgets_them(void **state)
+{
+    (void)state;
+    struct mmu_lab *lab = mmu_lab_create(MMU_LAB_LONG);
+    struct block *block = calloc(1, sizeof *block);
+    const uint64_t local = LINEAR + 0x4000, end = LINEAR + 0x8000;
+    unsigned parts = 0;
+    lab->cpu->cr4 |= CR4_PGE;
+    for (uint64_t rip = LINEAR; rip < end; rip += PAGE_SIZE)
+        mmu_lab_map(lab, rip, 0x200000 + (rip - LINEAR), 12, PTE_P | (rip < local ? PTE_G : 0),
+                    MMU_LAB_UPPER);
+    for (uint64_t rip = LINEAR; rip < end; rip += 40) {
+        struct jump_entry *entry = jump_to(lab, rip, block);
+        lab->cpu->fast->rip[FAST_KERNEL][(uint16_t)rip] = -rip;
+        parts |= 1u << (entry - lab->cpu->jump_cache) / 4096;
+    }
+    assert_int_equal(parts, (1u << JUMP_CACHE_ENTRIES / 4096) - 1);
+    tlb_flush_nonglobal(lab->cpu);
+    unsigned kept = 0;
+    for (uint64_t rip = LINEAR; rip < end; rip += 40) {
+        assert_false(rip >= local && translation_known(lab, rip));
+        kept += rip < local && translation_known(lab, rip);
+    }
+    assert_in_range(kept, 200, 500); /* but for those whose entries others took */
+    tlb_flush(lab->cpu);
+    for (uint64_t rip = LINEAR; rip < end; rip += 40)
+        assert_false(translation_known(lab, rip));
+    for (unsigned n = 0; n < JUMP_CACHE_ENTRIES; n++)
+        assert_int_equal(lab->cpu->jump_cache[n].tag, 0);
+    free(block);
+    mmu_lab_free(lab);
+}
+
 static void watchpoints_match_by_length_and_kind(void **state)
 {
     (void)state;
@@ -270,6 +311,7 @@ int main(void)
         cmocka_unit_test(invlpg_drops_a_page_in_every_view),
         cmocka_unit_test(invlpg_drops_all_of_a_large_page),
         cmocka_unit_test(jumps_go_with_their_page),
+        cmocka_unit_test(jumps_everywhere_go_and_translated_code_forgets_them),
         cmocka_unit_test(watchpoints_match_by_length_and_kind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
