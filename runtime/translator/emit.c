@@ -139,6 +139,11 @@ void emit_store_immediate(struct emit *e, struct host_rm to, int32_t value)
     simple(e, true, 0, 0xc7, 0, to);
     put32(e, value);
 }
+void emit_store_byte(struct emit *e, struct host_rm to, uint8_t value)
+{
+    simple(e, false, 0, 0xc6, 0, to);
+    put(e, value);
+}
 void emit_load_sign(struct emit *e, unsigned to, struct host_rm from)
 {
     simple(e, false, 1, 0xbe, to, from);
@@ -236,6 +241,11 @@ static void put_relative(struct emit *e, const void *target)
 void emit_jump_to(struct emit *e, const void *target)
 {
     put(e, 0xe9);
+    put_relative(e, target);
+}
+void emit_call_to(struct emit *e, const void *target)
+{
+    put(e, 0xe8);
     put_relative(e, target);
 }
 void emit_jump_slot(struct emit *e, const void *slot)

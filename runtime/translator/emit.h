@@ -67,7 +67,8 @@ void emit_mov_sized(struct emit *e, bool wide, unsigned to, struct host_rm from)
 void emit_load(struct emit *e, unsigned to, struct host_rm from);
 void emit_store(struct emit *e, struct host_rm to, unsigned from);
 void emit_store_immediate(struct emit *e, struct host_rm to, int32_t value); /* 64 bits */
-void emit_load_sign(struct emit *e, unsigned to, struct host_rm from);       /* a byte to 32 bits */
+void emit_store_byte(struct emit *e, struct host_rm to, uint8_t value);
+void emit_load_sign(struct emit *e, unsigned to, struct host_rm from); /* a byte to 32 bits */
 void emit_lea(struct emit *e, unsigned to, struct host_rm from);
 void emit_lea32(struct emit *e, unsigned to, struct host_rm from);
 void emit_constant(struct emit *e, unsigned to, uint64_t value);
@@ -81,6 +82,7 @@ void emit_jump_register(struct emit *e, unsigned reg);
 void emit_jump_memory(struct emit *e, struct host_rm from);
 /* At absolute host addresses within 2 GiB. */
 void emit_jump_to(struct emit *e, const void *target);
+void emit_call_to(struct emit *e, const void *target);
 void emit_jump_slot(struct emit *e, const void *slot); /* through a pointer in memory */
 void emit_lea_of(struct emit *e, unsigned to, const void *address);
 /* Forward jumps: the place of the displacement, for emit_here. */

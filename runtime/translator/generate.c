@@ -62,6 +62,26 @@ void generate_interpret(struct generator *g)
     exit_jump(g, exit_make(g, TRANSLATOR_INTERPRET));
 }
 
+void generate_call_out(struct generator *g)
+{
+    struct block *block = g->t->block;
+    struct call_point *point = code_cache_data(g->code, sizeof *point);
+    if (!point) {
+        g->emit.failed = true;
+        return;
+    }
+    const struct insn *insn = &block->insns[g->position];
+    *point = (struct call_point){.run = block->translated ? block->translated->run[g->position]
+                                                          : insn->run,
+                                 .insn = insn,
+                                 .block = block,
+                                 .rip = g->t->rip,
+                                 .tlb = offsetof(struct vcpu, tlb_table) +
+                                        g->t->tlb_mode * sizeof((struct vcpu *)0)->tlb_table[0]};
+    emit_lea_of(&g->emit, TEMP_COUNT, point);
+    emit_call_to(&g->emit, g->call);
+}
+
 void generate_nothing(struct generator *g)
 {
     (void)g;

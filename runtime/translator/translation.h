@@ -24,6 +24,15 @@ struct exit_point {
     uint16_t size;           /* LOOKUP: bytes */
 };
 
+/* An instruction for which the interpreter's function is called. */
+struct call_point {
+    insn_fn *run;
+    const struct insn *insn;
+    struct block *block;
+    uint64_t rip; /* of the block */
+    uint64_t tlb; /* offset in the vCPU of the table by which its code sees memory */
+};
+
 /* A block at one RIP (aliases of a page have several), for its mode. */
 struct version {
     struct block *block;
@@ -47,9 +56,10 @@ struct translated {
 
 /* ---- classes.c: what the translator knows ---- */
 enum item_class {
-    CLASS_INTERPRET,
-    CLASS_COPY,   /* registers and memory operand rewritten */
-    CLASS_DIVIDE, /* copied where it cannot fault: the upper half is zero, the divisor is not */
+    CLASS_INTERPRET, /* what ends a block and is not known */
+    CLASS_CALL_OUT,  /* the interpreter's function is called for it */
+    CLASS_COPY,      /* registers and memory operand rewritten */
+    CLASS_DIVIDE,    /* copied where it cannot fault: the upper half is zero, the divisor is not */
     CLASS_NOTHING,
     CLASS_LEA,
     CLASS_PUSH,
@@ -141,6 +151,7 @@ struct generator {
     struct version *t;
     const void *leave;       /* the common exit */
     const void *leave_saved; /* for those whose flags are in the vCPU already */
+    const void *call;        /* the way to the interpreter and back */
     bool bmi2;               /* the host has SHRX */
     const struct item *items, *item;
     unsigned position;
@@ -203,6 +214,7 @@ bool access_leave(const struct item *item, struct access_range *access);
 bool access_call(const struct item *item, struct access_range *access);
 bool access_return(const struct item *item, struct access_range *access);
 void generate_interpret(struct generator *g);
+void generate_call_out(struct generator *g);
 void generate_nothing(struct generator *g);
 void generate_copy(struct generator *g);
 void generate_divide(struct generator *g);
@@ -234,16 +246,21 @@ bool generate_block(struct generator *g, const struct item *items);
 
 /* ---- enter.c: the way in and out, the only fixed code ---- */
 typedef void enter_fn(struct vcpu *cpu, const void *code);
-struct ways {
+struct fixed_code {
     enter_fn *enter;
     /* where exits lead, with the exit point in RCX and an address in R14 */
     const void *leave;
     const void *leave_saved; /* the flags are in the vCPU */
+    const void *call;        /* what is called for one instruction, with the call point in RCX */
 };
-bool enter_create(struct code_cache *code, struct emit *emit, struct ways *ways);
+/* Emits it; *calls counts those of fixed->call. */
+bool enter_create(struct code_cache *code, struct emit *emit, struct fixed_code *fixed,
+                  uint64_t *calls);
 
 /* ---- translator.c: what exits lead to ---- */
 /* Where to go on in translated code, or NULL: translator->next says what is to be done. */
 const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t address);
+/* The same when an instruction that was called for does not lead to the next one; its function returned `i`. */
+const void *translator_resume(struct vcpu *cpu, const struct insn *i);
 
 #endif

@@ -27,6 +27,7 @@ enum translator_exit {
     TRANSLATOR_LOOKUP,    /* a page that the interpreter knew */
     TRANSLATOR_ACCESS,    /* an access that it must make: page walk, device, code, page crossing */
     TRANSLATOR_VECTORS,   /* vector registers that are not in the host's */
+    TRANSLATOR_CALL,      /* for one instruction, by the short way */
     TRANSLATOR_EXITS
 };
 
