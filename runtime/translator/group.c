@@ -4,7 +4,8 @@
  * Most accesses of a block go to its stack frame or to a few fields behind one pointer: base plus displacement,
  * with the base unchanged or moved by a constant (PUSH, POP). One look-up for the whole range, from the first
  * byte of them all to the last, finds the page for all, if it is one page. If it is not, or is not known, each
- * instruction is the interpreter's, which comes back to the rest of the group. */
+ * instruction is the interpreter's, which comes back to the rest of the group. Where that happens often the block is
+ * translated again, with a look-up for each access (translator.c). */
 #include "runtime/translator/translation.h"
 
 /* The access of an item whose address is a base in a host register and a displacement; all others have their own. */

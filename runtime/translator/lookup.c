@@ -106,7 +106,10 @@ void emit_group_lookup(struct generator *g)
     emit_lea(e, TEMP_COUNT, RM_MEMORY(first.base, range.disp + range.bytes - 1));
     emit_shift_by_12(e, TEMP_COUNT, TEMP_COUNT);
     uint32_t found = emit_find_page(g, range.write, first);
-    exit_jump(g, lookup_exit(g, again, (unsigned)range.bytes, range.write));
+    struct exit_point *exit = lookup_exit(g, again, (unsigned)range.bytes, range.write);
+    if (exit)
+        exit->group = true;
+    exit_jump(g, exit);
     if (!e->failed) {
         g->stubs[g->stub_count - 1].has_address = true;
         g->stubs[g->stub_count - 1].address = first;

@@ -126,7 +126,8 @@ static enum item_class classify(struct item *item)
     return item->class;
 }
 
-void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items)
+void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, bool apart,
+                struct item *items)
 {
     ZydisDecoder decoder;
     ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
@@ -145,5 +146,6 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
         if (item->z.length == insn->length)
             item->class = classify(item);
     }
-    group_items(items, block->count);
+    if (!apart)
+        group_items(items, block->count);
 }

@@ -21,6 +21,7 @@ struct exit_point {
     uint8_t reason;          /* enum translator_exit */
     uint8_t position;        /* of the instruction in the block */
     bool write;              /* LOOKUP */
+    bool group;              /* LOOKUP: for several accesses */
     uint16_t size;           /* LOOKUP: bytes */
 };
 
@@ -35,7 +36,9 @@ struct version {
     uint8_t tlb_mode;        /* enum tlb_mode */
     uint8_t vectors;         /* VECTOR_*: what its code needs in the host's registers */
     uint8_t vectors_until;   /* position of the last instruction that does */
-    uint32_t at[];           /* by position: offset from `entry` of its code, 0 = interpreted */
+    bool apart;        /* no accesses share a look-up, for those that did were not in one page */
+    uint8_t crossings; /* times that they were not */
+    uint32_t at[];     /* by position: offset from `entry` of its code, 0 = interpreted */
 };
 
 /* What a block was before: block->translated. */
@@ -109,8 +112,9 @@ struct item {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
 };
-/* Fills one item for each instruction; `bytes` are those that the block was decoded from. */
-void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items);
+/* Fills one item for each instruction; `bytes` are those that the block was decoded from. `apart`: no groups. */
+void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, bool apart,
+                struct item *items);
 
 /* ---- group.c: which accesses share a look-up ---- */
 void group_items(struct item *items, unsigned count);

@@ -16,8 +16,9 @@
 #define CODE_BYTES   (40u << 20)
 #define DATA_BYTES   (24u << 20)
 #define WARM         24
-#define VERSIONS_MAX 8 /* of a block, at as many RIPs */
-#define WORTH        3 /* instructions in a row that are worth going into translated code for */
+#define VERSIONS_MAX 8  /* of a block, at as many RIPs */
+#define CROSSINGS    16 /* of a page's end, after which accesses are looked up one by one */
+#define WORTH        3  /* instructions in a row that are worth going into translated code for */
 #define ROOM_CODE    (64u << 10) /* what the largest block may need */
 #define ROOM_DATA    (64u << 10)
 
@@ -105,17 +106,22 @@ void translator_flush(struct translator *translator)
     translator->stats.flushes++;
 }
 
-void translator_drop(struct translator *translator, struct block *block)
+/* Nothing leads to its code any more. */
+static void unlink_version(struct translator *translator, struct version *t)
 {
     struct vm *vm = translator->vm;
+    for (; t->into; t->into = t->into->next)
+        t->into->host = t->into->stub;
+    for (unsigned k = 0; k < vm->vcpu_count; k++)
+        fast_forget_rip(vm->vcpus[k], t->rip);
+}
+
+void translator_drop(struct translator *translator, struct block *block)
+{
     if (!block->translated)
         return;
-    for (struct version *t = block->translated->first; t; t = t->next) {
-        for (; t->into; t->into = t->into->next)
-            t->into->host = t->into->stub;
-        for (unsigned k = 0; k < vm->vcpu_count; k++)
-            fast_forget_rip(vm->vcpus[k], t->rip);
-    }
+    for (struct version *t = block->translated->first; t; t = t->next)
+        unlink_version(translator, t);
 }
 
 /* ---- translating ---- */
@@ -128,7 +134,7 @@ static uint64_t now_ns(void)
 
 /* Code for the block at this RIP, or NULL. */
 static struct version *make_version(struct translator *translator, struct block *block,
-                                    uint64_t rip)
+                                    uint64_t rip, bool apart)
 {
     struct code_cache *code = &translator->code;
     size_t data_used = code->data_used;
@@ -137,10 +143,11 @@ static struct version *make_version(struct translator *translator, struct block 
     struct version *t = code_cache_data(code, sizeof *t + block->count * sizeof(uint32_t));
     if (!t || !bytes)
         return NULL;
-    scan_block(block, bytes, rip, translator->items);
+    scan_block(block, bytes, rip, apart, translator->items);
     bool user = block->key & JUMP_KEY_USER;
     t->block = block;
     t->rip = rip;
+    t->apart = apart;
     t->table = user ? FAST_USER : FAST_KERNEL;
     t->tlb_mode = user ? TLB_USER : TLB_KERNEL;
     g->t = t;
@@ -185,7 +192,7 @@ static bool translate(struct translator *translator, struct block *block, uint64
     uint64_t start = now_ns();
     size_t size = sizeof(struct translated) + block->count * sizeof(insn_fn *);
     struct translated *translated = code_cache_data(&translator->code, size);
-    struct version *t = translated ? make_version(translator, block, rip) : NULL;
+    struct version *t = translated ? make_version(translator, block, rip, false) : NULL;
     bool done = t && worth(t);
     if (done) {
         translated->first = t;
@@ -209,7 +216,7 @@ static struct version *version_at(struct translator *translator, struct block *b
     if (translated->versions == VERSIONS_MAX || translator_full(translator))
         return NULL;
     uint64_t start = now_ns();
-    struct version *t = make_version(translator, block, rip);
+    struct version *t = make_version(translator, block, rip, false);
     if (t) {
         t->next = translated->first;
         translated->first = t;
@@ -217,6 +224,26 @@ static struct version *version_at(struct translator *translator, struct block *b
     }
     translator->stats.nanoseconds += now_ns() - start;
     return t;
+}
+
+/* Accesses that were to share a look-up are in two pages. Where that is no accident (a stack frame stays where it is for
+ * long) the version gives way to one in which each has its own. */
+static void take_apart(struct translator *translator, struct version *t)
+{
+    struct version **place = &t->block->translated->first;
+    if (t->apart || ++t->crossings < CROSSINGS || translator_full(translator))
+        return;
+    uint64_t start = now_ns();
+    t->crossings = 0;
+    struct version *apart = make_version(translator, t->block, t->rip, true);
+    while (*place && *place != t)
+        place = &(*place)->next;
+    if (apart && *place) {
+        unlink_version(translator, t);
+        apart->next = t->next;
+        *place = apart;
+    }
+    translator->stats.nanoseconds += now_ns() - start;
 }
 
 /* ---- counting ---- */
@@ -354,6 +381,8 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
             return exit->host;
         }
         translator->stats.exits[TRANSLATOR_ACCESS]++;
+        if (exit->group && ((address + exit->size - 1) ^ address) & ~PAGE_OFFSET)
+            take_apart(translator, exit->of);
         return interpret(translator, cpu, exit);
     case TRANSLATOR_VECTORS:
         translator->stats.exits[TRANSLATOR_VECTORS]++;

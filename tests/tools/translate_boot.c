@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Boots a kernel translated and interpreted: both must come to the same state, all the way.
  *
- *     translate_boot INSTRUCTIONS SMP KERNEL [INITRD]
+ *     translate_boot INSTRUCTIONS SMP KERNEL [INITRD [SEED]]
  *
- * Two machines in one process, deterministic, go on by turns: after some thousand instructions, another number
+ * With another SEED RDRAND gives other numbers: addresses are others, too. Two machines in one process, deterministic, go on by turns: after some thousand instructions, another number
  * each time, the vCPUs' registers must agree, and now and then all of memory. The exit code is 1 if they do not. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -30,7 +30,7 @@ static double now(void)
 
 static struct image image; /* of both */
 
-static struct vm *make(char **argv, bool translator)
+static struct vm *make(char **argv, const char *seed, bool translator)
 {
     struct error err = {0};
     struct vm *vm = calloc(1, sizeof *vm);
@@ -49,9 +49,12 @@ static struct vm *make(char **argv, bool translator)
         exit(1);
     }
     vm->image = &image;
-    for (unsigned k = 0; k < vm->vcpu_count; k++)
+    for (unsigned k = 0; k < vm->vcpu_count; k++) {
         if (!vmcs_create(vm->vcpus[k], &err))
             exit(1);
+        if (seed)
+            vm->vcpus[k]->random = strtoull(seed, NULL, 0);
+    }
     return vm;
 }
 
@@ -116,7 +119,8 @@ int main(int argc, char **argv)
     if (argc < 4)
         return 2;
     uint64_t total = strtoull(argv[1], NULL, 0), at = 0, memory_at_next = MEMORY_EVERY, random = 1;
-    struct vm *a = make(argv, true), *b = make(argv, false);
+    const char *seed = argc > 5 ? argv[5] : NULL;
+    struct vm *a = make(argv, seed, true), *b = make(argv, seed, false);
     double translated = 0, interpreted = 0;
     bool running = true;
     if (!a->soft->translator) {
