@@ -110,12 +110,12 @@ static unsigned collect(struct item *items, unsigned count, unsigned first)
     return last;
 }
 
-void group_items(struct item *items, unsigned count)
+void group_items(struct item *items, unsigned count, bool apart)
 {
     for (unsigned first = 0; first < count; first++) {
         if (!plain_access(&items[first], &items[first].access))
             continue;
-        unsigned last = collect(items, count, first);
+        unsigned last = collect(items, apart ? first + 1 : count, first);
         for (unsigned n = first; n <= last; n++) {
             items[n].grouped = true;
             items[n].first = (uint8_t)first;

@@ -67,6 +67,11 @@ enum item_class {
     CLASS_VECTOR_ALIGNED,   /* memory operands are aligned, with VEX too */
     CLASS_VECTOR_UNALIGNED, /* never */
     CLASS_VECTOR_FLOAT,     /* MXCSR decides, and gets flags */
+    CLASS_X87,
+    CLASS_X87_STATUS, /* those that are no arithmetic */
+    CLASS_EMMS,
+    CLASS_FNSTCW,
+    CLASS_FLDCW,
     CLASSES
 };
 struct item;
@@ -81,7 +86,8 @@ struct class_row {
     int8_t moves_rsp;     /* by as many bytes */
     bool ends;            /* nothing falls through it */
     bool hidden_operands; /* are operands of the copy too: they must be where it expects them */
-    uint8_t vectors; /* VECTOR_SSE if its instructions name vector registers, and VECTOR_MXCSR */
+    uint8_t
+        vectors; /* VECTOR_*; VECTOR_SSE stands for any vector registers, as its instructions name them */
 };
 extern const struct class_row class_rows[CLASSES];
 enum item_class class_of(ZydisMnemonic mnemonic);
@@ -112,12 +118,14 @@ struct item {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
 };
-/* Fills one item for each instruction; `bytes` are those that the block was decoded from. `apart`: no groups. */
+/* Fills one item for each instruction; `bytes` are those that the block was decoded from. `apart`: no
+ * accesses share a look-up. */
 void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, bool apart,
                 struct item *items);
 
 /* ---- group.c: which accesses share a look-up ---- */
-void group_items(struct item *items, unsigned count);
+/* `apart`: each is alone in its group. */
+void group_items(struct item *items, unsigned count, bool apart);
 /* All that members from position `from` on access, by the base as it is there. */
 struct access_range group_rest(const struct item *items, unsigned from);
 
@@ -174,6 +182,7 @@ bool usual_pop(const struct item *item);
 bool usual_leave(const struct item *item);
 bool usual_branch(const struct item *item);
 bool usual_vector(const struct item *item);
+bool usual_x87(const struct item *item);
 bool access_copy(const struct item *item, struct access_range *access);
 bool access_push(const struct item *item, struct access_range *access);
 bool access_pop(const struct item *item, struct access_range *access);
@@ -186,6 +195,11 @@ void generate_copy(struct generator *g);
 void generate_divide(struct generator *g);
 void generate_lea(struct generator *g);
 void generate_vector(struct generator *g);
+void generate_x87(struct generator *g);
+void generate_x87_status(struct generator *g);
+void generate_emms(struct generator *g);
+void generate_fnstcw(struct generator *g);
+void generate_fldcw(struct generator *g);
 void generate_push(struct generator *g);
 void generate_pop(struct generator *g);
 void generate_leave(struct generator *g);
