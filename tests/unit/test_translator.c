@@ -394,7 +394,8 @@ static bool is_one_of_the_list(const ZydisDecodedInstruction *z)
     case ZYDIS_CATEGORY_MISC:      /* LEA */
     case ZYDIS_CATEGORY_SEMAPHORE: /* CMPXCHG, XADD: without LOCK */
     case ZYDIS_CATEGORY_SETCC:
-    case ZYDIS_CATEGORY_SSE: /* POPCNT */
+    case ZYDIS_CATEGORY_SSE: /* POPCNT, too */
+    case ZYDIS_CATEGORY_MMX:
     case ZYDIS_CATEGORY_CET: /* ENDBR64 */
         return true;
     default:
