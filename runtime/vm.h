@@ -83,6 +83,7 @@ struct vm_config {
     bool lockstep;            /* KVM runs the same guest, and is compared (lockstep.h) */
     uint64_t trace_count;     /* lines of it; 0 = no limit */
     bool translator;          /* the soft engine translates code that runs often */
+    unsigned translator_hot;  /* samples that begin a trace, for tests; 0 = as is best */
     unsigned translator_warm; /* runs after which it does, for tests; 0 = as is best */
     uint64_t code_cache;      /* bytes for decoded code, for tests; 0 = as many as are useful */
     enum io_blocks_mode io_blocks;

@@ -7,7 +7,7 @@
 /* ---- exits ---- */
 struct exit_point *exit_make(struct generator *g, enum translator_exit reason)
 {
-    struct exit_point *exit = code_cache_data(g->code, sizeof *exit);
+    struct exit_point *exit = g->path ? &g->bail : code_cache_data(g->code, sizeof *exit);
     if (!exit) {
         g->emit.failed = true;
         return NULL;
@@ -24,7 +24,8 @@ void exit_jump(struct generator *g, struct exit_point *exit)
         g->emit.failed = true;
         return;
     }
-    g->stubs[g->stub_count++] = (struct stub){.jump = emit_jump(&g->emit), .exit = exit};
+    g->stubs[g->stub_count++] =
+        (struct stub){.jump = emit_jump(&g->emit), .exit = exit, .position = (uint8_t)g->position};
 }
 
 void exit_stubs(struct generator *g)
@@ -99,6 +100,7 @@ bool generate_block(struct generator *g, const struct item *items)
     const struct block *block = g->t->block;
     uint32_t at[BLOCK_MAX];
     g->items = items;
+    g->path = NULL;
     g->emit.base = code_cache_next(g->code);
     g->emit.used = 0;
     g->emit.failed = false;
@@ -111,14 +113,16 @@ bool generate_block(struct generator *g, const struct item *items)
         at[n] = g->emit.used;
         class_rows[items[n].class].generate(g);
     }
+    uint32_t end = g->emit.used;
     if (!class_rows[items[block->count - 1].class].ends)
         generate_end(g, items[block->count - 1].next);
     generate_returns(g, at);
     exit_stubs(g);
     if (g->emit.failed || !code_cache_put(g->code, g->emit.bytes, g->emit.used))
         return false;
-    g->t->entry = g->emit.base + entry;
+    g->t->entry = g->t->lead = g->emit.base + entry;
     for (unsigned n = 0; n < block->count; n++)
         g->t->at[n] = items[n].class == CLASS_INTERPRET ? 0 : at[n] - entry;
+    g->t->at[block->count] = end - entry;
     return true;
 }

@@ -32,6 +32,8 @@ static bool writes_register(const struct item *item, unsigned guest)
 static bool moves(const struct item *item, unsigned base, int32_t *by)
 {
     *by = 0;
+    if (base == RSP && moves_inner(item, by))
+        return true;
     if (base == RSP && class_rows[item->class].moves_rsp) {
         *by = class_rows[item->class].moves_rsp;
         return true;
@@ -55,6 +57,9 @@ static bool harmless(const struct item *item)
         return item->memory == NO_OPERAND && !item->count_in_cl;
     case CLASS_NOTHING:
         return true;
+    case CLASS_JUMP:
+    case CLASS_JUMP_IF:
+        return item->inner && is_relative(item);
     case CLASS_LEA: {
         const ZydisDecodedOperand *o = &item->operand[item->memory];
         return o->mem.index == ZYDIS_REGISTER_NONE ||

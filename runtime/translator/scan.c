@@ -125,7 +125,7 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
         item->rip = rip + insn->offset;
         item->next = item->rip + insn->length;
         item->memory = item->reg = item->rm = NO_OPERAND;
-        item->count_in_cl = item->legacy_high = item->member = item->grouped = false;
+        item->count_in_cl = item->legacy_high = item->member = item->grouped = item->inner = false;
         item->class = CLASS_INTERPRET;
         if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, bytes + insn->offset,
                                                block->bytes - insn->offset, &item->z,
@@ -134,5 +134,4 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
         if (item->z.length == insn->length)
             item->class = classify(item);
     }
-    group_items(items, block->count);
 }

@@ -9,6 +9,7 @@
 #include "runtime/translator/translator.h"
 
 struct version;
+struct trace;
 
 /* A place where translated code may be left. */
 struct exit_point {
@@ -31,9 +32,14 @@ struct version {
     const uint8_t *entry; /* counts the block against the budget, and executes it */
     struct version *next;
     struct exit_point *into; /* jumps that were linked to this one */
+    const uint8_t *lead;     /* where they lead: `entry`, or the code of a trace that begins here */
+    struct trace_member *in; /* traces that it is part of (traces.c) */
+    uint8_t samples;         /* slices that ended here */
     uint8_t table;           /* enum fast_mode */
     uint8_t tlb_mode;        /* enum tlb_mode */
-    uint32_t at[];           /* by position: offset from `entry` of its code, 0 = interpreted */
+    /* by position: offset from `entry` of its code, 0 = interpreted; behind the last: of what leads to the next block,
+     * if nothing in the block does */
+    uint32_t at[];
 };
 
 /* What a block was before: block->translated. */
@@ -98,10 +104,13 @@ struct item {
     uint8_t first, last; /* positions */
     struct access_range access;
     int32_t delta; /* of the base, since before `first` */
+    /* traces.c: a branch that does not end the code, which goes on as this one did when it was watched */
+    bool inner;
+    uint64_t onward; /* RIP */
     ZydisDecodedInstruction z;
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
 };
-/* Fills one item for each instruction; `bytes` are those that the block was decoded from. */
+/* Fills one item for each instruction, groups left out; `bytes` are those that the block was decoded from. */
 void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items);
 
 /* ---- group.c: which accesses share a look-up ---- */
@@ -115,6 +124,7 @@ struct stub {      /* out of line: leads to the common exit */
     bool has_address;
     struct host_rm address; /* goes to TEMP_ADDRESS */
     struct exit_point *exit;
+    uint8_t position; /* of the instruction in `items` */
 };
 struct generator {
     struct emit emit;
@@ -122,12 +132,15 @@ struct generator {
     struct version *t;
     const void *leave; /* the common exit */
     const struct item *items, *item;
-    unsigned position;
+    unsigned position; /* in `items` */
     struct stub stubs[BLOCK_MAX * 4];
     unsigned stub_count;
+    const struct path *path; /* items of a trace; NULL: of a block */
+    struct exit_point bail;  /* what exit_make gives in a trace */
 };
 
-/* An exit of the present instruction; NULL (and emit.failed) if there is no memory. */
+/* An exit of the present instruction; NULL (and emit.failed) if there is no memory. A trace has one way out: to the code
+ * of its block alone, where the instruction begins anew. */
 struct exit_point *exit_make(struct generator *g, enum translator_exit reason);
 /* A jump to the exit's stub, which is emitted behind the block. */
 void exit_jump(struct generator *g, struct exit_point *exit);
@@ -148,6 +161,12 @@ struct host_rm emit_operand(struct generator *g, unsigned bytes, bool write);
 
 /* Ends of blocks. */
 void generate_end(struct generator *g, uint64_t target);
+/* A branch in a trace: leaves it unless the branch goes where the trace goes on. */
+void generate_inner(struct generator *g);
+/* By how much a branch in a trace moves RSP. False: it is none. */
+bool moves_inner(const struct item *item, int32_t *by);
+bool is_relative(const struct item *item);
+uint64_t relative_target(const struct item *item);
 
 /* ---- copy.c, stack.c, control.c: the classes ---- */
 bool usual_copy(const struct item *item);
@@ -191,6 +210,21 @@ static inline unsigned guest_number(ZydisRegister reg)
 
 /* Whole blocks: the code, put into the cache. False: it does not fit. */
 bool generate_block(struct generator *g, const struct item *items);
+
+/* ---- trace_code.c: several blocks in a row as one piece of code ---- */
+#define TRACE_MAX    128u /* instructions; positions are bytes */
+#define TRACE_BLOCKS 64u
+struct path {
+    struct path_block {
+        struct version *of;
+        unsigned first; /* item */
+    } blocks[TRACE_BLOCKS];
+    unsigned count, instructions;
+    bool closed; /* the last block leads to the first */
+};
+/* The code, put into the cache; NULL: it does not fit. */
+const uint8_t *generate_trace(struct generator *g, const struct path *path,
+                              const struct item *items);
 
 /* ---- enter.c: the way in and out, the only fixed code ---- */
 typedef void enter_fn(struct vcpu *cpu, const void *code);

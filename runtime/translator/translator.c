@@ -10,11 +10,12 @@
 #include "runtime/soft/chain.h"
 #include "runtime/soft/engine.h"
 #include "runtime/soft/tlb.h"
-#include "runtime/translator/translation.h"
+#include "runtime/translator/traces.h"
 
 #define CODE_BYTES   (40u << 20)
 #define DATA_BYTES   (24u << 20)
 #define WARM         24
+#define HOT          2
 #define VERSIONS_MAX 8 /* of a block, at as many RIPs */
 #define WORTH        3 /* instructions in a row that are worth going into translated code for */
 #define ROOM_CODE    (64u << 10) /* what the largest block may need */
@@ -36,6 +37,7 @@ struct translator {
     struct translator_stats stats;
     struct item items[BLOCK_MAX];
     struct generator generator;
+    struct traces traces;
 };
 
 const char *translator_missing(void)
@@ -71,6 +73,12 @@ struct translator *translator_create(struct vm *vm, struct error *err)
         return NULL;
     }
     translator->generator.leave = translator->leave;
+    translator->traces = (struct traces){
+        .vm = vm,
+        .generator = &translator->generator,
+        .stats = &translator->stats,
+        .hot = vm->config.translator_hot ? vm->config.translator_hot : HOT,
+    };
     translator->fixed = translator->code.used;
     return translator;
 }
@@ -99,6 +107,7 @@ void translator_flush(struct translator *translator)
     struct vm *vm = translator->vm;
     code_cache_reset(&translator->code, translator->fixed, 0);
     translator->link = NULL;
+    traces_flush(&translator->traces);
     for (unsigned k = 0; k < vm->vcpu_count; k++)
         fast_clear(vm->vcpus[k]);
     translator->stats.flushes++;
@@ -110,6 +119,7 @@ void translator_drop(struct translator *translator, struct block *block)
     if (!block->translated)
         return;
     for (struct version *t = block->translated->first; t; t = t->next) {
+        traces_drop(&translator->traces, t);
         for (; t->into; t->into = t->into->next)
             t->into->host = t->into->stub;
         for (unsigned k = 0; k < vm->vcpu_count; k++)
@@ -133,10 +143,11 @@ static struct version *make_version(struct translator *translator, struct block 
     size_t data_used = code->data_used;
     struct generator *g = &translator->generator;
     const uint8_t *bytes = memory_at(&translator->vm->memory, block->physical, block->bytes);
-    struct version *t = code_cache_data(code, sizeof *t + block->count * sizeof(uint32_t));
+    struct version *t = code_cache_data(code, sizeof *t + (block->count + 1u) * sizeof(uint32_t));
     if (!t || !bytes)
         return NULL;
     scan_block(block, bytes, rip, translator->items);
+    group_items(translator->items, block->count);
     bool user = block->key & JUMP_KEY_USER;
     t->block = block;
     t->rip = rip;
@@ -248,14 +259,14 @@ static void shorten(struct translator *translator, struct vcpu *cpu, struct vers
     if (entry->tag == (t->rip ^ cpu->jump_key) && entry->block == t->block) {
         unsigned slot = (uint16_t)t->rip;
         cpu->fast->rip[t->table][slot] = -t->rip;
-        cpu->fast->code[t->table][slot] = t->entry;
+        cpu->fast->code[t->table][slot] = t->lead;
     }
     translator->link = NULL;
     if (!link || link->target != t->rip || !link->of->block->valid || !t->block->valid ||
         link->of->block->key != t->block->key ||
         (link->of->block->physical ^ t->block->physical) >= PAGE_SIZE || link->host != link->stub)
         return;
-    link->host = t->entry;
+    link->host = t->lead;
     link->next = t->into;
     t->into = link;
 }
@@ -270,9 +281,18 @@ OP(run_translated)
     /* not where alignment or SMAP is looked at otherwise */
     if (unlikely(!t || !cpu->fast || cpu->tlb != cpu->tlb_table[t->tlb_mode]))
         return block->translated->run[i->position](cpu, i);
-    if (i->position == 0)
+    const uint8_t *code = t->entry + t->at[i->position];
+    if (unlikely(translator->traces.watched == cpu) &&
+        (i->position || traces_watch(&translator->traces, cpu, t)))
+        return block->translated->run[i->position](cpu, i);
+    if (i->position == 0) {
         shorten(translator, cpu, t);
-    translator->enter(cpu, t->entry + t->at[i->position]);
+        if (t->lead != t->entry) { /* it counts the block itself */
+            cpu->budget += block->count;
+            code = t->lead;
+        }
+    }
+    translator->enter(cpu, code);
     if (!translator->next.run)
         return NULL;
     return translator->next.run(cpu, translator->next.insn);
@@ -338,6 +358,7 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
     case TRANSLATOR_BUDGET:
         translator->stats.exits[TRANSLATOR_BUDGET]++;
         cpu->budget += exit->of->block->count;
+        traces_sample(&translator->traces, cpu, exit->of);
         return back_to_loop(translator, cpu, exit->of->rip);
     case TRANSLATOR_CHAIN:
     case TRANSLATOR_JUMP:
