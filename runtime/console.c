@@ -314,7 +314,7 @@ int console_open(struct vm *vm, const char *target, struct error *err)
         c->out = writable ? reopen(STDOUT_FILENO, O_WRONLY) : STDOUT_FILENO;
         c->out_opened = c->out != STDOUT_FILENO;
         c->socket = !fstat(c->out, &st) && S_ISSOCK(st.st_mode);
-        failed = open_input(c, err);
+        failed = vm->config.no_input ? 0 : open_input(c, err);
     }
     if (failed)
         console_close(vm);

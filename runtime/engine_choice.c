@@ -7,6 +7,7 @@
 #include "hvstub/hvstub.h"
 #include "image/patched_note.h"
 #include "runtime/kvm/kvm.h"
+#include "runtime/translator/translator.h"
 
 /* Who steps or debugs and does not say on what does it where each instruction costs next to nothing. */
 static bool better_on_soft(const struct vm_config *config)
@@ -84,10 +85,16 @@ static const struct engine *choose_any(const struct vm_config *config, const str
     return &soft_engine;
 }
 
-/* The soft engine leads, with the machine that KVM can have, too. */
-static const struct engine *choose_lockstep(struct error *err)
+/* The soft engine leads: its translator, or its interpreter with the machine that KVM can have, too. */
+static const struct engine *choose_lockstep(const struct vm_config *config, struct error *err)
 {
     struct kvm_quality quality;
+    if (!strcmp(config->engine, "soft")) {
+        const char *missing = translator_missing();
+        if (missing)
+            fail(err, HVRUN_NO_ENGINE, "no translator: %s", missing);
+        return missing ? NULL : &soft_engine;
+    }
     if (kvm_probe(&quality, err) < 0 || kvm_limit_features(&quality, err) < 0)
         return NULL;
     return &soft_engine;
@@ -97,7 +104,7 @@ const struct engine *engine_choose(const struct vm_config *config, const struct 
                                    struct error *err)
 {
     if (config->lockstep)
-        return choose_lockstep(err);
+        return choose_lockstep(config, err);
     if (!strcmp(config->engine, "soft"))
         return &soft_engine;
     return strcmp(config->engine, "kvm") ? choose_any(config, image) : choose_kvm(config, err);

@@ -9,8 +9,6 @@
 
 #include <Zydis/Zydis.h>
 
-#include "image/image.h"
-#include "image/terminal.h"
 #include "runtime/dump.h"
 #include "runtime/soft/decode.h"
 #include "runtime/soft/engine.h"
@@ -56,7 +54,6 @@ struct lockstep {
     uint64_t executed, points;
     double memory_at; /* when memory was last compared */
     ZydisDecoder decoders[3];
-    ZydisFormatter formatter;
     struct facts *facts;
     uint64_t *images; /* where x87 state was stored: a bit for each 16 bytes of memory */
     struct facts history[HISTORY]; /* a ring: the last one is at (executed - 1) % HISTORY */
@@ -177,23 +174,7 @@ static void note_image(struct lockstep *l, const struct facts *f)
 
 static void print_instruction(const struct lockstep *l, const struct facts *f)
 {
-    ZydisDecodedInstruction insn;
-    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-    char text[96] = "(undefined)", name[128];
-    uint64_t offset;
-    const struct image_symbol *symbol =
-        l->vm->image ? image_symbol_at(l->vm->image, f->address, &offset) : NULL;
-    if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&l->decoders[f->bits >> 5], f->bytes, f->available,
-                                            &insn, operands)))
-        ZydisFormatterFormatInstruction(&l->formatter, &insn, operands, insn.operand_count_visible,
-                                        text, sizeof text, f->address, NULL);
-    fprintf(l->stream, "  0x%" PRIx64 " ", f->address);
-    if (symbol)
-        fprintf(l->stream, "%s+0x%" PRIx64 " ", terminal_copy(name, sizeof name, symbol->name),
-                offset);
-    for (unsigned n = 0; n < f->length; n++)
-        fprintf(l->stream, "%02x", f->bytes[n]);
-    fprintf(l->stream, " %s\n", text);
+    lockstep_print_instruction(l->vm, f->address, f->bits, f->bytes, f->available, l->stream);
 }
 
 static void executed(struct lockstep *l, const struct facts *f)
@@ -422,14 +403,11 @@ static int run(struct lockstep *l, struct error *err)
     return 0;
 }
 
-int lockstep_main(struct vm *vm, struct lockstep_follower *follower, struct error *err)
+void lockstep_conclude(struct vm *vm)
 {
-    int result = lockstep_run(vm, follower, stderr, err);
-    follower->close(follower);
-    if (result == 0 && vm->shutdown != SHUTDOWN_DIFFERENCE && vm->stop_request == SHUTDOWN_NONE &&
+    if (vm->shutdown != SHUTDOWN_DIFFERENCE && vm->stop_request == SHUTDOWN_NONE &&
         vm->shutdown != SHUTDOWN_TRIPLE_FAULT)
-        vm->exit_code = HVRUN_DONE; /* whatever the guest says of itself */
-    return result;
+        vm->exit_code = HVRUN_DONE;
 }
 
 int lockstep_run(struct vm *leader, struct lockstep_follower *follower, FILE *stream,
@@ -443,7 +421,6 @@ int lockstep_run(struct vm *leader, struct lockstep_follower *follower, FILE *st
         .vm = leader, .cpu = leader->vcpus[0], .follower = follower, .stream = stream};
     for (unsigned n = 0; n < 3; n++)
         ZydisDecoderInit(&l.decoders[n], modes[n], widths[n]);
-    ZydisFormatterInit(&l.formatter, ZYDIS_FORMATTER_STYLE_INTEL);
     l.facts = calloc(FACTS, sizeof *l.facts);
     l.images = calloc(leader->memory.size / 1024 + 1, sizeof *l.images);
     if (l.facts && l.images)

@@ -77,12 +77,15 @@ unsigned lockstep_compare(const struct vcpu *a, const struct vcpu *b, bool all, 
                           FILE *stream);
 /* The same for memory, up to 16 lines. Bits that processors set on their own in page tables (accessed, dirty) do not
  * count, nor do what they are not alike in of what FXSAVE and XSAVE have stored: `images` has a bit for each 16 bytes
- * of memory where that is. */
+ * of memory where that is. NULL: all bits count. */
 unsigned lockstep_compare_memory(const struct vm *a, const struct vm *b, const uint64_t *images,
                                  FILE *stream);
 
-/* hvrun --lockstep, in place of a run: vm, which was loaded, leads; the follower, which is closed, was opened before
- * the process was contained. */
-int lockstep_main(struct vm *vm, struct lockstep_follower *follower, struct error *err);
+/* A line for the instruction in `bytes`, of which so many are there. Returns its length, at least 1. */
+unsigned lockstep_print_instruction(const struct vm *vm, uint64_t address, unsigned bits,
+                                    const uint8_t *bytes, unsigned available, FILE *stream);
+
+/* Behind a run in lockstep: the exit code of a guest that ended without a difference, whatever it says of itself. */
+void lockstep_conclude(struct vm *vm);
 
 #endif

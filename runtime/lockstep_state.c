@@ -3,6 +3,10 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include <Zydis/Zydis.h>
+
+#include "image/image.h"
+#include "image/terminal.h"
 #include "runtime/cpuid.h"
 #include "runtime/lockstep.h"
 #include "runtime/vm.h"
@@ -136,13 +140,13 @@ unsigned lockstep_compare(const struct vcpu *a, const struct vcpu *b, bool all, 
 /* ---- memory ---- */
 static bool is_image(const uint64_t *images, uint64_t at)
 {
-    return images[at >> 10] >> (at >> 4 & 63) & 1;
+    return images && images[at >> 10] >> (at >> 4 & 63) & 1;
 }
 
 /* The bits of the 8 bytes there that do not count. */
 static uint64_t ignored(const uint64_t *images, uint64_t at)
 {
-    uint64_t block = at & ~15ull, mask = ACCESSED;
+    uint64_t block = at & ~15ull, mask = images ? ACCESSED : 0;
     bool upper = at & 8;
     if (is_image(images, block)) /* opcode and address of the last x87 instruction */
         mask |= upper ? ~0ull : 0xffff000000000000;
@@ -172,4 +176,28 @@ unsigned lockstep_compare_memory(const struct vm *a, const struct vm *b, const u
         }
     }
     return count;
+}
+
+/* ---- instructions ---- */
+unsigned lockstep_print_instruction(const struct vm *vm, uint64_t address, unsigned bits,
+                                    const uint8_t *bytes, unsigned available, FILE *stream)
+{
+    ZydisDisassembledInstruction d;
+    static const ZydisMachineMode modes[] = {
+        ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_MACHINE_MODE_LONG_64};
+    uint64_t offset;
+    char name[128];
+    const struct image_symbol *symbol =
+        vm->image ? image_symbol_at(vm->image, address, &offset) : NULL;
+    bool known =
+        ZYAN_SUCCESS(ZydisDisassembleIntel(modes[bits >> 5], address, bytes, available, &d));
+    unsigned length = known ? d.info.length : available ? 1 : 0;
+    fprintf(stream, "  0x%" PRIx64 " ", address);
+    if (symbol)
+        fprintf(stream, "%s+0x%" PRIx64 " ", terminal_copy(name, sizeof name, symbol->name),
+                offset);
+    for (unsigned n = 0; n < length; n++)
+        fprintf(stream, "%02x", bytes[n]);
+    fprintf(stream, " %s\n", known ? d.text : "(undefined)");
+    return length ? length : 1;
 }

@@ -23,6 +23,7 @@
 #include "runtime/kvm/follower.h"
 #include "runtime/loader.h"
 #include "runtime/lockstep.h"
+#include "runtime/lockstep_pair.h"
 #include "runtime/options.h"
 #include "runtime/stepper.h"
 #include "runtime/stub.h"
@@ -91,36 +92,77 @@ static int open_kernel(const struct vm_config *config, struct image *image, stru
 }
 
 /* ---- the run ---- */
+/* With --lockstep: who does the same as the VM. */
+struct partner {
+    struct lockstep_follower *kvm;
+    struct vm *interpreter;
+};
+
 /* Runs the guest in the way that was asked for. */
-static int go(struct vm *vm, struct lockstep_follower *follower, struct error *err)
+static int go(struct vm *vm, const struct partner *partner, struct error *err)
 {
-    if (follower)
-        return lockstep_main(vm, follower, err);
+    if (vm->config.lockstep)
+        return partner->kvm ? lockstep_run(vm, partner->kvm, stderr, err)
+                            : lockstep_pair_run(vm, partner->interpreter, stderr, err);
     if (vm->gdb)
         return gdb_run(vm, err);
     return stepper_wanted(vm) ? stepper_run(vm, err) : vm->engine->run(vm, err);
 }
 
-/* Runs the image that was read. 0 once the guest has ended, or -1 with *err set. */
-static int run(struct vm *vm, const struct image *image, struct error *err)
+static int load(struct vm *vm, const struct image *image, struct error *err)
 {
-    struct lockstep_follower *follower = NULL;
+    return loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0 ||
+                   io_blocks_attach(vm, image, err) < 0
+               ? -1
+               : 0;
+}
+
+/* Before the process is contained. */
+static int open_partner(struct vm *vm, const struct image *image, struct partner *partner,
+                        struct error *err)
+{
+    if (!vm->config.lockstep)
+        return 0;
+    if (!strcmp(vm->config.engine, "soft")) {
+        partner->interpreter = lockstep_twin_open(vm, err);
+        return partner->interpreter ? load(partner->interpreter, image, err) : -1;
+    }
+    partner->kvm = kvm_follower_open(vm, err);
+    return partner->kvm ? 0 : -1;
+}
+
+static void close_partner(struct partner *partner)
+{
+    if (partner->kvm)
+        partner->kvm->close(partner->kvm);
+    lockstep_twin_close(partner->interpreter);
+}
+
+/* Runs the image that was read. 0 once the guest has ended, or -1 with *err set. */
+static int run_with(struct vm *vm, const struct image *image, struct partner *partner,
+                    struct error *err)
+{
     if (vm->config.gdb && gdb_open(vm, err) < 0)
         return -1;
-    if (loader_load(vm, image, err) < 0 || stub_attach(vm, image, err) < 0 ||
-        io_blocks_attach(vm, image, err) < 0 || stepper_check(vm, err) < 0)
+    if (load(vm, image, err) < 0 || stepper_check(vm, err) < 0 ||
+        open_partner(vm, image, partner, err) < 0)
         return -1;
     image_release_segments(image); /* the guest has its copy */
-    if (vm->config.lockstep && !(follower = kvm_follower_open(vm, err)))
+    if (watchdog_start(vm, err) < 0 || contain(&vm->config, err) < 0)
         return -1;
-    if (watchdog_start(vm, err) < 0 || contain(&vm->config, err) < 0) {
-        if (follower)
-            follower->close(follower);
-        return -1;
-    }
     double start = now();
-    int result = go(vm, follower, err);
+    int result = go(vm, partner, err);
     vm->wall_seconds = now() - start;
+    if (result == 0 && vm->config.lockstep)
+        lockstep_conclude(vm);
+    return result;
+}
+
+static int run(struct vm *vm, const struct image *image, struct error *err)
+{
+    struct partner partner = {0};
+    int result = run_with(vm, image, &partner, err);
+    close_partner(&partner);
     return result;
 }
 

@@ -59,7 +59,9 @@ static const struct option_row rows[] = {
     {0, "trace-start", "WHERE", OPTION_STRING, CONFIG(trace_start), NULL},
     {0, "trace-stop", "WHERE", OPTION_STRING, CONFIG(trace_stop), NULL},
     {0, "trace-count", "N", OPTION_COUNT, CONFIG(trace_count), NULL},
-    {0, "lockstep", NULL, OPTION_FLAG, CONFIG(lockstep), "run on KVM, too, and compare the two"},
+    {0, "lockstep", NULL, OPTION_FLAG, CONFIG(lockstep), "run on two engines and compare them"},
+    {0, "lockstep-stride", "N", OPTION_COUNT, CONFIG(lockstep_stride), NULL},
+    {0, "lockstep-count", "N", OPTION_COUNT, CONFIG(lockstep_count), NULL},
     {0, "translator", "ON", OPTION_SWITCH, CONFIG(translator),
      "translate code that runs often: on or off (on)"},
     {0, "io-blocks", "MODE", OPTION_IO_BLOCKS, CONFIG(io_blocks),
@@ -244,16 +246,26 @@ static const struct option_row *row_of(int answer)
     return NULL;
 }
 
-/* Both engines are to do the same: the guest's own instructions, at a time that does not depend on the host. */
+/* Both engines are to do the same at a time that does not depend on the host: on KVM that is the guest's own instructions
+ * alone. */
 static int for_lockstep(struct vm_config *config, struct error *err)
 {
-    if (config->smp > 1)
-        return fail(err, HVRUN_USAGE, "--lockstep: with one virtual processor only");
     if (config->gdb || config->step || config->trace)
         return fail(err, HVRUN_USAGE, "--lockstep: not together with --gdb, --step or --trace");
-    if (strcmp(config->engine, "auto"))
-        return fail(err, HVRUN_USAGE, "--lockstep: runs both engines; without --engine");
     config->deterministic = true;
+    if (!strcmp(config->engine, "soft")) {
+        if (!config->translator)
+            return fail(err, HVRUN_USAGE, "--lockstep: not together with --translator off");
+        config->no_input = true;
+        return 0;
+    }
+    if (strcmp(config->engine, "auto"))
+        return fail(err, HVRUN_USAGE, "--lockstep: with --engine soft, or without --engine");
+    if (config->lockstep_stride || config->lockstep_count)
+        return fail(err, HVRUN_USAGE,
+                    "--lockstep-stride and -count: only together with --engine soft");
+    if (config->smp > 1)
+        return fail(err, HVRUN_USAGE, "--lockstep: with one virtual processor only");
     config->no_patch = true;
     config->io_blocks = IO_BLOCKS_OFF;
     return 0;
@@ -301,6 +313,10 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
         (options->config.trace_start || options->config.trace_stop || options->config.trace_count))
         return fail(err, HVRUN_USAGE,
                     "--trace-start, -stop and -count: only together with --trace");
+    if ((options->config.lockstep_stride || options->config.lockstep_count) &&
+        !options->config.lockstep)
+        return fail(err, HVRUN_USAGE,
+                    "--lockstep-stride and -count: only together with --lockstep");
     options->config.kernel = argv[optind];
     return options->config.lockstep ? for_lockstep(&options->config, err) : 0;
 }

@@ -59,7 +59,7 @@ static json_t *translator_json(const struct vm *vm)
         [TRANSLATOR_BUDGET] = "budget",     [TRANSLATOR_CHAIN] = "chain",
         [TRANSLATOR_JUMP] = "jump",         [TRANSLATOR_INTERPRET] = "interpret",
         [TRANSLATOR_INDIRECT] = "indirect", [TRANSLATOR_LOOKUP] = "lookup",
-        [TRANSLATOR_ACCESS] = "access",
+        [TRANSLATOR_ACCESS] = "access",     [TRANSLATOR_VECTORS] = "vectors",
     };
     static const struct translator_stats nothing = {0};
     const struct translator *translator = vm->soft ? vm->soft->translator : NULL;

@@ -230,6 +230,12 @@ struct tlb_victims {
 /* No block has this one: while it is in force, every branch comes back to whoever runs the code. */
 #define JUMP_KEY_NOWHERE (JUMP_KEY_CODE16 | JUMP_KEY_CODE32 | JUMP_KEY_CODE64)
 
+/* vcpu.vectors */
+#define VECTOR_SSE   1u
+#define VECTOR_AVX   2u /* XMM registers, too */
+#define VECTOR_MXCSR 4u
+#define VECTOR_SETS  8u
+
 /* It bounds what translated code knows of RIPs (translator/fast.h): Linux' boot has about 16,000 warm blocks. */
 #define JUMP_CACHE_ENTRIES 16384u
 #define JUMP_PAGES         1024u
@@ -324,6 +330,10 @@ struct vcpu {
     struct fast *fast; /* what translated code looks into, behind this structure; NULL = none */
     void *host_stack;  /* the stack pointer of who entered translated code */
     uint64_t translator_temp; /* a value within one instruction */
+    /* VECTOR_*: what of the guest's FP and SIMD state is in the host's registers while translated code runs (in C: what
+     * goes there before it runs on), and by any such set whether all of it is: 1 or 0 (translator/vectors.h) */
+    uint8_t vectors;
+    uint8_t vectors_here[VECTOR_SETS];
 
     /* ---- soft engine: caches ---- */
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];

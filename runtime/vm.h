@@ -80,7 +80,11 @@ struct vm_config {
     /* where the trace begins and ends (stepper_check); NULL = start and end of the run */
     const char *trace_start;
     const char *trace_stop;
-    bool lockstep;            /* KVM runs the same guest, and is compared (lockstep.h) */
+    bool
+        lockstep; /* another engine runs the same guest, and is compared (lockstep.h, lockstep_pair.h) */
+    uint64_t lockstep_stride; /* instructions at most from one look to the next; 0 = a block */
+    uint64_t lockstep_count;  /* instructions after which it ends; 0 = with the guest */
+    bool no_input;            /* nothing comes from standard input */
     uint64_t trace_count;     /* lines of it; 0 = no limit */
     bool translator;          /* the soft engine translates code that runs often */
     unsigned translator_hot;  /* samples that begin a trace, for tests; 0 = as is best */

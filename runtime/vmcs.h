@@ -130,6 +130,7 @@ struct vmcs {
     uint32_t exception_bitmap;
     uint32_t exiting; /* VMCS_*_EXITING */
     uint64_t limit;   /* instructions (as guest time counts) until VMCS_EXIT_LIMIT; 0 = none */
+    bool one_block;   /* VMCS_EXIT_LIMIT behind a block of instructions, or an event, too */
     bool held;        /* vm_enter_any leaves this vCPU standing */
 
     /* ---- for one entry ---- */

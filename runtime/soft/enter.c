@@ -84,6 +84,24 @@ static bool at_entry(struct vcpu *cpu, struct vmcs *vmcs)
     return vmcs->pending_step_exit && exit_step(vmcs);
 }
 
+/* A block was executed, or an event delivered. True: exit. */
+static bool exit_block(struct vmcs *vmcs)
+{
+    if (vmcs->one_block)
+        vmcs->exit_reason = VMCS_EXIT_LIMIT;
+    return vmcs->one_block;
+}
+
+/* The budget is that of the block: whatever it would go on with comes back here. */
+static void hold_budget(struct vcpu *cpu)
+{
+    int64_t count = cache_block(cpu, false)->count;
+    if (count && count < cpu->budget) {
+        cpu->withheld += cpu->budget - count;
+        cpu->budget = count;
+    }
+}
+
 /* One instruction, or a block of them. True: exit. */
 static bool execute(struct vcpu *cpu, struct vmcs *vmcs)
 {
@@ -97,10 +115,12 @@ static bool execute(struct vcpu *cpu, struct vmcs *vmcs)
         cpu->link = NULL;
         step_instruction(cpu);
     } else {
+        if (unlikely(vmcs->one_block))
+            hold_budget(cpu);
         run_next_block(cpu);
     }
     bool met = unlikely(cpu->stop.kind != STOP_NONE) && stopped(cpu, vmcs);
-    return vmcs->single_step ? step_done(cpu, vmcs) : met;
+    return vmcs->single_step ? step_done(cpu, vmcs) : met || exit_block(vmcs);
 }
 
 /* Runs the vCPU until its instructions are used up or it has nothing to do. True: exit. */
@@ -111,7 +131,7 @@ static bool run_entered(struct vcpu *cpu, struct vmcs *vmcs)
         return true;
     case UNWIND_FAULT:
         soft_unwound(cpu);
-        if (step_done(cpu, vmcs))
+        if (step_done(cpu, vmcs) || exit_block(vmcs))
             return true;
         break;
     default:
@@ -128,7 +148,7 @@ static bool run_entered(struct vcpu *cpu, struct vmcs *vmcs)
             cpu->link = NULL;
             vmcs->fresh = false;
             charge_event(cpu);
-            if (step_done(cpu, vmcs))
+            if (step_done(cpu, vmcs) || exit_block(vmcs))
                 return true;
             continue;
         }

@@ -5,6 +5,7 @@
  * functions in a file of their own. */
 #include <pthread.h>
 
+#include "runtime/soft/fpu_names.h"
 #include "runtime/translator/translation.h"
 
 #define CONDITIONAL(X, name, class)                                                                \
@@ -17,10 +18,11 @@
         ZYDIS_MNEMONIC_##name, CLASS_##class                                                       \
     }
 
-static const struct {
+struct mnemonic_row {
     ZydisMnemonic mnemonic;
     enum item_class class;
-} rows[] = {
+};
+static const struct mnemonic_row rows[] = {
     /* no fault but by their memory operand; flags and registers as the host's instruction leaves them */
     ROW(ADD, COPY),
     ROW(ADC, COPY),
@@ -95,6 +97,39 @@ static const struct {
     ROW(RET, RETURN),
 };
 
+/* clang-format off */
+#define VECTOR(name)    {ZYDIS_MNEMONIC_##name, CLASS_VECTOR},
+#define ALIGNED(name)   {ZYDIS_MNEMONIC_##name, CLASS_VECTOR_ALIGNED},
+#define ANYWHERE(name)  {ZYDIS_MNEMONIC_##name, CLASS_VECTOR_UNALIGNED},
+#define FLOAT(name)     {ZYDIS_MNEMONIC_##name, CLASS_VECTOR_FLOAT},
+
+/* MMX instructions, which have some of the same names, are left to the interpreter. */
+static const struct mnemonic_row vector_rows[] = {
+    SSE_INTEGER(VECTOR)
+    AVX_INTEGER(VECTOR)
+    LOGIC(VECTOR)
+    LENIENT(VECTOR)
+    MOVE_SCALAR(VECTOR)
+    VECTOR(MOVD)
+    VECTOR(MOVQ)
+    VECTOR(PMOVMSKB)
+    VECTOR(VZEROUPPER)
+    VECTOR(VZEROALL)
+    MOVE_ALIGNED(ALIGNED)
+    VMOVE_ALIGNED(ALIGNED)
+    MOVE_UNALIGNED(ANYWHERE)
+    VMOVE_UNALIGNED(ANYWHERE)
+    UNALIGNED(ANYWHERE)
+    SSE_FLOAT(FLOAT)
+    AVX_FLOAT(FLOAT)
+    AVX_HALF(FLOAT)
+};
+/* clang-format on */
+
+#define VECTOR_CLASS(needs)                                                                        \
+    {                                                                                              \
+        usual_vector, access_copy, generate_vector, .hidden_operands = true, .vectors = (needs)    \
+    }
 const struct class_row class_rows[CLASSES] = {
     [CLASS_INTERPRET] = {.generate = generate_interpret, .ends = true},
     [CLASS_COPY] = {usual_copy, access_copy, generate_copy, .hidden_operands = true},
@@ -108,15 +143,25 @@ const struct class_row class_rows[CLASSES] = {
     [CLASS_JUMP_IF] = {usual_branch, NULL, generate_jump_if, .ends = true},
     [CLASS_CALL] = {usual_branch, access_call, generate_call, .ends = true},
     [CLASS_RETURN] = {usual_branch, access_return, generate_return, .ends = true},
+    [CLASS_VECTOR] = VECTOR_CLASS(VECTOR_SSE),
+    [CLASS_VECTOR_ALIGNED] = VECTOR_CLASS(VECTOR_SSE),
+    [CLASS_VECTOR_UNALIGNED] = VECTOR_CLASS(VECTOR_SSE),
+    [CLASS_VECTOR_FLOAT] = VECTOR_CLASS(VECTOR_SSE | VECTOR_MXCSR),
 };
 
 static uint8_t class_by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 static pthread_once_t prepared = PTHREAD_ONCE_INIT;
 
+static void take_rows(const struct mnemonic_row *row, size_t count)
+{
+    for (size_t n = 0; n < count; n++)
+        class_by_mnemonic[row[n].mnemonic] = (uint8_t)row[n].class;
+}
+
 static void prepare(void)
 {
-    for (size_t n = 0; n < sizeof rows / sizeof rows[0]; n++)
-        class_by_mnemonic[rows[n].mnemonic] = (uint8_t)rows[n].class;
+    take_rows(rows, sizeof rows / sizeof rows[0]);
+    take_rows(vector_rows, sizeof vector_rows / sizeof vector_rows[0]);
 }
 
 enum item_class class_of(ZydisMnemonic mnemonic)

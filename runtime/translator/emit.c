@@ -60,6 +60,29 @@ static unsigned high_bit(unsigned reg)
     return reg != NO_REGISTER && reg & 8;
 }
 
+/* `rex`: bits R, X, B as REX has them. */
+static void put_vex(struct emit *e, const struct host_insn *insn, unsigned rex)
+{
+    put(e, 0xc4);
+    put(e, (uint8_t)(((~rex & 7) << 5) | insn->map));
+    put(e, (uint8_t)(insn->wide << 7 | (~insn->vex_register & 15) << 3 | insn->vex_long << 2 |
+                     insn->vex_prefix));
+}
+
+static void put_prefixes(struct emit *e, const struct host_insn *insn, unsigned rex)
+{
+    if (insn->operand16)
+        put(e, 0x66);
+    if (insn->repeat)
+        put(e, insn->repeat);
+    if (rex || insn->rex)
+        put(e, (uint8_t)(0x40 | rex));
+    if (insn->map)
+        put(e, 0x0f);
+    if (insn->map > 1)
+        put(e, insn->map == 2 ? 0x38 : 0x3a);
+}
+
 bool emit_insn(struct emit *e, const struct host_insn *insn, bool legacy_high)
 {
     unsigned rex = insn->wide ? 8 : 0;
@@ -72,16 +95,10 @@ bool emit_insn(struct emit *e, const struct host_insn *insn, bool legacy_high)
     }
     if (legacy_high && (rex || insn->rex))
         return false;
-    if (insn->operand16)
-        put(e, 0x66);
-    if (insn->repeat)
-        put(e, insn->repeat);
-    if (rex || insn->rex)
-        put(e, (uint8_t)(0x40 | rex));
-    if (insn->map)
-        put(e, 0x0f);
-    if (insn->map == 2)
-        put(e, 0x38);
+    if (insn->vex)
+        put_vex(e, insn, rex);
+    else
+        put_prefixes(e, insn, rex);
     if (insn->no_modrm) {
         put(e, (uint8_t)(insn->opcode | (insn->reg & 7)));
     } else {
@@ -137,6 +154,11 @@ void emit_lea32(struct emit *e, unsigned to, struct host_rm from)
 void emit_zero_extend16(struct emit *e, unsigned to, unsigned from)
 {
     simple(e, false, 1, 0xb7, to, RM_REGISTER(from));
+}
+
+void emit_zero_extend8(struct emit *e, unsigned to, struct host_rm from)
+{
+    simple(e, false, 1, 0xb6, to, from);
 }
 
 void emit_constant(struct emit *e, unsigned to, uint64_t value)

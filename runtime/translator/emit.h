@@ -39,19 +39,23 @@ struct host_rm {
                       .scale = (uint8_t)(s),                                                       \
                       .disp = (d)})
 
-/* An instruction with legacy encoding. */
+/* An instruction. */
 struct host_insn {
     bool operand16; /* 66 */
     uint8_t repeat; /* F2 or F3 as part of the opcode, or 0 */
     bool wide;      /* REX.W */
     bool rex;       /* a REX prefix even where none is needed: SPL and its kind */
-    uint8_t map;    /* 0: one byte, 1: 0F, 2: 0F 38 */
+    uint8_t map;    /* 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A */
     uint8_t opcode;
     bool no_modrm; /* the register, if any, is in the opcode's low bits: reg */
     uint8_t reg;   /* register or opcode extension */
     struct host_rm rm;
     uint8_t immediate_size;
     uint8_t immediate[8];
+    /* VEX instead of the prefixes above (SDM 2A 2.3.5); `wide` is VEX.W */
+    bool vex, vex_long;   /* VEX.L */
+    uint8_t vex_prefix;   /* VEX.pp */
+    uint8_t vex_register; /* VEX.vvvv */
 };
 
 /* `legacy_high`: an operand is AH to BH, which no instruction with a REX prefix can name. False: it would need one. */
@@ -69,6 +73,7 @@ void emit_lea32(struct emit *e, unsigned to, struct host_rm from);
 void emit_constant(struct emit *e, unsigned to, uint64_t value);
 void emit_shift_by_12(struct emit *e, unsigned to, unsigned from); /* SHRX by RSP */
 void emit_zero_extend16(struct emit *e, unsigned to, unsigned from);
+void emit_zero_extend8(struct emit *e, unsigned to, struct host_rm from);
 void emit_endbr(struct emit *e);
 void emit_jump_register(struct emit *e, unsigned reg);
 void emit_jump_memory(struct emit *e, struct host_rm from);

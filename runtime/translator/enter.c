@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The way from C into translated code and back: the only code that is always the same. Emitted, for it shares the
  * layout. */
+#include "runtime/soft/fpu.h"
 #include "runtime/translator/translation.h"
 
 #include <string.h>
@@ -39,6 +40,97 @@ static void emit_save(struct emit *e)
     }
 }
 
+/* ---- vector registers (vectors.h) ---- */
+/* Forward jump unless vcpu.vectors has one of these. */
+static uint32_t emit_unless(struct emit *e, unsigned vectors)
+{
+    struct host_insn insn = {.opcode = 0xf6, /* testb $vectors, vectors */
+                             .rm = RM_MEMORY(RSP, OF_VCPU(vectors)),
+                             .immediate_size = 1,
+                             .immediate = {(uint8_t)vectors}};
+    emit_insn(e, &insn, false);
+    return emit_jump_if(e, 4);
+}
+
+static void emit_xmm(struct emit *e, uint8_t opcode, unsigned n)
+{
+    struct host_insn insn = {.map = 1, /* movaps */
+                             .opcode = opcode,
+                             .reg = (uint8_t)n,
+                             .rm = RM_MEMORY(RSP, OF_VCPU(fpu.legacy) + 160 + 16 * (int32_t)n)};
+    emit_insn(e, &insn, false);
+}
+
+static void emit_ymm_high(struct emit *e, uint8_t opcode, unsigned n)
+{
+    struct host_insn insn = {.vex = true, /* vinsertf128 $1, vextractf128 $1 */
+                             .vex_long = true,
+                             .vex_prefix = 1,
+                             .map = 3,
+                             .opcode = opcode,
+                             .reg = (uint8_t)n,
+                             .vex_register = opcode == 0x18 ? (uint8_t)n : 0,
+                             .rm = RM_MEMORY(RSP, OF_VCPU(fpu.ymm_high) + 16 * (int32_t)n),
+                             .immediate_size = 1,
+                             .immediate = {1}};
+    emit_insn(e, &insn, false);
+}
+
+static void emit_mxcsr(struct emit *e, unsigned extension, int32_t at)
+{
+    struct host_insn insn = {
+        .map = 1, .opcode = 0xae, .reg = (uint8_t)extension, .rm = RM_MEMORY(RSP, at)};
+    emit_insn(e, &insn, false);
+}
+enum { LDMXCSR = 2, STMXCSR = 3 };
+#define OF_MXCSR (OF_VCPU(fpu.legacy) + 24)
+
+static void emit_vectors_reload(struct emit *e)
+{
+    uint32_t none = emit_unless(e, VECTOR_SSE | VECTOR_AVX);
+    for (unsigned n = 0; n < 16; n++)
+        emit_xmm(e, 0x28, n);
+    uint32_t no_avx = emit_unless(e, VECTOR_AVX);
+    for (unsigned n = 0; n < 16; n++)
+        emit_ymm_high(e, 0x18, n);
+    emit_here(e, no_avx);
+    uint32_t no_mxcsr = emit_unless(e, VECTOR_MXCSR);
+    emit_mxcsr(e, LDMXCSR, OF_MXCSR);
+    emit_here(e, no_mxcsr);
+    emit_here(e, none);
+}
+
+/* Flags in the host's MXCSR mean nothing to C; control bits do. */
+static void emit_mxcsr_save(struct emit *e)
+{
+    uint32_t no_mxcsr = emit_unless(e, VECTOR_MXCSR);
+    emit_mxcsr(e, STMXCSR, OF_MXCSR);
+    struct host_insn insn = {.opcode = 0xf7, /* testl $control, mxcsr */
+                             .rm = RM_MEMORY(RSP, OF_MXCSR),
+                             .immediate_size = 4};
+    memcpy(insn.immediate, &(const uint32_t){MXCSR_CONTROL}, 4);
+    emit_insn(e, &insn, false);
+    uint32_t usual = emit_jump_if(e, 4);
+    emit_store_immediate(e, RM_MEMORY(RSP, OF_VCPU(translator_temp)), MXCSR_INITIAL);
+    emit_mxcsr(e, LDMXCSR, OF_VCPU(translator_temp));
+    emit_here(e, usual);
+    emit_here(e, no_mxcsr);
+}
+
+static void emit_vectors_save(struct emit *e)
+{
+    uint32_t none = emit_unless(e, VECTOR_SSE | VECTOR_AVX);
+    for (unsigned n = 0; n < 16; n++)
+        emit_xmm(e, 0x29, n);
+    uint32_t no_avx = emit_unless(e, VECTOR_AVX);
+    for (unsigned n = 0; n < 16; n++)
+        emit_ymm_high(e, 0x19, n);
+    EMIT_RAW(e, 0xc5, 0xf8, 0x77); /* vzeroupper: C code has SSE in it */
+    emit_here(e, no_avx);
+    emit_mxcsr_save(e);
+    emit_here(e, none);
+}
+
 static void emit_call_leave(struct emit *e)
 {
     emit_lea(e, RDI, RM_MEMORY(RSP, -STACK_BIAS));
@@ -63,11 +155,13 @@ bool enter_create(struct code_cache *code, struct emit *e, enter_fn **enter, con
     emit_lea(e, RSP, RM_MEMORY(RDI, STACK_BIAS));
     emit_mov(e, TEMP_ADDRESS, RSI);
     uint32_t reload = e->used;
+    emit_vectors_reload(e);
     emit_reload(e);
     EMIT_RAW(e, 0x3e, 0x41, 0xff, 0xe6); /* notrack jmp *%r14: also to where no ENDBR64 is */
 
     uint32_t out = e->used;
     emit_save(e);
+    emit_vectors_save(e);
     emit_call_leave(e);
     EMIT_RAW(e, 0x48, 0x85, 0xc0); /* test %rax, %rax */
     uint32_t done = emit_jump_if(e, 4);

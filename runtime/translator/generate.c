@@ -57,17 +57,27 @@ void generate_nothing(struct generator *g)
     (void)g;
 }
 
-/* Entries from other blocks take the block's instructions out of the budget, and leave where it is not enough; the
- * stub stands before so that the usual way falls through. */
+static uint32_t generate_entry_exit(struct generator *g, const struct exit_point *exit)
+{
+    uint32_t at = g->emit.used;
+    if (exit) {
+        emit_lea_of(&g->emit, TEMP_COUNT, exit);
+        emit_jump_to(&g->emit, g->leave);
+    }
+    return at;
+}
+
+/* Entries from other blocks take the block's instructions out of the budget, and leave where it is not enough; so
+ * do they where vector registers are needed that are not there. The stubs stand before so that the usual way falls
+ * through. */
 static uint32_t generate_entry(struct generator *g)
 {
     struct emit *e = &g->emit;
     struct exit_point *exit = exit_make(g, TRANSLATOR_BUDGET);
-    uint32_t spent = e->used;
-    if (!exit)
+    struct exit_point *vectors = g->t->vectors ? exit_make(g, TRANSLATOR_VECTORS) : NULL;
+    if (!exit || (g->t->vectors && !vectors))
         return 0;
-    emit_lea_of(e, TEMP_COUNT, exit);
-    emit_jump_to(e, g->leave);
+    uint32_t away = generate_entry_exit(g, vectors), spent = generate_entry_exit(g, exit);
     uint32_t entry = e->used;
     emit_endbr(e);
     emit_load(e, TEMP_COUNT, RM_MEMORY(RSP, OF_VCPU(budget)));
@@ -77,6 +87,11 @@ static uint32_t generate_entry(struct generator *g)
     emit_load_sign(e, TEMP_COUNT, RM_MEMORY(RSP, OF_VCPU(budget) + 7));
     emit_lea32(e, TEMP_COUNT, RM_MEMORY(TEMP_COUNT, 1));
     emit_jump_if_zero_back(e, spent);
+    if (vectors) {
+        emit_zero_extend8(e, TEMP_COUNT, RM_MEMORY(RSP, OF_VCPU(vectors_here) + g->t->vectors));
+        emit_jump_if_zero_back(e, away);
+        vectors->host = e->base + e->used;
+    }
     return entry;
 }
 
@@ -106,6 +121,9 @@ bool generate_block(struct generator *g, const struct item *items)
     g->emit.failed = false;
     g->stub_count = 0;
     g->position = 0;
+    unsigned until;
+    g->t->vectors = (uint8_t)vectors_needed(items, block->count, &until);
+    g->t->vectors_until = (uint8_t)until;
     uint32_t entry = generate_entry(g);
     for (unsigned n = 0; n < block->count; n++) {
         g->position = n;

@@ -52,6 +52,8 @@ static bool moves(const struct item *item, unsigned base, int32_t *by)
 /* Does an item that is no member leave TEMP_ADDEND alone? */
 static bool harmless(const struct item *item)
 {
+    if (class_rows[item->class].vectors)
+        return item->memory == NO_OPERAND;
     switch (item->class) {
     case CLASS_COPY:
         return item->memory == NO_OPERAND && !item->count_in_cl;

@@ -17,6 +17,12 @@ static bool is_general(ZydisRegister reg)
     }
 }
 
+static bool is_vector(ZydisRegister reg)
+{
+    ZydisRegisterClass class = ZydisRegisterGetClass(reg);
+    return class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM;
+}
+
 /* A register that the encoding does not name must be where it is on the host: RAX and RDX are, and CL can be. */
 static bool take_implicit(struct item *item, ZydisRegister reg)
 {
@@ -25,7 +31,8 @@ static bool take_implicit(struct item *item, ZydisRegister reg)
         item->count_in_cl = true;
         return true;
     }
-    return guest == RAX || guest == RDX;
+    /* of vector instructions RCX is the result (vectors.c) */
+    return guest == RAX || guest == RDX || (guest == RCX && class_rows[item->class].vectors);
 }
 
 static bool take_register(struct item *item, unsigned n)
@@ -34,6 +41,8 @@ static bool take_register(struct item *item, unsigned n)
     ZydisRegister reg = o->reg.value;
     if (ZydisRegisterGetClass(reg) == ZYDIS_REGCLASS_FLAGS)
         return true;
+    if (is_vector(reg))
+        return class_rows[item->class].vectors;
     if (!is_general(reg))
         return false;
     if (is_legacy_high(reg)) {
@@ -103,12 +112,14 @@ static enum item_class classify(struct item *item)
 {
     const ZydisDecodedInstruction *z = &item->z;
     item->class = class_of(z->mnemonic);
-    if (item->class == CLASS_INTERPRET || z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
+    const struct class_row *row = &class_rows[item->class];
+    bool vex = z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && row->vectors;
+    if (item->class == CLASS_INTERPRET ||
+        (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && !vex) ||
         !cpuid_offers_isa(z->meta.isa_set))
         return CLASS_INTERPRET;
     if (item->class == CLASS_NOTHING)
         return CLASS_NOTHING;
-    const struct class_row *row = &class_rows[item->class];
     if ((!row->ends && !plain_prefixes(z)) || z->address_width != 64 || !take_operands(item) ||
         (row->usual && !row->usual(item)))
         return CLASS_INTERPRET; /* BND and its like mean nothing before branches */

@@ -47,7 +47,8 @@ static void emit_bails(struct generator *g)
     }
 }
 
-/* As of a block (generate.c); where the budget is not enough, the first block alone looks at it. */
+/* As of a block (generate.c); where the budget is not enough or vector registers are not there, the first block alone
+ * looks at it. */
 static uint32_t emit_trace_entry(struct generator *g)
 {
     struct emit *e = &g->emit;
@@ -61,6 +62,10 @@ static uint32_t emit_trace_entry(struct generator *g)
     emit_load_sign(e, TEMP_COUNT, RM_MEMORY(RSP, OF_VCPU(budget) + 7));
     emit_lea32(e, TEMP_COUNT, RM_MEMORY(TEMP_COUNT, 1));
     emit_jump_if_zero_back(e, spent);
+    if (g->path->vectors) {
+        emit_zero_extend8(e, TEMP_COUNT, RM_MEMORY(RSP, OF_VCPU(vectors_here) + g->path->vectors));
+        emit_jump_if_zero_back(e, spent);
+    }
     return entry;
 }
 

@@ -150,6 +150,7 @@ static bool append(struct traces *traces, struct version *t)
     scan_block(block, bytes, t->rip, traces->items + path->instructions);
     path->blocks[path->count++] = (struct path_block){t, path->instructions};
     path->instructions += block->count;
+    path->vectors |= t->vectors;
     return true;
 }
 
@@ -203,6 +204,7 @@ static void install(struct traces *traces, const uint8_t *code, struct trace *tr
 {
     const struct path *path = &traces->path;
     trace->head = traces->head;
+    trace->head->lead_vectors = path->vectors;
     trace->count = path->count;
     for (unsigned n = 0; n < path->count; n++) {
         struct trace_member *member = &trace->members[n];
@@ -216,7 +218,7 @@ static void install(struct traces *traces, const uint8_t *code, struct trace *tr
 static void make_trace(struct traces *traces)
 {
     struct path *path = &traces->path;
-    path->count = path->instructions = 0;
+    path->count = path->instructions = path->vectors = 0;
     path->closed = false;
     traces->head->samples = NEVER;
     follow(traces, usual_lap(traces));

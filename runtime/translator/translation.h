@@ -37,6 +37,9 @@ struct version {
     uint8_t samples;         /* slices that ended here */
     uint8_t table;           /* enum fast_mode */
     uint8_t tlb_mode;        /* enum tlb_mode */
+    uint8_t vectors;         /* VECTOR_*: what its code needs in the host's registers */
+    uint8_t vectors_until;   /* position of the last instruction that does */
+    uint8_t lead_vectors;    /* what the trace needs */
     /* by position: offset from `entry` of its code, 0 = interpreted; behind the last: of what leads to the next block,
      * if nothing in the block does */
     uint32_t at[];
@@ -63,6 +66,11 @@ enum item_class {
     CLASS_JUMP_IF,
     CLASS_CALL,
     CLASS_RETURN,
+    /* SSE and AVX: copied, with the registers that they name in the host's of the same number */
+    CLASS_VECTOR,
+    CLASS_VECTOR_ALIGNED,   /* memory operands are aligned, with VEX too */
+    CLASS_VECTOR_UNALIGNED, /* never */
+    CLASS_VECTOR_FLOAT,     /* MXCSR decides, and gets flags */
     CLASSES
 };
 struct item;
@@ -77,6 +85,7 @@ struct class_row {
     int8_t moves_rsp;     /* by as many bytes */
     bool ends;            /* nothing falls through it */
     bool hidden_operands; /* are operands of the copy too: they must be where it expects them */
+    uint8_t vectors; /* VECTOR_SSE if its instructions name vector registers, and VECTOR_MXCSR */
 };
 extern const struct class_row class_rows[CLASSES];
 enum item_class class_of(ZydisMnemonic mnemonic);
@@ -159,6 +168,10 @@ void emit_group_lookup(struct generator *g);
 struct host_rm emit_operand(struct generator *g, unsigned bytes, bool write);
 #define RM_FOUND RM_INDEXED(TEMP_ADDRESS, TEMP_ADDEND, 0, 0)
 
+/* ---- vectors.c ---- */
+/* What of the FP and SIMD state the block's code needs in the host's registers; *until: its last such instruction. */
+unsigned vectors_needed(const struct item *items, unsigned count, unsigned *until);
+
 /* Ends of blocks. */
 void generate_end(struct generator *g, uint64_t target);
 /* A branch in a trace: leaves it unless the branch goes where the trace goes on. */
@@ -176,6 +189,7 @@ bool usual_push(const struct item *item);
 bool usual_pop(const struct item *item);
 bool usual_leave(const struct item *item);
 bool usual_branch(const struct item *item);
+bool usual_vector(const struct item *item);
 bool access_copy(const struct item *item, struct access_range *access);
 bool access_push(const struct item *item, struct access_range *access);
 bool access_pop(const struct item *item, struct access_range *access);
@@ -187,6 +201,7 @@ void generate_nothing(struct generator *g);
 void generate_copy(struct generator *g);
 void generate_divide(struct generator *g);
 void generate_lea(struct generator *g);
+void generate_vector(struct generator *g);
 void generate_push(struct generator *g);
 void generate_pop(struct generator *g);
 void generate_leave(struct generator *g);
@@ -220,7 +235,8 @@ struct path {
         unsigned first; /* item */
     } blocks[TRACE_BLOCKS];
     unsigned count, instructions;
-    bool closed; /* the last block leads to the first */
+    bool closed;     /* the last block leads to the first */
+    uint8_t vectors; /* VECTOR_* that any of the blocks needs */
 };
 /* The code, put into the cache; NULL: it does not fit. */
 const uint8_t *generate_trace(struct generator *g, const struct path *path,

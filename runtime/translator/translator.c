@@ -11,6 +11,7 @@
 #include "runtime/soft/engine.h"
 #include "runtime/soft/tlb.h"
 #include "runtime/translator/traces.h"
+#include "runtime/translator/vectors.h"
 
 #define CODE_BYTES   (40u << 20)
 #define DATA_BYTES   (24u << 20)
@@ -271,6 +272,23 @@ static void shorten(struct translator *translator, struct vcpu *cpu, struct vers
     t->into = link;
 }
 
+/* Does the interpreter execute what follows, so that it is seen which way it goes? */
+static inline bool is_watched(struct translator *translator, const struct vcpu *cpu,
+                              struct version *t, const struct insn *i)
+{
+    return translator->traces.watched == cpu &&
+           (i->position || traces_watch(&translator->traces, cpu, t));
+}
+
+/* Where to enter a block, which has been counted. */
+static const uint8_t *first_code(struct vcpu *cpu, const struct version *t)
+{
+    if (t->lead == t->entry || (t->lead_vectors && !vectors_take(cpu, t->lead_vectors)))
+        return t->entry + t->at[0];
+    cpu->budget += t->block->count; /* a trace counts it itself */
+    return t->lead;
+}
+
 OP(run_translated)
 {
     struct translator *translator = cpu->vm->soft->translator;
@@ -279,20 +297,17 @@ OP(run_translated)
     if (unlikely(t->rip != cpu->rip))
         t = version_at(translator, block, cpu->rip);
     /* not where alignment or SMAP is looked at otherwise */
-    if (unlikely(!t || !cpu->fast || cpu->tlb != cpu->tlb_table[t->tlb_mode]))
+    if (unlikely(!t || !cpu->fast || cpu->tlb != cpu->tlb_table[t->tlb_mode]) ||
+        unlikely(is_watched(translator, cpu, t, i)) ||
+        (t->vectors && i->position <= t->vectors_until && !vectors_take(cpu, t->vectors)))
         return block->translated->run[i->position](cpu, i);
     const uint8_t *code = t->entry + t->at[i->position];
-    if (unlikely(translator->traces.watched == cpu) &&
-        (i->position || traces_watch(&translator->traces, cpu, t)))
-        return block->translated->run[i->position](cpu, i);
     if (i->position == 0) {
         shorten(translator, cpu, t);
-        if (t->lead != t->entry) { /* it counts the block itself */
-            cpu->budget += block->count;
-            code = t->lead;
-        }
+        code = first_code(cpu, t);
     }
     translator->enter(cpu, code);
+    vectors_leave(cpu);
     if (!translator->next.run)
         return NULL;
     return translator->next.run(cpu, translator->next.insn);
@@ -373,6 +388,9 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
         }
         translator->stats.exits[TRANSLATOR_ACCESS]++;
         return interpret(translator, cpu, exit);
+    case TRANSLATOR_VECTORS:
+        translator->stats.exits[TRANSLATOR_VECTORS]++;
+        return vectors_take(cpu, exit->of->vectors) ? exit->host : interpret(translator, cpu, exit);
     case TRANSLATOR_ACCESS:
     case TRANSLATOR_INTERPRET:
     case TRANSLATOR_INDIRECT:

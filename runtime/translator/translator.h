@@ -26,6 +26,7 @@ enum translator_exit {
     TRANSLATOR_INDIRECT,  /* an indirect jump, call or return whose target is unknown */
     TRANSLATOR_LOOKUP,    /* a page that the interpreter knew */
     TRANSLATOR_ACCESS,    /* an access that it must make: page walk, device, code, page crossing */
+    TRANSLATOR_VECTORS,   /* vector registers that are not in the host's */
     TRANSLATOR_EXITS
 };
 
