@@ -16,11 +16,19 @@ void traces_flush(struct traces *traces)
     traces->watched = NULL;
 }
 
+static bool is_part(const struct version *t)
+{
+    for (const struct trace_member *member = t->in; member; member = member->next)
+        if (member->trace->alive)
+            return true;
+    return false;
+}
+
 void traces_sample(struct traces *traces, const struct vcpu *cpu, struct version *t)
 {
     if (traces->watched || t->samples == NEVER || t->lead != t->entry)
         return;
-    unsigned enough = t->in ? MEMBERS * traces->hot : traces->hot;
+    unsigned enough = is_part(t) ? MEMBERS * traces->hot : traces->hot;
     if (++t->samples < enough)
         return;
     t->samples = 0;
@@ -203,6 +211,7 @@ static void lead_to(struct traces *traces, struct version *t, const uint8_t *cod
 static void install(struct traces *traces, const uint8_t *code, struct trace *trace)
 {
     const struct path *path = &traces->path;
+    trace->alive = true;
     trace->head = traces->head;
     trace->head->lead_vectors = path->vectors;
     trace->count = path->count;
@@ -242,10 +251,11 @@ void traces_drop(struct traces *traces, struct version *t)
 {
     traces->watched = NULL;
     for (; t->in; t->in = t->in->next) {
-        struct version *head = t->in->trace->head;
-        if (head->lead == head->entry)
+        struct trace *trace = t->in->trace;
+        if (!trace->alive)
             continue;
-        head->samples = 0;
-        lead_to(traces, head, head->entry);
+        trace->alive = false;
+        trace->head->samples = 0;
+        lead_to(traces, trace->head, trace->head->entry);
     }
 }

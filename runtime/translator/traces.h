@@ -33,6 +33,7 @@ struct traces {
 
 struct trace {
     struct version *head;
+    bool alive; /* none of its blocks was dropped */
     unsigned count;
     struct trace_member {
         struct trace *trace;

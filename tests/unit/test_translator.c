@@ -26,6 +26,11 @@ static uint64_t roll(uint64_t below)
     return (seed >> 33) % below;
 }
 
+static const struct translator_stats *counters(void)
+{
+    return translator_stats(lab.translates->soft->translator);
+}
+
 /* ---- random programs ---- */
 struct program {
     uint8_t bytes[600];
@@ -211,10 +216,11 @@ static bool execute(const struct program *program, bool user)
                                 LAB_DATA + 0x100 + roll(0xb) * 0x1000 +
                                     (roll(3) ? roll(0x800) : 0xef0));
     translator_lab_register(&lab, INDEX, roll(16));
-    translator_lab_register(&lab, R15, 3 + roll(20));
+    translator_lab_register(&lab, R15, roll(3) ? 3 + roll(20) : 50 + roll(200));
     translator_lab_register(&lab, RSP, ONE_INSN_STACK - 8 * roll(512));
+    const uint64_t slice = roll(2) ? 200 : 2000;
     for (unsigned slices = 0; !translator_lab_halted(&lab) && slices < 40; slices++)
-        if (!translator_lab_run(&lab, 1 + (int64_t)roll(200)))
+        if (!translator_lab_run(&lab, 1 + (int64_t)roll(slice)))
             return false;
     return translator_lab_run(&lab, 1);
 }
@@ -242,14 +248,16 @@ static void random_programs_agree(void **state)
 {
     (void)state;
     run_programs(false, 1000);
-    const struct translator_stats *stats = translator_stats(lab.translates->soft->translator);
+    const struct translator_stats *stats = counters();
     assert_in_range(stats->instructions, 10000, UINT64_MAX);
+    assert_in_range(stats->traces, 200, UINT64_MAX);
 }
 
 static void programs_that_change_themselves_agree(void **state)
 {
     (void)state;
     run_programs(true, 1000);
+    assert_in_range(counters()->traces, 100, UINT64_MAX);
 }
 
 /* ---- what is particular ---- */
@@ -264,11 +272,6 @@ static void come_to_the_end(void)
     for (unsigned slices = 0; !translator_lab_halted(&lab) && slices < 100; slices++)
         assert_true(translator_lab_run(&lab, 7));
     assert_true(translator_lab_halted(&lab));
-}
-
-static const struct translator_stats *counters(void)
-{
-    return translator_stats(lab.translates->soft->translator);
 }
 
 static void one_page_at_two_addresses_is_translated_for_each(void **state)
