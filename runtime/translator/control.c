@@ -52,6 +52,7 @@ static void end_elsewhere(struct generator *g, uint64_t target)
 
 void generate_end(struct generator *g, uint64_t target)
 {
+    flags_to_host(g);
     if ((target ^ g->t->rip) >= PAGE_SIZE) {
         end_elsewhere(g, target);
         return;
@@ -196,12 +197,7 @@ static void inner_jump_if(struct generator *g)
     unsigned condition = g->item->z.opcode & 15u;
     if (g->item->onward != g->item->next)
         condition ^= 1;
-    if (g->stub_count == sizeof g->stubs / sizeof g->stubs[0]) {
-        g->emit.failed = true;
-        return;
-    }
-    g->stubs[g->stub_count++] =
-        (struct stub){.jump = emit_jump_if(&g->emit, condition), .position = (uint8_t)g->position};
+    exit_jump_if(g, condition, exit_make(g, TRANSLATOR_CHAIN));
 }
 
 void generate_inner(struct generator *g)

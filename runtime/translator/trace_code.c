@@ -23,6 +23,16 @@ static void emit_budget(struct emit *e, int32_t more)
     emit_store(e, RM_MEMORY(RSP, OF_VCPU(budget)), TEMP_COUNT);
 }
 
+/* The middle of a block's code expects the flags in the host's or, without BMI2, in the vCPU. */
+static void flags_to_both(struct generator *g)
+{
+    if (!g->bmi2 && !g->flags_saved)
+        flags_to_vcpu(g); /* they stay in the host's as well */
+    else
+        flags_to_host(g);
+    g->flags_saved = false;
+}
+
 /* To the instruction at `position` in the code of its block alone, which has been counted. */
 static void emit_bail(struct generator *g, unsigned position)
 {
@@ -30,6 +40,7 @@ static void emit_bail(struct generator *g, unsigned position)
     const struct version *t = block->of;
     unsigned rest = g->path->instructions - (block->first + t->block->count);
     uint32_t at = t->at[position - block->first];
+    flags_to_both(g);
     if (rest)
         emit_budget(&g->emit, (int32_t)rest);
     if (!at)
@@ -41,9 +52,13 @@ static void emit_bail(struct generator *g, unsigned position)
 static void emit_bails(struct generator *g)
 {
     for (unsigned n = 0; n < g->stub_count; n++) {
-        emit_here(&g->emit, g->stubs[n].jump);
-        if (n + 1 == g->stub_count || g->stubs[n + 1].position != g->stubs[n].position)
-            emit_bail(g, g->stubs[n].position);
+        const struct stub *stub = &g->stubs[n], *next = stub + 1;
+        emit_here(&g->emit, stub->jump);
+        if (n + 1 < g->stub_count && next->position == stub->position &&
+            next->flags_saved == stub->flags_saved)
+            continue;
+        g->flags_saved = stub->flags_saved;
+        emit_bail(g, stub->position);
     }
 }
 
@@ -75,10 +90,8 @@ static void emit_items(struct generator *g)
     for (unsigned n = 0; n < path->instructions; n++) {
         g->position = n;
         g->item = &g->items[n];
-        if (g->item->inner)
-            generate_inner(g);
-        else if (!class_rows[g->item->class].ends)
-            class_rows[g->item->class].generate(g);
+        if (g->item->inner || !class_rows[g->item->class].ends)
+            generate_item(g);
     }
 }
 
@@ -87,12 +100,14 @@ static void emit_end(struct generator *g, uint32_t entry)
 {
     const struct path *path = g->path;
     unsigned last = path->instructions - 1;
-    if (path->closed)
+    if (path->closed) {
+        flags_to_host(g);
         emit_jump_back(&g->emit, entry);
-    else if (class_rows[g->items[last].class].ends)
+    } else if (class_rows[g->items[last].class].ends) {
         emit_bail(g, last);
-    else
+    } else {
         emit_bail(g, last + 1);
+    }
 }
 
 const uint8_t *generate_trace(struct generator *g, const struct path *path,
@@ -105,6 +120,7 @@ const uint8_t *generate_trace(struct generator *g, const struct path *path,
     g->emit.used = 0;
     g->emit.failed = false;
     g->stub_count = 0;
+    g->flags_saved = false;
     uint32_t entry = emit_trace_entry(g);
     emit_items(g);
     emit_end(g, entry);

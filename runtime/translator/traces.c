@@ -104,19 +104,20 @@ static struct lap usual_lap(const struct traces *traces)
 }
 
 /* ---- the path ---- */
-static bool is_whole(const struct version *t)
+/* Does the interpreter do any of them? Time and everything else is as the block alone has it then. */
+static bool leaves_out(const struct item *items, unsigned count)
 {
-    for (unsigned n = 0; n < t->block->count; n++)
-        if (!t->at[n])
-            return false;
-    return true;
+    for (unsigned n = 0; n < count; n++)
+        if (items[n].class == CLASS_INTERPRET || items[n].class == CLASS_CALL_OUT)
+            return true;
+    return false;
 }
 
 static bool belongs(const struct path *path, const struct version *t)
 {
     const struct version *head = path->count ? path->blocks[0].of : t;
     return path->count < TRACE_BLOCKS && path->instructions + t->block->count <= TRACE_MAX &&
-           t->block->valid && is_whole(t) && t->block->key == head->block->key &&
+           t->block->valid && t->block->key == head->block->key &&
            (t->rip ^ head->rip) < PAGE_SIZE &&
            (t->block->physical ^ head->block->physical) < PAGE_SIZE;
 }
@@ -152,10 +153,13 @@ static bool append(struct traces *traces, struct version *t)
 {
     struct path *path = &traces->path;
     const struct block *block = t->block;
-    if (!belongs(path, t) || (path->count && !go_on(traces, t)))
+    struct item *items = traces->items + path->instructions;
+    if (!belongs(path, t))
         return false;
     const uint8_t *bytes = memory_at(&traces->vm->memory, block->physical, block->bytes);
-    scan_block(block, bytes, t->rip, traces->items + path->instructions);
+    scan_block(block, bytes, t->rip, items);
+    if (leaves_out(items, block->count) || (path->count && !go_on(traces, t)))
+        return false;
     path->blocks[path->count++] = (struct path_block){t, path->instructions};
     path->instructions += block->count;
     path->vectors |= t->vectors;
@@ -238,6 +242,7 @@ static void make_trace(struct traces *traces)
     size_t used = traces->generator->code->used;
     struct trace *trace = code_cache_data(traces->generator->code,
                                           sizeof *trace + path->count * sizeof trace->members[0]);
+    find_liveness(traces->items, path->instructions);
     group_items(traces->items, path->instructions);
     const uint8_t *code = trace ? generate_trace(traces->generator, path, traces->items) : NULL;
     if (!code)
