@@ -14,7 +14,7 @@ bool usual_branch(const struct item *item)
 bool access_call(const struct item *item, struct access_range *access)
 {
     *access = (struct access_range){RSP, true, -8, 8};
-    return item->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    return is_relative(item) || (item->inner && item->memory == NO_OPERAND);
 }
 
 bool access_return(const struct item *item, struct access_range *access)

@@ -137,6 +137,7 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
         item->next = item->rip + insn->length;
         item->memory = item->reg = item->rm = NO_OPERAND;
         item->count_in_cl = item->legacy_high = item->member = item->grouped = item->inner = false;
+        item->second = false;
         item->class = CLASS_INTERPRET;
         /* if it is undefined the interpreter raises #UD */
         if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes + insn->offset,

@@ -127,6 +127,7 @@ struct item {
     /* group.c: accesses that share a look-up */
     bool member;         /* its access is one of them */
     bool grouped;        /* it is a member, or between members: `first` and `last` are theirs */
+    bool second;         /* its group's addend is in TEMP_ADDRESS, not in TEMP_ADDEND */
     uint8_t first, last; /* positions */
     struct access_range access;
     int32_t delta; /* of the base, since before `first` */
@@ -143,7 +144,8 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
 void find_liveness(struct item *items, unsigned count);
 
 /* ---- group.c: which accesses share a look-up ---- */
-void group_items(struct item *items, unsigned count);
+/* `two`: groups may overlap; nobody comes back to the middle of them. */
+void group_items(struct item *items, unsigned count, bool two);
 /* All that members from position `from` on access, by the base as it is there. */
 struct access_range group_rest(const struct item *items, unsigned from);
 

@@ -156,7 +156,7 @@ static struct version *make_version(struct translator *translator, struct block 
         return NULL;
     scan_block(block, bytes, rip, translator->items);
     find_liveness(translator->items, block->count);
-    group_items(translator->items, block->count);
+    group_items(translator->items, block->count, false);
     bool user = block->key & JUMP_KEY_USER;
     t->block = block;
     t->rip = rip;

@@ -354,14 +354,14 @@ static const uint8_t *find_translated(const uint8_t **end)
     return (const uint8_t *)(uintptr_t)first;
 }
 
-/* Memory operands name what was looked up (R15 is the addend), the vCPU and its tables (RSP), or slots (RIP). Of the
+/* Memory operands name what was looked up (R15 or R14 is the addend), the vCPU and its tables (RSP), or slots (RIP). Of the
  * entry only the first instructions use RDI, the vCPU. */
 static bool operand_is_contained(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o)
 {
     if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || z->mnemonic == ZYDIS_MNEMONIC_LEA)
         return true;
     return o->mem.base == ZYDIS_REGISTER_RSP || o->mem.base == ZYDIS_REGISTER_RIP ||
-           o->mem.index == ZYDIS_REGISTER_R15;
+           o->mem.index == ZYDIS_REGISTER_R15 || o->mem.index == ZYDIS_REGISTER_R14;
 }
 
 /* Calls lead to the fixed code only, which makes the returns. */
