@@ -18,6 +18,7 @@
 #define WARM         24
 #define VERSIONS_MAX 8 /* of a block, at as many RIPs */
 #define WORTH        3 /* instructions in a row that are worth going into translated code for */
+#define LEAVING      4 /* calls of the interpreter that cost as much as leaving translated code */
 #define ROOM_CODE    (64u << 10) /* what the largest block may need */
 #define ROOM_DATA    (64u << 10)
 
@@ -156,13 +157,16 @@ static struct version *make_version(struct translator *translator, struct block 
     return t;
 }
 
-/* Is it worth while? Each instruction that is left to the interpreter costs as much as many others. */
-static bool worth(const struct version *t)
+/* Is it worth while? A call of the interpreter costs as much as a few instructions of its own. Leaving translated code
+ * for a block that is not translated costs as much as a few calls. */
+static bool worth(const struct item *items, unsigned count)
 {
-    unsigned known = 0, count = t->block->count;
-    for (unsigned n = 0; n < count; n++)
-        known += t->at[n] != 0;
-    return known >= WORTH * (count - known) && known > 0;
+    unsigned known = 0, calls = 0;
+    for (unsigned n = 0; n < count; n++) {
+        known += items[n].class != CLASS_CALL_OUT && items[n].class != CLASS_INTERPRET;
+        calls += items[n].class == CLASS_CALL_OUT;
+    }
+    return known && calls <= known + LEAVING;
 }
 
 OP(run_translated);
@@ -187,7 +191,7 @@ static bool translate(struct translator *translator, struct block *block, uint64
     size_t size = sizeof(struct translated) + block->count * sizeof(insn_fn *);
     struct translated *translated = code_cache_data(&translator->code, size);
     struct version *t = translated ? make_version(translator, block, rip) : NULL;
-    bool done = t && worth(t);
+    bool done = t && worth(translator->items, block->count);
     if (done) {
         translated->first = t;
         translated->versions = 1;
