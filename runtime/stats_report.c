@@ -104,6 +104,9 @@ static json_t *stats_json(const struct vm *vm)
         io, "steps", number(stats->steps), "translator", translator_json(vm));
     if (stats->engine_counts)
         json_object_set_new(json, vm->engine->name, engine_json(stats));
+    if (vm->config.lockstep)
+        json_object_set_new(json, "lockstep",
+                            json_pack("{s:o}", "points", number(stats->lockstep_points)));
     return json;
 }
 

@@ -6,38 +6,38 @@
 
 #include <string.h>
 
-static void emit_status(struct emit *e, bool store)
+static void emit_registers(struct emit *e)
 {
-    /* mov %ax, status; movzwl status, %eax */
-    struct host_insn insn = {.operand16 = store,
-                             .map = store ? 0 : 1,
-                             .opcode = store ? 0x89 : 0xb7,
-                             .reg = RAX,
-                             .rm = RM_MEMORY(RSP, OF_VCPU(status))};
-    emit_insn(e, &insn, false);
-}
-
-/* Flags and registers of the guest from the vCPU, RAX last: it carries the flags. */
-static void emit_reload(struct emit *e)
-{
-    emit_status(e, false);
-    EMIT_RAW(e, 0x04, 0x7f, 0x9e); /* add $0x7f, %al: OF as it was; sahf */
     for (unsigned n = R15 + 1; n-- > RAX;)
         if (host_register(n) != IN_MEMORY)
             emit_load(e, host_register(n), RM_MEMORY(RSP, OF_REGISTER(n)));
 }
 
-static void emit_save(struct emit *e)
+/* Flags and registers of the guest from the vCPU, RAX last: it carries the flags. */
+static void emit_reload(struct emit *e)
 {
-    for (unsigned n = RAX; n <= R15; n++) {
-        if (host_register(n) == IN_MEMORY)
-            continue;
-        emit_store(e, RM_MEMORY(RSP, OF_REGISTER(n)), host_register(n));
-        if (n == RAX) {
-            EMIT_RAW(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto %al */
-            emit_status(e, true);
-        }
-    }
+    emit_load_status(e);
+    emit_flags_from_rax(e);
+    emit_registers(e);
+}
+
+static void emit_save_registers(struct emit *e)
+{
+    for (unsigned n = RAX; n <= R15; n++)
+        if (host_register(n) != IN_MEMORY)
+            emit_store(e, RM_MEMORY(RSP, OF_REGISTER(n)), host_register(n));
+}
+
+/* Two ways in, of which the second finds the flags saved; returns the offset of that. */
+static uint32_t emit_save(struct emit *e)
+{
+    emit_store(e, RM_MEMORY(RSP, OF_REGISTER(RAX)), RAX);
+    emit_flags_to_rax(e);
+    emit_store_status(e);
+    emit_load(e, RAX, RM_MEMORY(RSP, OF_REGISTER(RAX)));
+    uint32_t saved = e->used;
+    emit_save_registers(e);
+    return saved;
 }
 
 /* ---- vector registers (vectors.h) ---- */
@@ -143,14 +143,14 @@ static void emit_call_leave(struct emit *e)
 }
 
 /* One instruction by the interpreter's function, in the middle of translated code, which goes on behind the call of
- * this. RCX is the call point; C keeps RBX, R14 and R15. `elsewhere`: jumps for what does not go on there, with RAX as
+ * this. The guest's flags are in the vCPU, before and after it. RCX is the call point; C keeps RBX, R14 and R15. `elsewhere`: jumps for what does not go on there, with RAX as
  * the function returned it. */
 static void emit_call_interpreter(struct emit *e, uint64_t *count)
 {
     const struct host_insn call = {
         .opcode = 0xff, .reg = 2, .rm = RM_MEMORY(R15, offsetof(struct call_point, run))};
     EMIT_RAW(e, 0x41, 0x5e); /* pop %r14: where to go on */
-    emit_save(e);
+    emit_save_registers(e);
     emit_vectors_save(e);
     emit_lea(e, RDI, RM_MEMORY(RSP, -STACK_BIAS));
     emit_mov(e, RBX, RDI);
@@ -189,7 +189,7 @@ static void emit_return(struct emit *e, uint32_t elsewhere[3])
     emit_insn(e, &vectors, false);
     elsewhere[2] = emit_jump_if(e, 5);
     emit_lea(e, RSP, RM_MEMORY(RBX, STACK_BIAS));
-    emit_reload(e);
+    emit_registers(e);
     EMIT_RAW(e, 0x41, 0x56, 0xc3); /* push %r14; ret */
 }
 
@@ -207,8 +207,7 @@ static void emit_resume(struct emit *e)
     EMIT_RAW(e, 0xff, 0xd0); /* call *%rax */
 }
 
-bool enter_create(struct code_cache *code, struct emit *e, struct fixed_code *fixed,
-                  uint64_t *calls)
+bool enter_create(struct code_cache *code, struct emit *e, struct ways *ways, uint64_t *calls)
 {
     uint32_t elsewhere[3];
     e->base = code_cache_next(code);
@@ -235,7 +234,7 @@ bool enter_create(struct code_cache *code, struct emit *e, struct fixed_code *fi
     uint32_t resumed = emit_jump(e);
 
     uint32_t out = e->used;
-    emit_save(e);
+    uint32_t out_saved = emit_save(e);
     emit_vectors_save(e);
     emit_call_leave(e);
     emit_here(e, resumed);
@@ -249,8 +248,9 @@ bool enter_create(struct code_cache *code, struct emit *e, struct fixed_code *fi
              0xc3);
     if (e->failed || !code_cache_put(code, e->bytes, e->used))
         return false;
-    memcpy(&fixed->enter, &e->base, sizeof fixed->enter);
-    fixed->leave = e->base + out;
-    fixed->call = e->base + call_out;
+    memcpy(&ways->enter, &e->base, sizeof ways->enter);
+    ways->leave = e->base + out;
+    ways->leave_saved = e->base + out_saved;
+    ways->call = e->base + call_out;
     return true;
 }

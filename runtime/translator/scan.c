@@ -147,5 +147,6 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
         if (item->class == CLASS_INTERPRET && n + 1 < block->count)
             item->class = CLASS_CALL_OUT;
     }
+    find_liveness(items, block->count);
     group_items(items, block->count);
 }

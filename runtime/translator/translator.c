@@ -27,7 +27,7 @@ struct translator {
     struct code_cache code;
     unsigned warm; /* runs after which a block is translated */
     size_t fixed;  /* bytes of code that are always there */
-    struct fixed_code fixed_code;
+    struct ways ways;
     struct exit_point
         *link; /* the jump that was left last: it may be linked to what is entered next */
     struct {   /* what to do behind an exit: an instruction's function, or nothing */
@@ -39,11 +39,15 @@ struct translator {
     struct generator generator;
 };
 
+static bool host_has_bmi2(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx & bit_BMI2;
+}
+
 const char *translator_missing(void)
 {
     unsigned eax, ebx, ecx, edx;
-    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx & bit_BMI2))
-        return "the host processor has no BMI2 instructions";
     if (!__get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) || !(ecx & bit_LAHF_LM))
         return "the host processor has no LAHF in 64-bit mode";
     return NULL;
@@ -66,14 +70,16 @@ struct translator *translator_create(struct vm *vm, struct error *err)
     }
     struct generator *g = &translator->generator;
     g->code = &translator->code;
-    if (!enter_create(&translator->code, &g->emit, &translator->fixed_code,
+    if (!enter_create(&translator->code, &g->emit, &translator->ways,
                       &translator->stats.exits[TRANSLATOR_CALL])) {
         translator_destroy(translator);
         fail(err, HVRUN_HOST, "translator: no code");
         return NULL;
     }
-    g->leave = translator->fixed_code.leave;
-    g->call = translator->fixed_code.call;
+    g->leave = translator->ways.leave;
+    g->call = translator->ways.call;
+    g->leave_saved = translator->ways.leave_saved;
+    g->bmi2 = host_has_bmi2() && !vm->config.translator_old_host;
     translator->fixed = translator->code.used;
     return translator;
 }
@@ -292,7 +298,7 @@ OP(run_translated)
     const void *code = code_at(translator, cpu, i);
     if (unlikely(!code))
         return cpu->block->translated->run[i->position](cpu, i);
-    translator->fixed_code.enter(cpu, code);
+    translator->ways.enter(cpu, code);
     vectors_leave(cpu);
     if (!translator->next.run)
         return NULL;
