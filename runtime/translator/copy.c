@@ -64,8 +64,8 @@ bool access_copy(const struct item *item, struct access_range *access)
     *access = (struct access_range){(uint8_t)guest_number(o->mem.base),
                                     o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
                                     (int32_t)o->mem.disp.value, o->size / 8};
-    return o->mem.disp.value + RANGE_MAX == (int32_t)(o->mem.disp.value + RANGE_MAX) &&
-           o->mem.disp.value - RANGE_MAX == (int32_t)(o->mem.disp.value - RANGE_MAX);
+    const int64_t most = INT32_MAX - 4 * RANGE_MAX; /* what the base is moved by comes to it */
+    return o->mem.disp.value < most && o->mem.disp.value > -most;
 }
 
 /* ---- its registers ---- */
