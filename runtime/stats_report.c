@@ -60,6 +60,7 @@ static json_t *translator_json(const struct vm *vm)
         [TRANSLATOR_JUMP] = "jump",         [TRANSLATOR_INTERPRET] = "interpret",
         [TRANSLATOR_INDIRECT] = "indirect", [TRANSLATOR_LOOKUP] = "lookup",
         [TRANSLATOR_ACCESS] = "access",     [TRANSLATOR_VECTORS] = "vectors",
+        [TRANSLATOR_CALL] = "call",
     };
     static const struct translator_stats nothing = {0};
     const struct translator *translator = vm->soft ? vm->soft->translator : NULL;

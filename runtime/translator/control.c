@@ -52,6 +52,7 @@ static void end_elsewhere(struct generator *g, uint64_t target)
 
 void generate_end(struct generator *g, uint64_t target)
 {
+    flags_to_host(g);
     if ((target ^ g->t->rip) >= PAGE_SIZE) {
         end_elsewhere(g, target);
         return;

@@ -4,7 +4,9 @@
  * Most accesses of a block go to its stack frame or to a few fields behind one pointer: base plus displacement,
  * with the base unchanged or moved by a constant (PUSH, POP). One look-up for the whole range, from the first
  * byte of them all to the last, finds the page for all, if it is one page. If it is not, or is not known, each
- * instruction is the interpreter's, which comes back to the rest of the group. */
+ * instruction is the interpreter's, which comes back to the rest of the group.
+ *
+ * A group may begin before its first access, where the look-up is cheaper (lookup.c). */
 #include "runtime/translator/translation.h"
 
 /* The access of an item whose address is a base in a host register and a displacement; all others have their own. */
@@ -110,17 +112,38 @@ static unsigned collect(struct item *items, unsigned count, unsigned first)
     return last;
 }
 
+/* The look-up may stand before an item that sets all flags: there it need not keep them. Returns the position of such a
+ * one before items[first], but not before `from`; or `first`. */
+static unsigned look_up_before(struct item *items, unsigned from, unsigned first)
+{
+    unsigned base = items[first].access.base;
+    int32_t delta = 0, by;
+    for (unsigned n = first; n-- > from;) {
+        if (!harmless(&items[n]) || !moves(&items[n], base, &by))
+            break;
+        delta -= by;
+        if (delta > RANGE_MAX || delta < -RANGE_MAX)
+            break;
+        items[n].delta = delta;
+        if (items[n].sets_flags)
+            return n;
+    }
+    return first;
+}
+
 void group_items(struct item *items, unsigned count)
 {
-    for (unsigned first = 0; first < count; first++) {
+    for (unsigned first = 0, from = 0; first < count; first++) {
         if (!plain_access(&items[first], &items[first].access))
             continue;
         unsigned last = collect(items, count, first);
+        first = look_up_before(items, from, first);
         for (unsigned n = first; n <= last; n++) {
             items[n].grouped = true;
             items[n].first = (uint8_t)first;
             items[n].last = (uint8_t)last;
         }
+        from = last + 1;
         first = last;
     }
 }

@@ -138,12 +138,15 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
         item->memory = item->reg = item->rm = NO_OPERAND;
         item->count_in_cl = item->legacy_high = item->member = item->grouped = false;
         item->class = CLASS_INTERPRET;
-        if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, bytes + insn->offset,
-                                               block->bytes - insn->offset, &item->z,
-                                               item->operand)))
-            continue; /* undefined: the interpreter raises #UD */
-        if (item->z.length == insn->length)
+        /* if it is undefined the interpreter raises #UD */
+        if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes + insn->offset,
+                                                block->bytes - insn->offset, &item->z,
+                                                item->operand)) &&
+            item->z.length == insn->length)
             item->class = classify(item);
+        if (item->class == CLASS_INTERPRET && n + 1 < block->count)
+            item->class = CLASS_CALL_OUT;
     }
+    find_liveness(items, block->count);
     group_items(items, block->count);
 }

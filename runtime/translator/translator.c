@@ -26,8 +26,7 @@ struct translator {
     struct code_cache code;
     unsigned warm; /* runs after which a block is translated */
     size_t fixed;  /* bytes of code that are always there */
-    enter_fn *enter;
-    const void *leave;
+    struct fixed_code fixed_code;
     struct exit_point
         *link; /* the jump that was left last: it may be linked to what is entered next */
     struct {   /* what to do behind an exit: an instruction's function, or nothing */
@@ -39,11 +38,15 @@ struct translator {
     struct generator generator;
 };
 
+static bool host_has_bmi2(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx & bit_BMI2;
+}
+
 const char *translator_missing(void)
 {
     unsigned eax, ebx, ecx, edx;
-    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx & bit_BMI2))
-        return "the host processor has no BMI2 instructions";
     if (!__get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) || !(ecx & bit_LAHF_LM))
         return "the host processor has no LAHF in 64-bit mode";
     return NULL;
@@ -64,14 +67,18 @@ struct translator *translator_create(struct vm *vm, struct error *err)
         free(translator);
         return NULL;
     }
-    translator->generator.code = &translator->code;
-    if (!enter_create(&translator->code, &translator->generator.emit, &translator->enter,
-                      &translator->leave)) {
+    struct generator *g = &translator->generator;
+    g->code = &translator->code;
+    if (!enter_create(&translator->code, &g->emit, &translator->fixed_code,
+                      &translator->stats.exits[TRANSLATOR_CALL])) {
         translator_destroy(translator);
         fail(err, HVRUN_HOST, "translator: no code");
         return NULL;
     }
-    translator->generator.leave = translator->leave;
+    g->leave = translator->fixed_code.leave;
+    g->leave_saved = translator->fixed_code.leave_saved;
+    g->call = translator->fixed_code.call;
+    g->bmi2 = host_has_bmi2() && !vm->config.translator_old_host;
     translator->fixed = translator->code.used;
     return translator;
 }
@@ -261,9 +268,9 @@ static void shorten(struct translator *translator, struct vcpu *cpu, struct vers
     t->into = link;
 }
 
-OP(run_translated)
+/* The code for this instruction of the block under execution, or NULL: it is the interpreter's. */
+static const void *code_at(struct translator *translator, struct vcpu *cpu, const struct insn *i)
 {
-    struct translator *translator = cpu->vm->soft->translator;
     struct block *block = cpu->block;
     struct version *t = block->translated->first;
     if (unlikely(t->rip != cpu->rip))
@@ -271,10 +278,23 @@ OP(run_translated)
     /* not where alignment or SMAP is looked at otherwise */
     if (unlikely(!t || !cpu->fast || cpu->tlb != cpu->tlb_table[t->tlb_mode]) ||
         (t->vectors && i->position <= t->vectors_until && !vectors_take(cpu, t->vectors)))
-        return block->translated->run[i->position](cpu, i);
+        return NULL;
     if (i->position == 0)
         shorten(translator, cpu, t);
-    translator->enter(cpu, t->entry + t->at[i->position]);
+    return t->entry + t->at[i->position];
+}
+
+OP(run_translated)
+{
+    struct translator *translator = cpu->vm->soft->translator;
+    if (cpu->translator_called) { /* translated code goes on here */
+        cpu->translator_called = false;
+        return i;
+    }
+    const void *code = code_at(translator, cpu, i);
+    if (unlikely(!code))
+        return cpu->block->translated->run[i->position](cpu, i);
+    translator->fixed_code.enter(cpu, code);
     vectors_leave(cpu);
     if (!translator->next.run)
         return NULL;
@@ -361,9 +381,22 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
     case TRANSLATOR_ACCESS:
     case TRANSLATOR_INTERPRET:
     case TRANSLATOR_INDIRECT:
+    case TRANSLATOR_CALL:
     case TRANSLATOR_EXITS:
         break;
     }
     translator->stats.exits[exit->reason]++;
     return interpret(translator, cpu, exit);
+}
+
+const void *translator_resume(struct vcpu *cpu, const struct insn *i)
+{
+    struct translator *translator = cpu->vm->soft->translator;
+    bool translated = i && i->run == run_translated;
+    const void *code = translated ? code_at(translator, cpu, i) : NULL;
+    translator->next.insn = i;
+    translator->next.run = translated ? cpu->block->translated->run[i->position]
+                           : i        ? i->run
+                                      : NULL;
+    return code;
 }

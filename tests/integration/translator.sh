@@ -29,7 +29,7 @@ same() {
 
 sample=$BUILD/samples/interrupts.elf
 if "$BUILD/hvrun" --deterministic "$sample" </dev/null 2>&1 >/dev/null | grep -q '^hvrun: no translator'; then
-    skip 'guests come to the same end translated and interpreted' 'the host has no BMI2'
+    skip 'guests come to the same end translated and interpreted' 'the host has no LAHF in 64-bit mode'
     plan_done
 fi
 
