@@ -20,6 +20,25 @@
 /* Requests: the number of a file to commit, or this. */
 #define REMOVE_SOCKET CLERK_FILES
 
+/* A message of the other side, whole; false once there is none any more. */
+static bool receive(int channel, void *message, size_t size)
+{
+    ssize_t got;
+    do
+        got = recv(channel, message, size, 0);
+    while (got < 0 && errno == EINTR);
+    return got == (ssize_t)size;
+}
+
+static bool tell(int channel, const void *message, size_t size)
+{
+    ssize_t sent;
+    do
+        sent = send(channel, message, size, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent == (ssize_t)size;
+}
+
 /* ---- the process ---- */
 /* Nobody who waits for the end of our output waits for this process, and no signal from a terminal ends it early. */
 static void detach(void)
@@ -55,10 +74,10 @@ static _Noreturn void serve(struct clerk *clerk, int channel)
 {
     unsigned char request;
     detach();
-    while (recv(channel, &request, 1, 0) == 1) {
+    while (receive(channel, &request, 1)) {
         struct error answer = {0};
         carry_out(clerk, request, &answer);
-        if (send(channel, &answer, sizeof answer, MSG_NOSIGNAL) != (ssize_t)sizeof answer)
+        if (!tell(channel, &answer, sizeof answer))
             break;
     }
     for (int n = 0; n < CLERK_FILES; n++)
@@ -71,13 +90,7 @@ static _Noreturn void serve(struct clerk *clerk, int channel)
 static int ask(struct clerk *clerk, unsigned char request, struct error *err)
 {
     struct error answer;
-    ssize_t got;
-    if (send(clerk->channel, &request, 1, MSG_NOSIGNAL) != 1)
-        return fail(err, HVRUN_HOST, "the process that names output files has died");
-    do
-        got = recv(clerk->channel, &answer, sizeof answer, 0);
-    while (got < 0 && errno == EINTR);
-    if (got != (ssize_t)sizeof answer)
+    if (!tell(clerk->channel, &request, 1) || !receive(clerk->channel, &answer, sizeof answer))
         return fail(err, HVRUN_HOST, "the process that names output files has died");
     if (!answer.code)
         return 0;

@@ -25,6 +25,7 @@
 #define RING_SIZE   16384u /* a power of two */
 #define ESCAPE      0x01   /* Ctrl-A */
 #define STUCK_MS    100    /* how often a writer that waits looks whether it should give up */
+#define AWAY_MS     200    /* how often a process in the background looks whether it still is */
 
 struct console {
     struct vm *vm;
@@ -43,10 +44,11 @@ struct console {
     bool reading; /* the thread exists */
     int in;
     bool in_opened;
-    bool terminal; /* input is a raw terminal: Ctrl-A is special, and reading never pauses */
-    bool escaped;  /* Ctrl-A was the last key */
+    bool
+        terminal; /* input is a raw terminal: Ctrl-A is special, reading pauses only in the background */
+    bool escaped; /* Ctrl-A was the last key */
     pthread_t thread;
-    int control; /* eventfd: there is room again, or `closing` */
+    int control; /* eventfd: there is room again, the process goes on after a stop, or `closing` */
     atomic_bool closing;
     atomic_bool full; /* the thread waits for room */
     atomic_uint head, tail;
@@ -197,20 +199,26 @@ static bool may_read(struct console *c)
     return ring_room(c); /* the guest may have read between the two looks */
 }
 
+/* Waits for input, for room for it, or for the end: true if there is input that may be read now. */
+static bool wait_for_input(struct console *c)
+{
+    bool away = c->terminal && !raw_terminal_attend();
+    struct pollfd p[] = {{.fd = c->control, .events = POLLIN},
+                         {.fd = !away && may_read(c) ? c->in : -1, .events = POLLIN}};
+    uint64_t count;
+    if (poll(p, 2, away ? AWAY_MS : -1) <= 0)
+        return false;
+    if (p[0].revents && read(c->control, &count, sizeof count) < 0)
+        return false;
+    return p[1].revents && (!c->terminal || raw_terminal_attend());
+}
+
 static void *reader(void *context)
 {
     struct console *c = context;
     uint8_t bytes[256];
     while (!atomic_load(&c->closing)) {
-        bool may = may_read(c);
-        struct pollfd p[] = {{.fd = c->control, .events = POLLIN},
-                             {.fd = may ? c->in : -1, .events = POLLIN}};
-        if (poll(p, 2, -1) < 0)
-            continue;
-        uint64_t count;
-        if (p[0].revents && read(c->control, &count, sizeof count) < 0)
-            continue;
-        if (!p[1].revents)
+        if (!wait_for_input(c))
             continue;
         unsigned room = ring_room(c);
         size_t want = c->terminal || room > sizeof bytes ? sizeof bytes : room;
@@ -256,13 +264,10 @@ static int open_file(struct console *c, const char *path, struct error *err)
 
 static int open_input(struct console *c, struct error *err)
 {
-    int foreground = tcgetpgrp(STDIN_FILENO);
-    if (foreground >= 0 && foreground != getpgrp())
-        return 0; /* in the background, reading would stop the process */
     c->control = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (c->control < 0)
         return fail(err, HVRUN_HOST, "eventfd: %s", strerror(errno));
-    c->terminal = raw_terminal_enter(STDIN_FILENO);
+    c->terminal = raw_terminal_enter(STDIN_FILENO, c->control);
     c->in = reopen(STDIN_FILENO, c->terminal ? O_RDWR : O_RDONLY);
     c->in_opened = c->in != STDIN_FILENO;
     c->reads = true;

@@ -395,6 +395,7 @@ static int run(struct lockstep *l, struct error *err)
             return -1;
     if (!l->differs && l->there && compare(l, true, err) < 0)
         return -1;
+    l->vm->stats.lockstep_points = l->points;
     if (!l->differs)
         fprintf(l->stream,
                 "hvrun: lockstep: no difference between %s and %s in %" PRIu64

@@ -148,7 +148,7 @@ static void compare(struct pair *p)
 {
     const struct vm *a = p->leader, *b = p->twin;
     bool end = a->shutdown != SHUTDOWN_NONE || p->leader_died;
-    if (a->shutdown != b->shutdown || a->exit_code != b->exit_code ||
+    if (a->shutdown != b->shutdown || (a->shutdown && a->exit_code != b->exit_code) ||
         p->leader_died != p->twin_died) {
         tell(p, "one of them has ended otherwise");
         return;
@@ -251,6 +251,7 @@ static void run(struct pair *p)
         if (vm->config.lockstep_count && soft_instructions(vm) >= vm->config.lockstep_count)
             vm_stop(vm, SHUTDOWN_STEPS, HVRUN_DONE);
     }
+    vm->stats.lockstep_points = p->points;
     if (!p->differs)
         fprintf(p->stream,
                 "hvrun: lockstep: no difference between translator and interpreter in %" PRIu64

@@ -142,13 +142,12 @@ static void close_partner(struct partner *partner)
 static int run_with(struct vm *vm, const struct image *image, struct partner *partner,
                     struct error *err)
 {
-    if (vm->config.gdb && gdb_open(vm, err) < 0)
-        return -1;
-    if (load(vm, image, err) < 0 || stepper_check(vm, err) < 0 ||
+    if (watchdog_start(vm, err) < 0 || (vm->config.gdb && gdb_open(vm, err) < 0) ||
+        load(vm, image, err) < 0 || stepper_check(vm, err) < 0 ||
         open_partner(vm, image, partner, err) < 0)
         return -1;
     image_release_segments(image); /* the guest has its copy */
-    if (watchdog_start(vm, err) < 0 || contain(&vm->config, err) < 0)
+    if (watchdog_set_timer(vm, err) < 0 || contain(&vm->config, err) < 0)
         return -1;
     double start = now();
     int result = go(vm, partner, err);

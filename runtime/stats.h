@@ -59,6 +59,7 @@ struct stats {
     uint64_t block_hits, block_misses, hash_mismatches;
     uint64_t table_ignored; /* entries of the IO-block table that are damaged */
     uint64_t steps;
+    uint64_t lockstep_points;                  /* where --lockstep has compared */
     struct engine_count engine[ENGINE_COUNTS]; /* the KVM engine's */
     unsigned engine_counts;
     struct hot_address hot[HOT_ADDRESSES];

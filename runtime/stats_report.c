@@ -60,6 +60,7 @@ static json_t *translator_json(const struct vm *vm)
         [TRANSLATOR_JUMP] = "jump",         [TRANSLATOR_INTERPRET] = "interpret",
         [TRANSLATOR_INDIRECT] = "indirect", [TRANSLATOR_LOOKUP] = "lookup",
         [TRANSLATOR_ACCESS] = "access",     [TRANSLATOR_VECTORS] = "vectors",
+        [TRANSLATOR_CALL] = "call",
     };
     static const struct translator_stats nothing = {0};
     const struct translator *translator = vm->soft ? vm->soft->translator : NULL;
@@ -67,10 +68,10 @@ static json_t *translator_json(const struct vm *vm)
     json_t *exits = json_object();
     for (unsigned k = 0; k < TRANSLATOR_EXITS; k++)
         json_object_set_new(exits, names[k], number(stats->exits[k]));
-    return json_pack("{s:o,s:o,s:o,s:f,s:o,s:o}", "blocks", number(stats->blocks), "instructions",
-                     number(stats->instructions), "bytes", number(stats->bytes), "seconds",
-                     (double)stats->nanoseconds * 1e-9, "flushes", number(stats->flushes), "exits",
-                     exits);
+    return json_pack("{s:o,s:o,s:o,s:o,s:f,s:o,s:o}", "blocks", number(stats->blocks), "traces",
+                     number(stats->traces), "instructions", number(stats->instructions), "bytes",
+                     number(stats->bytes), "seconds", (double)stats->nanoseconds * 1e-9, "flushes",
+                     number(stats->flushes), "exits", exits);
 }
 
 static json_t *engine_json(const struct stats *stats)
@@ -103,6 +104,9 @@ static json_t *stats_json(const struct vm *vm)
         io, "steps", number(stats->steps), "translator", translator_json(vm));
     if (stats->engine_counts)
         json_object_set_new(json, vm->engine->name, engine_json(stats));
+    if (vm->config.lockstep)
+        json_object_set_new(json, "lockstep",
+                            json_pack("{s:o}", "points", number(stats->lockstep_points)));
     return json;
 }
 

@@ -333,6 +333,7 @@ struct vcpu {
     struct fast *fast; /* what translated code looks into, behind this structure; NULL = none */
     void *host_stack;  /* the stack pointer of who entered translated code */
     uint64_t translator_temp; /* a value within one instruction */
+    bool translator_called;   /* by it, for one instruction: it goes on behind that */
     /* VECTOR_*: what of the guest's FP and SIMD state is in the host's registers while translated code runs (in C: what
      * goes there before it runs on), and by any such set whether all of it is: 1 or 0 (translator/vectors.h) */
     uint8_t vectors;

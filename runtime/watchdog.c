@@ -52,8 +52,11 @@ static int catch_signals(struct error *err)
 int watchdog_start(struct vm *vm, struct error *err)
 {
     watched = vm;
-    if (catch_signals(err) < 0)
-        return -1;
+    return catch_signals(err);
+}
+
+int watchdog_set_timer(const struct vm *vm, struct error *err)
+{
     double seconds = vm->config.timeout;
     if (seconds > 0) {
         struct itimerval timer = {

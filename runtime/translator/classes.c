@@ -136,30 +136,37 @@ static const struct mnemonic_row vector_rows[] = {
 
 #define VECTOR_CLASS(needs)                                                                        \
     {                                                                                              \
-        usual_vector, access_copy, generate_vector, .hidden_operands = true, .vectors = (needs)    \
+        usual_vector, access_copy, generate_vector, .plain_flags = true, .hidden_operands = true,  \
+                                                    .vectors = (needs)                             \
     }
 const struct class_row class_rows[CLASSES] = {
-    [CLASS_INTERPRET] = {.generate = generate_interpret, .ends = true},
-    [CLASS_COPY] = {usual_copy, access_copy, generate_copy, .hidden_operands = true},
-    [CLASS_DIVIDE] = {usual_divide, NULL, generate_divide},
-    [CLASS_NOTHING] = {.generate = generate_nothing},
-    [CLASS_LEA] = {usual_lea, NULL, generate_lea},
-    [CLASS_PUSH] = {usual_push, access_push, generate_push, .moves_rsp = -8},
-    [CLASS_POP] = {usual_pop, access_pop, generate_pop, .moves_rsp = 8},
-    [CLASS_LEAVE] = {usual_leave, access_leave, generate_leave},
-    [CLASS_JUMP] = {usual_branch, NULL, generate_jump, .ends = true},
-    [CLASS_JUMP_IF] = {usual_branch, NULL, generate_jump_if, .ends = true},
+    [CLASS_INTERPRET] = {.generate = generate_interpret, .plain_flags = true, .ends = true},
+    [CLASS_CALL_OUT] = {.generate = generate_call_out, .plain_flags = true},
+    [CLASS_COPY] = {usual_copy, access_copy, generate_copy, .plain_flags = true,
+                    .hidden_operands = true},
+    [CLASS_DIVIDE] = {usual_divide, .generate = generate_divide, .plain_flags = true},
+    [CLASS_NOTHING] = {.generate = generate_nothing, .plain_flags = true},
+    [CLASS_LEA] = {usual_lea, .generate = generate_lea, .plain_flags = true},
+    [CLASS_PUSH] = {usual_push, access_push, generate_push, .moves_rsp = -8, .plain_flags = true},
+    [CLASS_POP] = {usual_pop, access_pop, generate_pop, .moves_rsp = 8, .plain_flags = true},
+    [CLASS_LEAVE] = {usual_leave, access_leave, .generate = generate_leave, .plain_flags = true},
+    [CLASS_JUMP] = {usual_branch, .generate = generate_jump, .ends = true},
+    [CLASS_JUMP_IF] = {usual_branch, .generate = generate_jump_if, .ends = true},
     [CLASS_CALL] = {usual_branch, access_call, generate_call, .ends = true},
     [CLASS_RETURN] = {usual_branch, access_return, generate_return, .ends = true},
     [CLASS_VECTOR] = VECTOR_CLASS(VECTOR_SSE),
     [CLASS_VECTOR_ALIGNED] = VECTOR_CLASS(VECTOR_SSE),
     [CLASS_VECTOR_UNALIGNED] = VECTOR_CLASS(VECTOR_SSE),
     [CLASS_VECTOR_FLOAT] = VECTOR_CLASS(VECTOR_SSE | VECTOR_MXCSR),
-    [CLASS_X87] = {usual_x87, access_copy, generate_x87, .vectors = VECTOR_X87},
-    [CLASS_X87_STATUS] = {usual_x87, access_copy, generate_x87_status, .vectors = VECTOR_X87},
-    [CLASS_EMMS] = {usual_x87, NULL, generate_emms, .vectors = VECTOR_X87},
-    [CLASS_FNSTCW] = {usual_x87, access_copy, generate_fnstcw, .vectors = VECTOR_FPU},
-    [CLASS_FLDCW] = {usual_x87, access_copy, generate_fldcw, .vectors = VECTOR_X87},
+    [CLASS_X87] = {usual_x87, access_copy, generate_x87, .plain_flags = true,
+                   .vectors = VECTOR_X87},
+    [CLASS_X87_STATUS] = {usual_x87, access_copy, generate_x87_status, .plain_flags = true,
+                          .vectors = VECTOR_X87},
+    [CLASS_EMMS] = {usual_x87, NULL, generate_emms, .plain_flags = true, .vectors = VECTOR_X87},
+    [CLASS_FNSTCW] = {usual_x87, access_copy, generate_fnstcw, .plain_flags = true,
+                      .vectors = VECTOR_FPU},
+    [CLASS_FLDCW] = {usual_x87, access_copy, generate_fldcw, .plain_flags = true,
+                     .vectors = VECTOR_X87},
 };
 
 static uint8_t class_by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1];

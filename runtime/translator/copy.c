@@ -64,8 +64,8 @@ bool access_copy(const struct item *item, struct access_range *access)
     *access = (struct access_range){(uint8_t)guest_number(o->mem.base),
                                     o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
                                     (int32_t)o->mem.disp.value, o->size / 8};
-    return o->mem.disp.value + RANGE_MAX == (int32_t)(o->mem.disp.value + RANGE_MAX) &&
-           o->mem.disp.value - RANGE_MAX == (int32_t)(o->mem.disp.value - RANGE_MAX);
+    return o->mem.disp.value + 4 * RANGE_MAX == (int32_t)(o->mem.disp.value + 4 * RANGE_MAX) &&
+           o->mem.disp.value - 4 * RANGE_MAX == (int32_t)(o->mem.disp.value - 4 * RANGE_MAX);
 }
 
 /* ---- its registers ---- */
@@ -272,6 +272,8 @@ void generate_divide(struct generator *g)
     struct emit *e = &g->emit;
     const ZydisDecodedOperand *divisor = &g->item->operand[0];
     bool wide = divisor->size == 64;
+    if (g->item->memory != NO_OPERAND)
+        prepare_lookup(g); /* two jumps lead to one exit */
     emit_mov_sized(e, wide, TEMP_COUNT, RM_REGISTER(RDX));
     uint32_t small = emit_jump_if_zero(e);
     uint32_t odd = e->used;

@@ -139,6 +139,11 @@ void emit_store_immediate(struct emit *e, struct host_rm to, int32_t value)
     simple(e, true, 0, 0xc7, 0, to);
     put32(e, value);
 }
+void emit_store_byte(struct emit *e, struct host_rm to, uint8_t value)
+{
+    simple(e, false, 0, 0xc6, 0, to);
+    put(e, value);
+}
 void emit_load_sign(struct emit *e, unsigned to, struct host_rm from)
 {
     simple(e, false, 1, 0xbe, to, from);
@@ -188,6 +193,26 @@ void emit_shift_by_12(struct emit *e, unsigned to, unsigned from)
     put(e, (uint8_t)(0xc0 | (to & 7) << 3 | (from & 7)));
 }
 
+void emit_flags_to_rax(struct emit *e)
+{
+    EMIT_RAW(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto %al */
+}
+void emit_flags_from_rax(struct emit *e)
+{
+    EMIT_RAW(e, 0x04, 0x7f, 0x9e); /* add $0x7f, %al: OF as it was; sahf */
+}
+
+void emit_shift_right(struct emit *e, unsigned reg, uint8_t count)
+{
+    simple(e, true, 0, 0xc1, 5, RM_REGISTER(reg));
+    put(e, count);
+}
+void emit_compare(struct emit *e, unsigned reg, int32_t value)
+{
+    simple(e, true, 0, 0x81, 7, RM_REGISTER(reg));
+    put32(e, value);
+}
+
 void emit_endbr(struct emit *e)
 {
     EMIT_RAW(e, 0xf3, 0x0f, 0x1e, 0xfa);
@@ -216,6 +241,11 @@ static void put_relative(struct emit *e, const void *target)
 void emit_jump_to(struct emit *e, const void *target)
 {
     put(e, 0xe9);
+    put_relative(e, target);
+}
+void emit_call_to(struct emit *e, const void *target)
+{
+    put(e, 0xe8);
     put_relative(e, target);
 }
 void emit_jump_slot(struct emit *e, const void *slot)

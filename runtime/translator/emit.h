@@ -61,34 +61,42 @@ struct host_insn {
 /* `legacy_high`: an operand is AH to BH, which no instruction with a REX prefix can name. False: it would need one. */
 bool emit_insn(struct emit *e, const struct host_insn *insn, bool legacy_high);
 
-/* ---- what is put around guest instructions: none changes a flag ---- */
+/* ---- what is put around guest instructions; these change no flag ---- */
 void emit_mov(struct emit *e, unsigned to, unsigned from);                        /* 64 bits */
 void emit_mov_sized(struct emit *e, bool wide, unsigned to, struct host_rm from); /* or 32 bits */
 void emit_load(struct emit *e, unsigned to, struct host_rm from);
 void emit_store(struct emit *e, struct host_rm to, unsigned from);
 void emit_store_immediate(struct emit *e, struct host_rm to, int32_t value); /* 64 bits */
-void emit_load_sign(struct emit *e, unsigned to, struct host_rm from);       /* a byte to 32 bits */
+void emit_store_byte(struct emit *e, struct host_rm to, uint8_t value);
+void emit_load_sign(struct emit *e, unsigned to, struct host_rm from); /* a byte to 32 bits */
 void emit_lea(struct emit *e, unsigned to, struct host_rm from);
 void emit_lea32(struct emit *e, unsigned to, struct host_rm from);
 void emit_constant(struct emit *e, unsigned to, uint64_t value);
 void emit_shift_by_12(struct emit *e, unsigned to, unsigned from); /* SHRX by RSP */
 void emit_zero_extend16(struct emit *e, unsigned to, unsigned from);
+void emit_flags_to_rax(struct emit *e);   /* LAHF, SETO: AH has all but OF, AL that */
+void emit_flags_from_rax(struct emit *e); /* changes AL */
 void emit_zero_extend8(struct emit *e, unsigned to, struct host_rm from);
 void emit_endbr(struct emit *e);
 void emit_jump_register(struct emit *e, unsigned reg);
 void emit_jump_memory(struct emit *e, struct host_rm from);
 /* At absolute host addresses within 2 GiB. */
 void emit_jump_to(struct emit *e, const void *target);
+void emit_call_to(struct emit *e, const void *target);
 void emit_jump_slot(struct emit *e, const void *slot); /* through a pointer in memory */
 void emit_lea_of(struct emit *e, unsigned to, const void *address);
 /* Forward jumps: the place of the displacement, for emit_here. */
-uint32_t emit_jump_if(struct emit *e, unsigned condition);         /* Jcc, 32 bits */
-uint32_t emit_jump_if_zero(struct emit *e);                        /* JRCXZ, 8 bits */
-uint32_t emit_jump(struct emit *e);                                /* 32 bits */
-void emit_here(struct emit *e, uint32_t jump);                     /* it leads here; 32 bits */
-void emit_here_short(struct emit *e, uint32_t jump);               /* 8 bits */
-void emit_jump_if_zero_back(struct emit *e, uint32_t target);      /* JRCXZ to an offset before */
-void emit_jump_back(struct emit *e, uint32_t target);              /* to an offset before */
+uint32_t emit_jump_if(struct emit *e, unsigned condition);    /* Jcc, 32 bits */
+uint32_t emit_jump_if_zero(struct emit *e);                   /* JRCXZ, 8 bits */
+uint32_t emit_jump(struct emit *e);                           /* 32 bits */
+void emit_here(struct emit *e, uint32_t jump);                /* it leads here; 32 bits */
+void emit_here_short(struct emit *e, uint32_t jump);          /* 8 bits */
+void emit_jump_if_zero_back(struct emit *e, uint32_t target); /* JRCXZ to an offset before */
+void emit_jump_back(struct emit *e, uint32_t target);         /* to an offset before */
+/* ---- these do: 64 bits ---- */
+void emit_shift_right(struct emit *e, unsigned reg, uint8_t count);
+void emit_compare(struct emit *e, unsigned reg, int32_t value);
+
 void emit_raw(struct emit *e, const uint8_t *bytes, size_t count); /* of the fixed stubs */
 #define EMIT_RAW(e, ...)                                                                           \
     emit_raw(e, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))

@@ -3,41 +3,42 @@
  * layout. */
 #include "runtime/soft/fpu.h"
 #include "runtime/translator/translation.h"
+#include "runtime/translator/vectors.h"
 
 #include <string.h>
 
-static void emit_status(struct emit *e, bool store)
+static void emit_registers(struct emit *e)
 {
-    /* mov %ax, status; movzwl status, %eax */
-    struct host_insn insn = {.operand16 = store,
-                             .map = store ? 0 : 1,
-                             .opcode = store ? 0x89 : 0xb7,
-                             .reg = RAX,
-                             .rm = RM_MEMORY(RSP, OF_VCPU(status))};
-    emit_insn(e, &insn, false);
-}
-
-/* Flags and registers of the guest from the vCPU, RAX last: it carries the flags. */
-static void emit_reload(struct emit *e)
-{
-    emit_status(e, false);
-    EMIT_RAW(e, 0x04, 0x7f, 0x9e); /* add $0x7f, %al: OF as it was; sahf */
     for (unsigned n = R15 + 1; n-- > RAX;)
         if (host_register(n) != IN_MEMORY)
             emit_load(e, host_register(n), RM_MEMORY(RSP, OF_REGISTER(n)));
 }
 
-static void emit_save(struct emit *e)
+/* Flags and registers of the guest from the vCPU, RAX last: it carries the flags. */
+static void emit_reload(struct emit *e)
 {
-    for (unsigned n = RAX; n <= R15; n++) {
-        if (host_register(n) == IN_MEMORY)
-            continue;
-        emit_store(e, RM_MEMORY(RSP, OF_REGISTER(n)), host_register(n));
-        if (n == RAX) {
-            EMIT_RAW(e, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto %al */
-            emit_status(e, true);
-        }
-    }
+    emit_load_status(e);
+    emit_flags_from_rax(e);
+    emit_registers(e);
+}
+
+static void emit_save_registers(struct emit *e)
+{
+    for (unsigned n = RAX; n <= R15; n++)
+        if (host_register(n) != IN_MEMORY)
+            emit_store(e, RM_MEMORY(RSP, OF_REGISTER(n)), host_register(n));
+}
+
+/* Two ways in, of which the second finds the flags saved; returns the offset of that. */
+static uint32_t emit_save(struct emit *e)
+{
+    emit_store(e, RM_MEMORY(RSP, OF_REGISTER(RAX)), RAX);
+    emit_flags_to_rax(e);
+    emit_store_status(e);
+    emit_load(e, RAX, RM_MEMORY(RSP, OF_REGISTER(RAX)));
+    uint32_t saved = e->used;
+    emit_save_registers(e);
+    return saved;
 }
 
 /* ---- vector registers (vectors.h) ---- */
@@ -99,17 +100,35 @@ static void emit_fxsave(struct emit *e, unsigned extension)
 }
 enum { FXSAVE64, FXRSTOR64 };
 
+/* FOP to RAX and FIP to RBX: as they were, or those of an instruction executed since (x87.c). */
+static void emit_x87_place(struct emit *e)
+{
+    const struct host_rm last = RM_MEMORY(RSP, OF_VCPU(x87_last));
+    struct host_insn opcode = {.map = 1,
+                               .opcode = 0xb7, /* movzwl */
+                               .reg = RAX,
+                               .rm = RM_MEMORY(RSP, OF_X87 + 6)};
+    emit_load(e, RDX, last);
+    emit_insn(e, &opcode, false);
+    emit_load(e, RBX, RM_MEMORY(RSP, OF_X87 + 8));
+    EMIT_RAW(e, 0x48, 0x85, 0xd2); /* test %rdx, %rdx */
+    uint32_t none = emit_jump_if(e, 4);
+    opcode.rm = RM_MEMORY(RDX, offsetof(struct x87_place, opcode));
+    emit_insn(e, &opcode, false);
+    emit_load(e, RBX, RM_MEMORY(RDX, offsetof(struct x87_place, rip)));
+    emit_store_immediate(e, last, 0);
+    emit_here(e, none);
+}
+
 /* All but FOP, FIP, FDP and the mask of MXCSR, which are not the host's. C finds the control word that it knows, and an
  * empty stack. */
 static void emit_x87_save(struct emit *e)
 {
     uint32_t none = emit_unless(e, VECTOR_X87);
-    emit_load(e, RAX, RM_MEMORY(RSP, OF_X87));
-    emit_load(e, RBX, RM_MEMORY(RSP, OF_X87 + 8));
+    emit_x87_place(e);
     emit_load(e, RDX, RM_MEMORY(RSP, OF_X87 + 16));
     emit_mov_sized(e, false, RSI, RM_MEMORY(RSP, OF_X87 + 28));
     emit_fxsave(e, FXSAVE64);
-    EMIT_RAW(e, 0x48, 0xc1, 0xe8, 0x30); /* shr $48, %rax */
     struct host_insn opcode = {
         .operand16 = true, .opcode = 0x89, .reg = RAX, .rm = RM_MEMORY(RSP, OF_X87 + 6)};
     emit_insn(e, &opcode, false);
@@ -190,8 +209,74 @@ static void emit_call_leave(struct emit *e)
     EMIT_RAW(e, 0xff, 0xd0); /* call *%rax */
 }
 
-bool enter_create(struct code_cache *code, struct emit *e, enter_fn **enter, const void **leave)
+/* One instruction by the interpreter's function, in the middle of translated code, which goes on behind the call of
+ * this. The guest's flags are in the vCPU, before and after it. RCX is the call point; C keeps RBX, R14 and R15. `elsewhere`: jumps for what does not go on there, with RAX as
+ * the function returned it. */
+static void emit_call_interpreter(struct emit *e, uint64_t *count)
 {
+    const struct host_insn call = {
+        .opcode = 0xff, .reg = 2, .rm = RM_MEMORY(R15, offsetof(struct call_point, run))};
+    EMIT_RAW(e, 0x41, 0x5e); /* pop %r14: where to go on */
+    emit_save_registers(e);
+    emit_vectors_save(e);
+    emit_lea(e, RDI, RM_MEMORY(RSP, -STACK_BIAS));
+    emit_mov(e, RBX, RDI);
+    emit_mov(e, R15, TEMP_COUNT);
+    emit_load(e, RSP, RM_MEMORY(RDI, offsetof(struct vcpu, host_stack)));
+    emit_constant(e, RAX, (uint64_t)(uintptr_t)count);
+    EMIT_RAW(e, 0x48, 0xff, 0x00); /* incq (%rax) */
+    emit_load(e, RAX, RM_MEMORY(R15, offsetof(struct call_point, rip)));
+    emit_store(e, RM_MEMORY(RDI, offsetof(struct vcpu, rip)), RAX);
+    emit_load(e, RAX, RM_MEMORY(R15, offsetof(struct call_point, block)));
+    emit_store(e, RM_MEMORY(RDI, offsetof(struct vcpu, block)), RAX);
+    emit_load(e, RSI, RM_MEMORY(R15, offsetof(struct call_point, insn)));
+    emit_store_immediate(e, RM_MEMORY(RDI, offsetof(struct vcpu, link)), 0);
+    emit_store_byte(e, RM_MEMORY(RDI, offsetof(struct vcpu, translator_called)), 1);
+    emit_insn(e, &call, false);
+    emit_store_byte(e, RM_MEMORY(RBX, offsetof(struct vcpu, translator_called)), 0);
+}
+
+/* Back behind the call if the function returned the next instruction, if memory is seen as it was (STAC, POPF), and if no
+ * vector registers are there, which the instruction may have made unusable. */
+static void emit_return(struct emit *e, uint32_t elsewhere[3])
+{
+    const struct host_insn vectors = {.opcode = 0x80, /* cmpb $0, vectors */
+                                      .reg = 7,
+                                      .rm = RM_MEMORY(RBX, offsetof(struct vcpu, vectors)),
+                                      .immediate_size = 1};
+    emit_load(e, RCX, RM_MEMORY(R15, offsetof(struct call_point, insn)));
+    emit_lea(e, RCX, RM_MEMORY(RCX, sizeof(struct insn)));
+    EMIT_RAW(e, 0x48, 0x39, 0xc1); /* cmp %rax, %rcx */
+    elsewhere[0] = emit_jump_if(e, 5);
+    emit_load(e, RCX, RM_MEMORY(RBX, offsetof(struct vcpu, tlb)));
+    emit_load(e, RDX, RM_MEMORY(R15, offsetof(struct call_point, tlb)));
+    emit_lea(e, RDX, RM_INDEXED(RDX, RBX, 0, 0));
+    EMIT_RAW(e, 0x48, 0x39, 0xd1); /* cmp %rdx, %rcx */
+    elsewhere[1] = emit_jump_if(e, 5);
+    emit_insn(e, &vectors, false);
+    elsewhere[2] = emit_jump_if(e, 5);
+    emit_lea(e, RSP, RM_MEMORY(RBX, STACK_BIAS));
+    emit_registers(e);
+    EMIT_RAW(e, 0x41, 0x56, 0xc3); /* push %r14; ret */
+}
+
+/* Goes on where translator_resume says. The return address is not used: nor is it to be on a shadow stack. */
+static void emit_resume(struct emit *e)
+{
+    emit_mov(e, RDI, RBX);
+    emit_mov(e, RSI, RAX);
+    EMIT_RAW(e, 0x31, 0xc0, 0xf3, 0x48, 0x0f, 0x1e,
+             0xc8,                         /* xor %eax, %eax; rdsspq %rax: 0 without one */
+             0x48, 0x85, 0xc0, 0x74, 0x0a, /* test %rax, %rax; jz over */
+             0xb8, 0x01, 0x00, 0x00, 0x00, 0xf3, 0x48, 0x0f, 0xae,
+             0xe8); /* mov $1, %eax; incsspq %rax */
+    emit_constant(e, RAX, (uint64_t)(uintptr_t)translator_resume);
+    EMIT_RAW(e, 0xff, 0xd0); /* call *%rax */
+}
+
+bool enter_create(struct code_cache *code, struct emit *e, struct ways *ways, uint64_t *calls)
+{
+    uint32_t elsewhere[3];
     e->base = code_cache_next(code);
     e->used = 0;
     e->failed = false;
@@ -207,10 +292,19 @@ bool enter_create(struct code_cache *code, struct emit *e, enter_fn **enter, con
     emit_reload(e);
     EMIT_RAW(e, 0x3e, 0x41, 0xff, 0xe6); /* notrack jmp *%r14: also to where no ENDBR64 is */
 
+    uint32_t call_out = e->used;
+    emit_call_interpreter(e, calls);
+    emit_return(e, elsewhere);
+    for (unsigned n = 0; n < 3; n++)
+        emit_here(e, elsewhere[n]);
+    emit_resume(e);
+    uint32_t resumed = emit_jump(e);
+
     uint32_t out = e->used;
-    emit_save(e);
+    uint32_t out_saved = emit_save(e);
     emit_vectors_save(e);
     emit_call_leave(e);
+    emit_here(e, resumed);
     EMIT_RAW(e, 0x48, 0x85, 0xc0); /* test %rax, %rax */
     uint32_t done = emit_jump_if(e, 4);
     emit_mov(e, TEMP_ADDRESS, RAX);
@@ -221,7 +315,9 @@ bool enter_create(struct code_cache *code, struct emit *e, enter_fn **enter, con
              0xc3);
     if (e->failed || !code_cache_put(code, e->bytes, e->used))
         return false;
-    memcpy(enter, &e->base, sizeof *enter);
-    *leave = e->base + out;
+    memcpy(&ways->enter, &e->base, sizeof ways->enter);
+    ways->leave = e->base + out;
+    ways->leave_saved = e->base + out_saved;
+    ways->call = e->base + call_out;
     return true;
 }

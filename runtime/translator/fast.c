@@ -7,7 +7,7 @@
 
 #include "runtime/translator/layout.h"
 
-/* Translated code runs with the stack pointer at the vCPU and pushes nothing: only a signal's frame comes here. */
+/* Translated code runs with the stack pointer below the vCPU. A return address comes here, and a signal's frame. */
 #define STACK_BYTES (64u << 10)
 #define GUARD_BYTES 4096u /* of it, at the end */
 

@@ -7,7 +7,7 @@
 /* ---- exits ---- */
 struct exit_point *exit_make(struct generator *g, enum translator_exit reason)
 {
-    struct exit_point *exit = code_cache_data(g->code, sizeof *exit);
+    struct exit_point *exit = g->path ? &g->bail : code_cache_data(g->code, sizeof *exit);
     if (!exit) {
         g->emit.failed = true;
         return NULL;
@@ -18,13 +18,26 @@ struct exit_point *exit_make(struct generator *g, enum translator_exit reason)
     return exit;
 }
 
-void exit_jump(struct generator *g, struct exit_point *exit)
+static void add_stub(struct generator *g, uint32_t jump, struct exit_point *exit)
 {
     if (!exit || g->stub_count == sizeof g->stubs / sizeof g->stubs[0]) {
         g->emit.failed = true;
         return;
     }
-    g->stubs[g->stub_count++] = (struct stub){.jump = emit_jump(&g->emit), .exit = exit};
+    g->stubs[g->stub_count++] = (struct stub){.jump = jump,
+                                              .flags_saved = g->flags_saved,
+                                              .exit = exit,
+                                              .position = (uint8_t)g->position};
+}
+
+void exit_jump(struct generator *g, struct exit_point *exit)
+{
+    add_stub(g, emit_jump(&g->emit), exit);
+}
+
+void exit_jump_if(struct generator *g, unsigned condition, struct exit_point *exit)
+{
+    add_stub(g, emit_jump_if(&g->emit, condition), exit);
 }
 
 void exit_stubs(struct generator *g)
@@ -41,7 +54,7 @@ void exit_stubs(struct generator *g)
         if (g->stubs[n].has_address)
             emit_lea(e, TEMP_ADDRESS, g->stubs[n].address);
         emit_lea_of(e, TEMP_COUNT, exit);
-        emit_jump_to(e, g->leave);
+        emit_jump_to(e, g->stubs[n].flags_saved ? g->leave_saved : g->leave);
     }
 }
 
@@ -49,6 +62,27 @@ void exit_stubs(struct generator *g)
 void generate_interpret(struct generator *g)
 {
     exit_jump(g, exit_make(g, TRANSLATOR_INTERPRET));
+}
+
+void generate_call_out(struct generator *g)
+{
+    struct block *block = g->t->block;
+    struct call_point *point = code_cache_data(g->code, sizeof *point);
+    if (!point) {
+        g->emit.failed = true;
+        return;
+    }
+    const struct insn *insn = &block->insns[g->position];
+    *point = (struct call_point){.run = block->translated ? block->translated->run[g->position]
+                                                          : insn->run,
+                                 .insn = insn,
+                                 .block = block,
+                                 .rip = g->t->rip,
+                                 .tlb = offsetof(struct vcpu, tlb_table) +
+                                        g->t->tlb_mode * sizeof((struct vcpu *)0)->tlb_table[0]};
+    flags_to_vcpu(g);
+    emit_lea_of(&g->emit, TEMP_COUNT, point);
+    emit_call_to(&g->emit, g->call);
 }
 
 void generate_nothing(struct generator *g)
@@ -94,31 +128,62 @@ static uint32_t generate_entry(struct generator *g)
     return entry;
 }
 
-/* Whoever comes back from the interpreter into the middle of a group looks up the rest of it, out of line. */
-static void generate_returns(struct generator *g, uint32_t *at)
+/* Where the code of an item begins, and where it expects the flags. */
+struct start {
+    uint32_t at;
+    bool flags_saved;
+};
+
+/* Whoever comes back from the interpreter into the middle of a group looks up the rest of it, out of line. All who come
+ * back have the flags in the host's and in the vCPU. */
+static void generate_returns(struct generator *g, struct start *starts)
 {
     for (unsigned n = 0; n < g->t->block->count; n++) {
-        if (!g->items[n].grouped || g->items[n].first == n)
+        const struct item *item = &g->items[n];
+        if (!item->grouped || item->first == n)
             continue;
         g->position = n;
-        g->item = &g->items[n];
+        g->item = item;
+        g->flags_saved = !g->bmi2;
         uint32_t back = g->emit.used;
         emit_group_lookup(g);
-        emit_jump_back(&g->emit, at[n]);
-        at[n] = back;
+        if (!starts[n].flags_saved)
+            flags_to_host(g);
+        emit_jump_back(&g->emit, starts[n].at);
+        starts[n].at = back;
     }
+}
+
+void generate_item(struct generator *g)
+{
+    const struct item *item = g->item;
+    const struct class_row *row = &class_rows[item->class];
+    /* accesses see to it behind their look-up */
+    bool accesses = row->plain_flags && (item->member || item->memory != NO_OPERAND);
+    if (item->needs_flags && !accesses)
+        flags_to_host(g);
+    if (item->grouped && item->first == g->position && !item->member)
+        emit_group_lookup(g);
+    if (item->inner)
+        generate_inner(g);
+    else
+        row->generate(g);
+    if (!item->keeps_flags)
+        g->flags_saved = false;
 }
 
 bool generate_block(struct generator *g, const struct item *items)
 {
     const struct block *block = g->t->block;
-    uint32_t at[BLOCK_MAX];
+    struct start starts[BLOCK_MAX];
     g->items = items;
+    g->path = NULL;
     g->emit.base = code_cache_next(g->code);
     g->emit.used = 0;
     g->emit.failed = false;
     g->stub_count = 0;
     g->position = 0;
+    g->flags_saved = false;
     unsigned until;
     g->t->vectors = (uint8_t)vectors_needed(items, block->count, &until);
     g->t->vectors_until = (uint8_t)until;
@@ -126,17 +191,19 @@ bool generate_block(struct generator *g, const struct item *items)
     for (unsigned n = 0; n < block->count; n++) {
         g->position = n;
         g->item = &items[n];
-        at[n] = g->emit.used;
-        class_rows[items[n].class].generate(g);
+        starts[n] = (struct start){g->emit.used, g->flags_saved};
+        generate_item(g);
     }
+    uint32_t end = g->emit.used;
     if (!class_rows[items[block->count - 1].class].ends)
         generate_end(g, items[block->count - 1].next);
-    generate_returns(g, at);
+    generate_returns(g, starts);
     exit_stubs(g);
     if (g->emit.failed || !code_cache_put(g->code, g->emit.bytes, g->emit.used))
         return false;
-    g->t->entry = g->emit.base + entry;
+    g->t->entry = g->t->lead = g->emit.base + entry;
     for (unsigned n = 0; n < block->count; n++)
-        g->t->at[n] = items[n].class == CLASS_INTERPRET ? 0 : at[n] - entry;
+        g->t->at[n] = items[n].class == CLASS_INTERPRET ? 0 : starts[n].at - entry;
+    g->t->at[block->count] = end - entry;
     return true;
 }

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* Where translated code finds things: host registers, and offsets from its stack pointer.
  *
- * The stack pointer is the vCPU's address plus 12. A shift by a register takes its low 6 bits as count: SHRX by
+ * The stack pointer is the vCPU's address minus 52. A shift by a register takes its low 6 bits as count, 12: SHRX by
  * RSP gives a page's number without a flag touched and without a register that holds the 12 (vCPUs are aligned to
- * 64 bytes). */
+ * 64 bytes). Below it there is room for a return address (fast.c). */
 #ifndef RUNTIME_TRANSLATOR_LAYOUT_H
 #define RUNTIME_TRANSLATOR_LAYOUT_H
 
 #include "runtime/translator/fast.h"
 
-#define STACK_BIAS  12
+#define STACK_BIAS  (-52)
 #define FAST_OFFSET ((sizeof(struct vcpu) + 4095) & ~(size_t)4095)
 
 /* Displacements from the stack pointer. */

@@ -134,8 +134,7 @@ static enum item_class classify(struct item *item)
     return item->class;
 }
 
-void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, bool apart,
-                struct item *items)
+void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items)
 {
     ZydisDecoder decoder;
     ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
@@ -145,14 +144,16 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, b
         item->rip = rip + insn->offset;
         item->next = item->rip + insn->length;
         item->memory = item->reg = item->rm = NO_OPERAND;
-        item->count_in_cl = item->legacy_high = item->member = item->grouped = false;
+        item->count_in_cl = item->legacy_high = item->member = item->grouped = item->inner = false;
+        item->second = false;
         item->class = CLASS_INTERPRET;
-        if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, bytes + insn->offset,
-                                               block->bytes - insn->offset, &item->z,
-                                               item->operand)))
-            continue; /* undefined: the interpreter raises #UD */
-        if (item->z.length == insn->length)
+        /* if it is undefined the interpreter raises #UD */
+        if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes + insn->offset,
+                                                block->bytes - insn->offset, &item->z,
+                                                item->operand)) &&
+            item->z.length == insn->length)
             item->class = classify(item);
+        if (item->class == CLASS_INTERPRET && n + 1 < block->count)
+            item->class = CLASS_CALL_OUT;
     }
-    group_items(items, block->count, apart);
 }

@@ -10,15 +10,17 @@
 #include "runtime/soft/chain.h"
 #include "runtime/soft/engine.h"
 #include "runtime/soft/tlb.h"
-#include "runtime/translator/translation.h"
+#include "runtime/translator/traces.h"
 #include "runtime/translator/vectors.h"
 
 #define CODE_BYTES   (40u << 20)
 #define DATA_BYTES   (24u << 20)
 #define WARM         24
+#define HOT          2
 #define VERSIONS_MAX 8  /* of a block, at as many RIPs */
 #define CROSSINGS    16 /* of a page's end, after which accesses are looked up one by one */
 #define WORTH        3  /* instructions in a row that are worth going into translated code for */
+#define LEAVING      4  /* calls of the interpreter that cost as much as leaving translated code */
 #define ROOM_CODE    (64u << 10) /* what the largest block may need */
 #define ROOM_DATA    (64u << 10)
 
@@ -27,8 +29,7 @@ struct translator {
     struct code_cache code;
     unsigned warm; /* runs after which a block is translated */
     size_t fixed;  /* bytes of code that are always there */
-    enter_fn *enter;
-    const void *leave;
+    struct ways ways;
     struct exit_point
         *link; /* the jump that was left last: it may be linked to what is entered next */
     struct {   /* what to do behind an exit: an instruction's function, or nothing */
@@ -38,13 +39,18 @@ struct translator {
     struct translator_stats stats;
     struct item items[BLOCK_MAX];
     struct generator generator;
+    struct traces traces;
 };
+
+static bool host_has_bmi2(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx & bit_BMI2;
+}
 
 const char *translator_missing(void)
 {
     unsigned eax, ebx, ecx, edx;
-    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx & bit_BMI2))
-        return "the host processor has no BMI2 instructions";
     if (!__get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) || !(ecx & bit_LAHF_LM))
         return "the host processor has no LAHF in 64-bit mode";
     return NULL;
@@ -65,14 +71,24 @@ struct translator *translator_create(struct vm *vm, struct error *err)
         free(translator);
         return NULL;
     }
-    translator->generator.code = &translator->code;
-    if (!enter_create(&translator->code, &translator->generator.emit, &translator->enter,
-                      &translator->leave)) {
+    struct generator *g = &translator->generator;
+    g->code = &translator->code;
+    if (!enter_create(&translator->code, &g->emit, &translator->ways,
+                      &translator->stats.exits[TRANSLATOR_CALL])) {
         translator_destroy(translator);
         fail(err, HVRUN_HOST, "translator: no code");
         return NULL;
     }
-    translator->generator.leave = translator->leave;
+    g->leave = translator->ways.leave;
+    g->call = translator->ways.call;
+    g->leave_saved = translator->ways.leave_saved;
+    g->bmi2 = host_has_bmi2() && !vm->config.translator_old_host;
+    translator->traces = (struct traces){
+        .vm = vm,
+        .generator = &translator->generator,
+        .stats = &translator->stats,
+        .hot = vm->config.translator_hot ? vm->config.translator_hot : HOT,
+    };
     translator->fixed = translator->code.used;
     return translator;
 }
@@ -101,6 +117,7 @@ void translator_flush(struct translator *translator)
     struct vm *vm = translator->vm;
     code_cache_reset(&translator->code, translator->fixed, 0);
     translator->link = NULL;
+    traces_flush(&translator->traces);
     for (unsigned k = 0; k < vm->vcpu_count; k++)
         fast_clear(vm->vcpus[k]);
     translator->stats.flushes++;
@@ -110,6 +127,7 @@ void translator_flush(struct translator *translator)
 static void unlink_version(struct translator *translator, struct version *t)
 {
     struct vm *vm = translator->vm;
+    traces_drop(&translator->traces, t);
     for (; t->into; t->into = t->into->next)
         t->into->host = t->into->stub;
     for (unsigned k = 0; k < vm->vcpu_count; k++)
@@ -140,10 +158,12 @@ static struct version *make_version(struct translator *translator, struct block 
     size_t data_used = code->data_used;
     struct generator *g = &translator->generator;
     const uint8_t *bytes = memory_at(&translator->vm->memory, block->physical, block->bytes);
-    struct version *t = code_cache_data(code, sizeof *t + block->count * sizeof(uint32_t));
+    struct version *t = code_cache_data(code, sizeof *t + (block->count + 1u) * sizeof(uint32_t));
     if (!t || !bytes)
         return NULL;
-    scan_block(block, bytes, rip, apart, translator->items);
+    scan_block(block, bytes, rip, translator->items);
+    find_liveness(translator->items, block->count);
+    group_items(translator->items, block->count, false, apart);
     bool user = block->key & JUMP_KEY_USER;
     t->block = block;
     t->rip = rip;
@@ -162,13 +182,16 @@ static struct version *make_version(struct translator *translator, struct block 
     return t;
 }
 
-/* Is it worth while? Each instruction that is left to the interpreter costs as much as many others. */
-static bool worth(const struct version *t)
+/* Is it worth while? A call of the interpreter costs as much as a few instructions of its own. Leaving translated code
+ * for a block that is not translated costs as much as a few calls. */
+static bool worth(const struct item *items, unsigned count)
 {
-    unsigned known = 0, count = t->block->count;
-    for (unsigned n = 0; n < count; n++)
-        known += t->at[n] != 0;
-    return known >= WORTH * (count - known) && known > 0;
+    unsigned known = 0, calls = 0;
+    for (unsigned n = 0; n < count; n++) {
+        known += items[n].class != CLASS_CALL_OUT && items[n].class != CLASS_INTERPRET;
+        calls += items[n].class == CLASS_CALL_OUT;
+    }
+    return known && calls <= known + LEAVING;
 }
 
 OP(run_translated);
@@ -193,7 +216,7 @@ static bool translate(struct translator *translator, struct block *block, uint64
     size_t size = sizeof(struct translated) + block->count * sizeof(insn_fn *);
     struct translated *translated = code_cache_data(&translator->code, size);
     struct version *t = translated ? make_version(translator, block, rip, false) : NULL;
-    bool done = t && worth(t);
+    bool done = t && worth(translator->items, block->count);
     if (done) {
         translated->first = t;
         translated->versions = 1;
@@ -276,32 +299,64 @@ static void shorten(struct translator *translator, struct vcpu *cpu, struct vers
     if (entry->tag == (t->rip ^ cpu->jump_key) && entry->block == t->block) {
         unsigned slot = (uint16_t)t->rip;
         cpu->fast->rip[t->table][slot] = -t->rip;
-        cpu->fast->code[t->table][slot] = t->entry;
+        cpu->fast->code[t->table][slot] = t->lead;
     }
     translator->link = NULL;
     if (!link || link->target != t->rip || !link->of->block->valid || !t->block->valid ||
         link->of->block->key != t->block->key ||
         (link->of->block->physical ^ t->block->physical) >= PAGE_SIZE || link->host != link->stub)
         return;
-    link->host = t->entry;
+    link->host = t->lead;
     link->next = t->into;
     t->into = link;
 }
 
-OP(run_translated)
+/* Does the interpreter execute what follows, so that it is seen which way it goes? */
+static inline bool is_watched(struct translator *translator, const struct vcpu *cpu,
+                              struct version *t, const struct insn *i)
 {
-    struct translator *translator = cpu->vm->soft->translator;
+    return translator->traces.watched == cpu &&
+           (i->position || traces_watch(&translator->traces, cpu, t));
+}
+
+/* Where to enter a block, which has been counted. */
+static const uint8_t *first_code(struct vcpu *cpu, const struct version *t)
+{
+    if (t->lead == t->entry || (t->lead_vectors && !vectors_take(cpu, t->lead_vectors)))
+        return t->entry + t->at[0];
+    cpu->budget += t->block->count; /* a trace counts it itself */
+    return t->lead;
+}
+
+/* The code for this instruction of the block under execution, or NULL: it is the interpreter's. */
+static const void *code_at(struct translator *translator, struct vcpu *cpu, const struct insn *i)
+{
     struct block *block = cpu->block;
     struct version *t = block->translated->first;
     if (unlikely(t->rip != cpu->rip))
         t = version_at(translator, block, cpu->rip);
     /* not where alignment or SMAP is looked at otherwise */
     if (unlikely(!t || !cpu->fast || cpu->tlb != cpu->tlb_table[t->tlb_mode]) ||
+        unlikely(is_watched(translator, cpu, t, i)) ||
         (t->vectors && i->position <= t->vectors_until && !vectors_take(cpu, t->vectors)))
-        return block->translated->run[i->position](cpu, i);
-    if (i->position == 0)
-        shorten(translator, cpu, t);
-    translator->enter(cpu, t->entry + t->at[i->position]);
+        return NULL;
+    if (i->position)
+        return t->entry + t->at[i->position];
+    shorten(translator, cpu, t);
+    return first_code(cpu, t);
+}
+
+OP(run_translated)
+{
+    struct translator *translator = cpu->vm->soft->translator;
+    if (cpu->translator_called) { /* translated code goes on here */
+        cpu->translator_called = false;
+        return i;
+    }
+    const void *code = code_at(translator, cpu, i);
+    if (unlikely(!code))
+        return cpu->block->translated->run[i->position](cpu, i);
+    translator->ways.enter(cpu, code);
     vectors_leave(cpu);
     if (!translator->next.run)
         return NULL;
@@ -368,6 +423,7 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
     case TRANSLATOR_BUDGET:
         translator->stats.exits[TRANSLATOR_BUDGET]++;
         cpu->budget += exit->of->block->count;
+        traces_sample(&translator->traces, cpu, exit->of);
         return back_to_loop(translator, cpu, exit->of->rip);
     case TRANSLATOR_CHAIN:
     case TRANSLATOR_JUMP:
@@ -390,9 +446,23 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
     case TRANSLATOR_ACCESS:
     case TRANSLATOR_INTERPRET:
     case TRANSLATOR_INDIRECT:
+    case TRANSLATOR_CALL:
     case TRANSLATOR_EXITS:
         break;
     }
     translator->stats.exits[exit->reason]++;
     return interpret(translator, cpu, exit);
+}
+
+const void *translator_resume(struct vcpu *cpu, const struct insn *i)
+{
+    struct translator *translator = cpu->vm->soft->translator;
+    vectors_leave(cpu);
+    bool translated = i && i->run == run_translated;
+    const void *code = translated ? code_at(translator, cpu, i) : NULL;
+    translator->next.insn = i;
+    translator->next.run = translated ? cpu->block->translated->run[i->position]
+                           : i        ? i->run
+                                      : NULL;
+    return code;
 }

@@ -2,8 +2,8 @@
 /* The translator: warm blocks of the block cache as host code.
  *
  * Guest instructions are host instructions, so they are copied: with registers renamed (layout.h), with memory operands
- * that go through a look-up which touches no flag (lookup.c), and with ends that lead to the next block's code. The
- * guest's flags are the host's all the time. What is not copied is left to the interpreter, for exactly that
+ * that go through a look-up (lookup.c), and with ends that lead to the next block's code. The guest's flags are the
+ * host's, wherever anybody may see them. What is not copied is left to the interpreter, for exactly that
  * instruction: the state is stored, its function is called, and the function of the next instruction leads back.
  *
  * The interpreter stays in charge: translated code is what the functions of a block's instructions have become. Budget,
@@ -27,11 +27,13 @@ enum translator_exit {
     TRANSLATOR_LOOKUP,    /* a page that the interpreter knew */
     TRANSLATOR_ACCESS,    /* an access that it must make: page walk, device, code, page crossing */
     TRANSLATOR_VECTORS,   /* vector registers that are not in the host's */
+    TRANSLATOR_CALL,      /* for one instruction, by the short way */
     TRANSLATOR_EXITS
 };
 
 struct translator_stats {
     uint64_t blocks, instructions, bytes; /* translated */
+    uint64_t traces;                      /* made of those blocks */
     uint64_t nanoseconds;                 /* for it */
     uint64_t flushes;
     uint64_t exits[TRANSLATOR_EXITS];

@@ -54,11 +54,6 @@ void vectors_leave(struct vcpu *cpu)
     set(cpu, 0);
     cpu->vectors_before = cpu->vectors_wanted;
     cpu->vectors_wanted = 0;
-    if (cpu->x87_last) {
-        FPU_FOP(&cpu->fpu) = cpu->x87_last->opcode;
-        FPU_FIP(&cpu->fpu) = cpu->x87_last->rip;
-        cpu->x87_last = NULL;
-    }
 }
 
 /* ---- which instructions ---- */
@@ -129,7 +124,8 @@ static bool aligned_before(const struct generator *g, unsigned alignment)
     for (unsigned n = g->item->first; n < g->position; n++) {
         const struct item *before = &g->items[n];
         if (class_rows[before->class].vectors && before->member &&
-            before->z.meta.isa_set != ZYDIS_ISA_SET_SHA && alignment_of(before) >= alignment &&
+            before->second == g->item->second && before->z.meta.isa_set != ZYDIS_ISA_SET_SHA &&
+            alignment_of(before) >= alignment &&
             (unsigned)(at - (before->access.disp + before->delta)) % alignment == 0)
             return true;
     }

@@ -34,7 +34,7 @@ static struct host_insn shape_of(struct generator *g)
     return insn;
 }
 
-/* FDP, and FIP and FOP by way of a record: vectors_leave takes them from there. Nothing leaves between this instruction and
+/* FDP, and FIP and FOP by way of a record: they are taken from there on the way out (enter.c). Nothing leaves between this instruction and
  * one behind it without a memory operand, which says the same of itself. */
 static void emit_place(struct generator *g)
 {

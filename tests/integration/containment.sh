@@ -3,15 +3,13 @@
 # hvrun while a guest runs: what its process can still do, and that it does its work all the same.
 # shellcheck disable=SC2317 # functions that are called by name
 . tests/integration/tap.sh
+. tests/integration/guests.sh
 
 mkdir "$tmp/jail"
 chmod 755 "$tmp" "$tmp/jail"
 [ -z "${SAN:-}" ] || skip_all "sanitizers need system calls that the filter forbids"
 
-# `spin` runs until it is told to end.
-printf '.code32\n.globl _start\n.balign 4\n.long 0x1badb002, 0, -0x1badb002\n_start: cli\n1: jmp 1b\n.section .note.GNU-stack,"",@progbits\n' > "$tmp/spin.S"
-gcc -m32 -nostdlib -static -Wl,-N,-Ttext=0x100000,--build-id=none -o "$tmp/spin" "$tmp/spin.S" 2> "$tmp/gcc" ||
-    skip_all "no compiler for guests: $(head -n 1 "$tmp/gcc")"
+guest spin <<< '1: jmp 1b' # until hvrun is told to end
 
 # A running hvrun with OPTIONS: $pid, once its guest runs.
 # shellcheck disable=SC2317 # called by name

@@ -22,7 +22,7 @@ faulty() {
         shift
     done
     shift
-    env "${settings[@]}" LD_PRELOAD="$tmp/preload.so" "$@" > "$tmp/out" 2> "$tmp/err" 9> "$tmp/counts"
+    env "${settings[@]}" LD_PRELOAD="$tmp/preload.so" "$@" > "$tmp/out" 2> "$tmp/err" 9<> "$tmp/counts"
     status=$?
     read -r allocations calls < "$tmp/counts" || true
 }

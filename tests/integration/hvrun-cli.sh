@@ -4,53 +4,13 @@
 # The command line of hvrun: what scripts depend on. Exit codes, where output goes, help, the terminal.
 . tests/integration/tap.sh
 . tests/integration/command.sh
+. tests/integration/guests.sh
 
 # What is tested here does not depend on the engine, but for counters and speed: everywhere the software processor.
 mkdir "$tmp/work" "$tmp/bin"
 program=$tmp/bin/hvrun
 printf '#!/bin/sh\nexec "%s" --engine soft "$@"\n' "$(realpath "$BUILD/hvrun")" > "$program"
 chmod 755 "$program"
-
-# ---- guests: multiboot kernels of a few instructions, in 32-bit protected mode ----
-guest() { # NAME < BODY
-    {
-        cat << 'ASM'
-        .code32
-        .globl _start
-        .balign 4
-        .long 0x1badb002, 0, -0x1badb002
-_start: mov $stack, %esp
-ASM
-        cat
-        cat << 'ASM'
-        cli
-1:      hlt
-        jmp 1b
-say:    lodsb                   # the string at ESI, to the serial port
-        test %al, %al
-        jz 2f
-        call put
-        jmp say
-2:      ret
-put:    mov $0x3f8, %edx
-        out %al, (%dx)
-        ret
-get:    mov $0x3fd, %edx
-3:      in (%dx), %al
-        test $1, %al
-        jz 3b
-        mov $0x3f8, %edx
-        in (%dx), %al
-        ret
-        .bss
-        .skip 4096
-stack:
-        .section .note.GNU-stack,"",@progbits
-ASM
-    } > "$tmp/$1.S"
-    gcc -m32 -nostdlib -static -Wl,-N,-Ttext=0x100000,--build-id=none -o "$tmp/$1" "$tmp/$1.S" \
-        2> "$tmp/gcc" || skip_all "no compiler for guests: $(head -n 1 "$tmp/gcc")"
-}
 
 guest halt < /dev/null
 guest spin << 'ASM'

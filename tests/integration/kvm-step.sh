@@ -10,7 +10,8 @@ NO_ENGINE=78 # hvrun(1)
 
 # ---- command line ----
 check_status 2 "--lockstep is for one virtual processor" "$BUILD/hvrun" --lockstep --smp 2 "$hello"
-check_status 2 "--lockstep runs both engines" "$BUILD/hvrun" --lockstep --engine soft "$hello"
+check_status 2 "--lockstep is not for KVM alone" "$BUILD/hvrun" --lockstep --engine kvm "$hello"
+check_status 2 "nor has it a stride there" "$BUILD/hvrun" --lockstep --lockstep-stride 5 "$hello"
 check_status 2 "--lockstep is not for a debugger" "$BUILD/hvrun" --lockstep --gdb 0 "$hello"
 
 "$BUILD/hvrun" --lockstep --timeout 60 --memory 64M "$hello" </dev/null >"$tmp/out" 2>"$tmp/err"

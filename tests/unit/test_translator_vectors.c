@@ -367,10 +367,23 @@ static void random_vector_programs_agree(void **state)
     assert_in_range(counters()->exits[TRANSLATOR_VECTORS], 1000, UINT64_MAX);
 }
 
+static void random_vector_programs_agree_without_bmi2(void **state)
+{
+    random_vector_programs_agree(state);
+}
+
 static int open_lab(void **state)
 {
     (void)state;
     return translator_lab_open(&lab, 0x60000) ? 0 : -1;
+}
+
+static int open_old_lab(void **state)
+{
+    translator_lab_old_host(true);
+    int result = open_lab(state);
+    translator_lab_old_host(false);
+    return result;
 }
 
 static int close_lab(void **state)
@@ -386,6 +399,8 @@ int main(void)
         return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(random_vector_programs_agree, open_lab, close_lab),
+        cmocka_unit_test_setup_teardown(random_vector_programs_agree_without_bmi2, open_old_lab,
+                                        close_lab),
     };
     if (translator_missing()) {
         printf("1..0 # SKIP %s\n", translator_missing());

@@ -13,6 +13,13 @@
 #include "runtime/state_hash.h"
 #include "runtime/translator/translator.h"
 
+static bool old_host;
+
+void translator_lab_old_host(bool old)
+{
+    old_host = old;
+}
+
 static struct vm *machine(bool translator, uint64_t code_cache)
 {
     struct error err = {0};
@@ -23,6 +30,8 @@ static struct vm *machine(bool translator, uint64_t code_cache)
                                     .deterministic = true,
                                     .translator = translator,
                                     .translator_warm = 2,
+                                    .translator_hot = 1,
+                                    .translator_old_host = old_host,
                                     .code_cache = code_cache};
     vm->engine = &soft_engine;
     if (vm_create(vm, &err))

@@ -18,6 +18,8 @@ struct translator_lab {
     struct vm *translates, *interprets;
 };
 
+/* The next that is opened translates as if the host had no BMI2. */
+void translator_lab_old_host(bool old);
 /* `code_cache`: bytes for code, or 0. False: this host has no translator. */
 bool translator_lab_open(struct translator_lab *lab, uint64_t code_cache);
 void translator_lab_close(struct translator_lab *lab);
