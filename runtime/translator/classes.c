@@ -133,7 +133,7 @@ static const struct mnemonic_row vector_rows[] = {
     }
 const struct class_row class_rows[CLASSES] = {
     [CLASS_INTERPRET] = {.generate = generate_interpret, .plain_flags = true, .ends = true},
-    [CLASS_CALL_OUT] = {.generate = generate_call_out},
+    [CLASS_CALL_OUT] = {.generate = generate_call_out, .plain_flags = true},
     [CLASS_COPY] = {usual_copy, access_copy, generate_copy, .plain_flags = true,
                     .hidden_operands = true},
     [CLASS_DIVIDE] = {usual_divide, .generate = generate_divide, .plain_flags = true},

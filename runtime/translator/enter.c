@@ -6,14 +6,26 @@
 
 #include <string.h>
 
+static void emit_registers(struct emit *e)
+{
+    for (unsigned n = R15 + 1; n-- > RAX;)
+        if (host_register(n) != IN_MEMORY)
+            emit_load(e, host_register(n), RM_MEMORY(RSP, OF_REGISTER(n)));
+}
+
 /* Flags and registers of the guest from the vCPU, RAX last: it carries the flags. */
 static void emit_reload(struct emit *e)
 {
     emit_load_status(e);
     emit_flags_from_rax(e);
-    for (unsigned n = R15 + 1; n-- > RAX;)
+    emit_registers(e);
+}
+
+static void emit_save_registers(struct emit *e)
+{
+    for (unsigned n = RAX; n <= R15; n++)
         if (host_register(n) != IN_MEMORY)
-            emit_load(e, host_register(n), RM_MEMORY(RSP, OF_REGISTER(n)));
+            emit_store(e, RM_MEMORY(RSP, OF_REGISTER(n)), host_register(n));
 }
 
 /* Two ways in, of which the second finds the flags saved; returns the offset of that. */
@@ -22,12 +34,9 @@ static uint32_t emit_save(struct emit *e)
     emit_store(e, RM_MEMORY(RSP, OF_REGISTER(RAX)), RAX);
     emit_flags_to_rax(e);
     emit_store_status(e);
-    uint32_t common = emit_jump(e), saved = e->used;
-    emit_store(e, RM_MEMORY(RSP, OF_REGISTER(RAX)), RAX);
-    emit_here(e, common);
-    for (unsigned n = RAX + 1; n <= R15; n++)
-        if (host_register(n) != IN_MEMORY)
-            emit_store(e, RM_MEMORY(RSP, OF_REGISTER(n)), host_register(n));
+    emit_load(e, RAX, RM_MEMORY(RSP, OF_REGISTER(RAX)));
+    uint32_t saved = e->used;
+    emit_save_registers(e);
     return saved;
 }
 
@@ -134,14 +143,14 @@ static void emit_call_leave(struct emit *e)
 }
 
 /* One instruction by the interpreter's function, in the middle of translated code, which goes on behind the call of
- * this. RCX is the call point; C keeps RBX, R14 and R15. `elsewhere`: jumps for what does not go on there, with RAX as
+ * this. The guest's flags are in the vCPU, before and after it. RCX is the call point; C keeps RBX, R14 and R15. `elsewhere`: jumps for what does not go on there, with RAX as
  * the function returned it. */
 static void emit_call_interpreter(struct emit *e, uint64_t *count)
 {
     const struct host_insn call = {
         .opcode = 0xff, .reg = 2, .rm = RM_MEMORY(R15, offsetof(struct call_point, run))};
     EMIT_RAW(e, 0x41, 0x5e); /* pop %r14: where to go on */
-    emit_save(e);
+    emit_save_registers(e);
     emit_vectors_save(e);
     emit_lea(e, RDI, RM_MEMORY(RSP, -STACK_BIAS));
     emit_mov(e, RBX, RDI);
@@ -180,7 +189,7 @@ static void emit_return(struct emit *e, uint32_t elsewhere[3])
     emit_insn(e, &vectors, false);
     elsewhere[2] = emit_jump_if(e, 5);
     emit_lea(e, RSP, RM_MEMORY(RBX, STACK_BIAS));
-    emit_reload(e);
+    emit_registers(e);
     EMIT_RAW(e, 0x41, 0x56, 0xc3); /* push %r14; ret */
 }
 
@@ -198,8 +207,7 @@ static void emit_resume(struct emit *e)
     EMIT_RAW(e, 0xff, 0xd0); /* call *%rax */
 }
 
-bool enter_create(struct code_cache *code, struct emit *e, struct fixed_code *fixed,
-                  uint64_t *calls)
+bool enter_create(struct code_cache *code, struct emit *e, struct ways *ways, uint64_t *calls)
 {
     uint32_t elsewhere[3];
     e->base = code_cache_next(code);
@@ -240,9 +248,9 @@ bool enter_create(struct code_cache *code, struct emit *e, struct fixed_code *fi
              0xc3);
     if (e->failed || !code_cache_put(code, e->bytes, e->used))
         return false;
-    memcpy(&fixed->enter, &e->base, sizeof fixed->enter);
-    fixed->leave = e->base + out;
-    fixed->leave_saved = e->base + out_saved;
-    fixed->call = e->base + call_out;
+    memcpy(&ways->enter, &e->base, sizeof ways->enter);
+    ways->leave = e->base + out;
+    ways->leave_saved = e->base + out_saved;
+    ways->call = e->base + call_out;
     return true;
 }

@@ -80,6 +80,7 @@ void generate_call_out(struct generator *g)
                                  .rip = g->t->rip,
                                  .tlb = offsetof(struct vcpu, tlb_table) +
                                         g->t->tlb_mode * sizeof((struct vcpu *)0)->tlb_table[0]};
+    flags_to_vcpu(g);
     emit_lea_of(&g->emit, TEMP_COUNT, point);
     emit_call_to(&g->emit, g->call);
 }

@@ -78,13 +78,14 @@ static bool harmless(const struct item *item)
 /* Takes `more`, which is `delta` further on, into the range. False: it would be too long. */
 static bool extend(struct access_range *range, struct access_range more, int32_t delta)
 {
-    int32_t first = more.disp + delta, end = first + more.bytes;
-    int32_t low = first < range->disp ? first : range->disp;
-    int32_t high = end > range->disp + range->bytes ? end : range->disp + range->bytes;
+    /* two displacements may be 4 GiB apart */
+    int64_t first = (int64_t)more.disp + delta, end = first + more.bytes;
+    int64_t before = range->disp, behind = before + range->bytes;
+    int64_t low = first < before ? first : before, high = end > behind ? end : behind;
     if (high - low > RANGE_MAX)
         return false;
-    range->disp = low;
-    range->bytes = high - low;
+    range->disp = (int32_t)low;
+    range->bytes = (int32_t)(high - low);
     range->write |= more.write;
     return true;
 }

@@ -60,9 +60,10 @@ void find_liveness(struct item *items, unsigned count)
         const struct class_row *row = &class_rows[item->class];
         bool all = item->class == CLASS_COPY && sets_all(item->z.mnemonic);
         bool leaves = may_leave(item);
-        if (item->class ==
-            CLASS_INTERPRET) { /* the flags may be in the vCPU, and come from there */
-            item->sets_flags = item->needs_flags = item->keeps_flags = false;
+        /* the interpreter's: the flags may be in the vCPU, and come from there */
+        if (item->class == CLASS_INTERPRET || item->class == CLASS_CALL_OUT) {
+            item->sets_flags = item->needs_flags = false;
+            item->keeps_flags = item->class == CLASS_CALL_OUT;
             live = true;
             continue;
         }

@@ -118,8 +118,8 @@ static void find_page(struct generator *g, struct host_rm first, uint32_t again,
     int32_t page = write ? OF_FAST(page[0][FAST_WRITE]) : OF_FAST(page[0][FAST_READ]);
     page += (int32_t)(table * FAST_ACCESSES * FAST_SLOTS * sizeof(uint64_t));
     int32_t addend = OF_FAST(addend) + (int32_t)(table * FAST_SLOTS * sizeof(uint64_t));
-    bool keep_flags = g->bmi2 && !g->item->sets_flags;
     prepare_lookup(g);
+    bool keep_flags = g->bmi2 && !g->item->sets_flags && !g->flags_saved;
     int32_t last = first.disp + (int32_t)size - 1;
     if (last || !keep_flags)
         emit_lea(e, TEMP_COUNT, RM_MEMORY(first.base, last));

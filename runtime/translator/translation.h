@@ -288,16 +288,16 @@ const uint8_t *generate_trace(struct generator *g, const struct path *path,
 
 /* ---- enter.c: the way in and out, the only fixed code ---- */
 typedef void enter_fn(struct vcpu *cpu, const void *code);
-struct fixed_code {
+struct ways {
     enter_fn *enter;
     /* where exits lead, with the exit point in RCX and an address in R14 */
     const void *leave;
     const void *leave_saved; /* the flags are in the vCPU */
-    const void *call;        /* what is called for one instruction, with the call point in RCX */
+    const void
+        *call; /* what is called for one instruction, with the call point in RCX; so are they */
 };
-/* Emits it; *calls counts those of fixed->call. */
-bool enter_create(struct code_cache *code, struct emit *emit, struct fixed_code *fixed,
-                  uint64_t *calls);
+/* *calls counts those of ways->call. */
+bool enter_create(struct code_cache *code, struct emit *emit, struct ways *ways, uint64_t *calls);
 
 /* ---- translator.c: what exits lead to ---- */
 /* Where to go on in translated code, or NULL: translator->next says what is to be done. */

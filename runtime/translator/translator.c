@@ -19,6 +19,7 @@
 #define HOT          2
 #define VERSIONS_MAX 8 /* of a block, at as many RIPs */
 #define WORTH        3 /* instructions in a row that are worth going into translated code for */
+#define LEAVING      4 /* calls of the interpreter that cost as much as leaving translated code */
 #define ROOM_CODE    (64u << 10) /* what the largest block may need */
 #define ROOM_DATA    (64u << 10)
 
@@ -27,7 +28,7 @@ struct translator {
     struct code_cache code;
     unsigned warm; /* runs after which a block is translated */
     size_t fixed;  /* bytes of code that are always there */
-    struct fixed_code fixed_code;
+    struct ways ways;
     struct exit_point
         *link; /* the jump that was left last: it may be linked to what is entered next */
     struct {   /* what to do behind an exit: an instruction's function, or nothing */
@@ -71,15 +72,15 @@ struct translator *translator_create(struct vm *vm, struct error *err)
     }
     struct generator *g = &translator->generator;
     g->code = &translator->code;
-    if (!enter_create(&translator->code, &g->emit, &translator->fixed_code,
+    if (!enter_create(&translator->code, &g->emit, &translator->ways,
                       &translator->stats.exits[TRANSLATOR_CALL])) {
         translator_destroy(translator);
         fail(err, HVRUN_HOST, "translator: no code");
         return NULL;
     }
-    g->leave = translator->fixed_code.leave;
-    g->leave_saved = translator->fixed_code.leave_saved;
-    g->call = translator->fixed_code.call;
+    g->leave = translator->ways.leave;
+    g->call = translator->ways.call;
+    g->leave_saved = translator->ways.leave_saved;
     g->bmi2 = host_has_bmi2() && !vm->config.translator_old_host;
     translator->traces = (struct traces){
         .vm = vm,
@@ -174,13 +175,16 @@ static struct version *make_version(struct translator *translator, struct block 
     return t;
 }
 
-/* Is it worth while? Each instruction that is left to the interpreter costs as much as many others. */
-static bool worth(const struct version *t)
+/* Is it worth while? A call of the interpreter costs as much as a few instructions of its own. Leaving translated code
+ * for a block that is not translated costs as much as a few calls. */
+static bool worth(const struct item *items, unsigned count)
 {
-    unsigned known = 0, count = t->block->count;
-    for (unsigned n = 0; n < count; n++)
-        known += t->at[n] != 0;
-    return known >= WORTH * (count - known) && known > 0;
+    unsigned known = 0, calls = 0;
+    for (unsigned n = 0; n < count; n++) {
+        known += items[n].class != CLASS_CALL_OUT && items[n].class != CLASS_INTERPRET;
+        calls += items[n].class == CLASS_CALL_OUT;
+    }
+    return known && calls <= known + LEAVING;
 }
 
 OP(run_translated);
@@ -205,7 +209,7 @@ static bool translate(struct translator *translator, struct block *block, uint64
     size_t size = sizeof(struct translated) + block->count * sizeof(insn_fn *);
     struct translated *translated = code_cache_data(&translator->code, size);
     struct version *t = translated ? make_version(translator, block, rip) : NULL;
-    bool done = t && worth(t);
+    bool done = t && worth(translator->items, block->count);
     if (done) {
         translated->first = t;
         translated->versions = 1;
@@ -325,7 +329,7 @@ OP(run_translated)
     const void *code = code_at(translator, cpu, i);
     if (unlikely(!code))
         return cpu->block->translated->run[i->position](cpu, i);
-    translator->fixed_code.enter(cpu, code);
+    translator->ways.enter(cpu, code);
     vectors_leave(cpu);
     if (!translator->next.run)
         return NULL;

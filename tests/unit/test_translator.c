@@ -309,6 +309,26 @@ static void one_page_at_two_addresses_is_translated_for_each(void **state)
     assert_in_range(counters()->blocks, blocks + 1, UINT64_MAX);
 }
 
+/* 1: mov (%rsi), %edx; mov (%rdi), %edx; mov -0x7ffffdf0(%rbx), %eax; mov 0x7ffffdf0(%rbx), %ecx; dec %r15; jnz 1b; hlt: what the last one
+ * accesses is not there, and as many bytes behind the page of the others as make a negative number of 32 bits. */
+static void accesses_four_gigabytes_apart_share_no_look_up(void **state)
+{
+    static const uint8_t apart[] = {0x8b, 0x16, 0x8b, 0x17, 0x8b, 0x83, 0x10, 0x02,
+                                    0x00, 0x80, 0x8b, 0x8b, 0xf0, 0xfd, 0xff, 0x7f,
+                                    0x49, 0xff, 0xcf, 0x75, 0xeb, 0xf4};
+    (void)state;
+    translator_lab_put(&lab, LAB_CODE, apart, sizeof apart);
+    for (unsigned n = 0; n < 5; n++) {
+        translator_lab_start(&lab, LAB_CODE, false);
+        translator_lab_register(&lab, RSI, LAB_DATA + 0x800);
+        translator_lab_register(&lab, RDI, LAB_DATA + 0x900);
+        translator_lab_register(&lab, RBX, LAB_DATA + 0x800 + 0x7ffffdf0ull);
+        translator_lab_register(&lab, R15, 3);
+        come_to_the_end();
+        assert_int_equal(lab.translates->vcpus[0]->rip, LAB_HANDLER + 1);
+    }
+}
+
 static void a_loop_leaves_translated_code_for_the_slice_only(void **state)
 {
     (void)state;
@@ -524,6 +544,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(programs_that_change_themselves_agree_without_bmi2,
                                         open_old_lab, close_lab),
         cmocka_unit_test_setup_teardown(one_page_at_two_addresses_is_translated_for_each, open_lab,
+                                        close_lab),
+        cmocka_unit_test_setup_teardown(accesses_four_gigabytes_apart_share_no_look_up, open_lab,
                                         close_lab),
         cmocka_unit_test_setup_teardown(a_loop_leaves_translated_code_for_the_slice_only, open_lab,
                                         close_lab),
