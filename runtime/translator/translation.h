@@ -195,6 +195,8 @@ void exit_stubs(struct generator *g);
 /* The host register in which a guest register can be read: its own, or `temp` after a load. */
 unsigned use_register(struct generator *g, unsigned guest, unsigned temp);
 
+/* The address of the item's memory operand without its segment's base. Uses TEMP_ADDRESS and TEMP_ADDEND. */
+void emit_effective_address(struct generator *g, unsigned to);
 /* Leaves the linear address of the item's memory operand in TEMP_ADDRESS. Uses TEMP_ADDEND. */
 void emit_address(struct generator *g);
 /* Sees to the flags before the look-ups of an item; each does it by itself, but exits before them need it as well. */
