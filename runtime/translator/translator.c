@@ -27,10 +27,11 @@ struct translator {
     struct code_cache code;
     unsigned warm; /* runs after which a block is translated */
     size_t fixed;  /* bytes of code that are always there */
-    struct ways ways;
+    struct fixed_code fixed_code;
     struct exit_point
-        *link; /* the jump that was left last: it may be linked to what is entered next */
-    struct {   /* what to do behind an exit: an instruction's function, or nothing */
+        *link;       /* the jump that was left last: it may be linked to what is entered next */
+    uint64_t missed; /* the address of an access that the interpreter makes, or 0 */
+    struct {         /* what to do behind an exit: an instruction's function, or nothing */
         insn_fn *run;
         const struct insn *insn;
     } next;
@@ -70,15 +71,15 @@ struct translator *translator_create(struct vm *vm, struct error *err)
     }
     struct generator *g = &translator->generator;
     g->code = &translator->code;
-    if (!enter_create(&translator->code, &g->emit, &translator->ways,
+    if (!enter_create(&translator->code, &g->emit, &translator->fixed_code,
                       &translator->stats.exits[TRANSLATOR_CALL])) {
         translator_destroy(translator);
         fail(err, HVRUN_HOST, "translator: no code");
         return NULL;
     }
-    g->leave = translator->ways.leave;
-    g->call = translator->ways.call;
-    g->leave_saved = translator->ways.leave_saved;
+    g->leave = translator->fixed_code.leave;
+    g->leave_saved = translator->fixed_code.leave_saved;
+    g->call = translator->fixed_code.call;
     g->bmi2 = host_has_bmi2() && !vm->config.translator_old_host;
     translator->fixed = translator->code.used;
     return translator;
@@ -272,6 +273,20 @@ static void shorten(struct translator *translator, struct vcpu *cpu, struct vers
     t->into = link;
 }
 
+/* Takes over what the interpreter's TLB knows of the page. */
+static bool look_up(struct vcpu *cpu, const struct version *t, uint64_t address, bool write)
+{
+    unsigned table = t->table, slot = fast_page_slot(address);
+    uint64_t page = address & ~PAGE_OFFSET;
+    const struct tlb_entry *e = &cpu->tlb_table[t->tlb_mode][tlb_slot(address)];
+    if ((write ? e->write : e->read) != page)
+        return false;
+    cpu->fast->addend[table][slot] = e->addend;
+    cpu->fast->page[table][FAST_READ][slot] = e->read == page ? -page : fast_no_page(slot);
+    cpu->fast->page[table][FAST_WRITE][slot] = e->write == page ? -page : fast_no_page(slot);
+    return true;
+}
+
 /* The code for this instruction of the block under execution, or NULL: it is the interpreter's. */
 static const void *code_at(struct translator *translator, struct vcpu *cpu, const struct insn *i)
 {
@@ -285,6 +300,10 @@ static const void *code_at(struct translator *translator, struct vcpu *cpu, cons
         return NULL;
     if (i->position == 0)
         shorten(translator, cpu, t);
+    if (translator->missed) { /* it knows the page by now, if there is one */
+        look_up(cpu, t, translator->missed, false);
+        translator->missed = 0;
+    }
     return t->entry + t->at[i->position];
 }
 
@@ -298,7 +317,7 @@ OP(run_translated)
     const void *code = code_at(translator, cpu, i);
     if (unlikely(!code))
         return cpu->block->translated->run[i->position](cpu, i);
-    translator->ways.enter(cpu, code);
+    translator->fixed_code.enter(cpu, code);
     vectors_leave(cpu);
     if (!translator->next.run)
         return NULL;
@@ -341,24 +360,10 @@ static const void *interpret(struct translator *translator, struct vcpu *cpu,
     return NULL;
 }
 
-/* Takes over what the interpreter's TLB knows of the page. */
-static bool look_up(struct vcpu *cpu, const struct exit_point *exit, uint64_t address)
-{
-    unsigned table = exit->of->table, slot = fast_page_slot(address);
-    uint64_t page = address & ~PAGE_OFFSET;
-    const struct tlb_entry *e = &cpu->tlb_table[exit->of->tlb_mode][tlb_slot(address)];
-    if (((address + exit->size - 1) & ~PAGE_OFFSET) != page ||
-        (exit->write ? e->write : e->read) != page)
-        return false;
-    cpu->fast->addend[table][slot] = e->addend;
-    cpu->fast->page[table][FAST_READ][slot] = e->read == page ? -page : fast_no_page(slot);
-    cpu->fast->page[table][FAST_WRITE][slot] = e->write == page ? -page : fast_no_page(slot);
-    return true;
-}
-
 const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t address)
 {
     struct translator *translator = cpu->vm->soft->translator;
+    bool one_page;
     cpu->link = NULL;
     translator->link = NULL;
     switch ((enum translator_exit)exit->reason) {
@@ -373,11 +378,13 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
             translator->link = exit;
         return go_on(translator, cpu, exit->target);
     case TRANSLATOR_LOOKUP:
-        if (look_up(cpu, exit, address)) {
+        one_page = ((address + exit->size - 1) ^ address) < PAGE_SIZE;
+        if (one_page && look_up(cpu, exit->of, address, exit->write)) {
             translator->stats.exits[TRANSLATOR_LOOKUP]++;
             return exit->host;
         }
         translator->stats.exits[TRANSLATOR_ACCESS]++;
+        translator->missed = one_page ? address : 0;
         return interpret(translator, cpu, exit);
     case TRANSLATOR_VECTORS:
         translator->stats.exits[TRANSLATOR_VECTORS]++;
