@@ -3,17 +3,30 @@
  * layout. */
 #include "runtime/soft/fpu.h"
 #include "runtime/translator/translation.h"
+#include "runtime/translator/vectors.h"
 
 #include <string.h>
+
+static void emit_registers(struct emit *e)
+{
+    for (unsigned n = R15 + 1; n-- > RAX;)
+        if (host_register(n) != IN_MEMORY)
+            emit_load(e, host_register(n), RM_MEMORY(RSP, OF_REGISTER(n)));
+}
 
 /* Flags and registers of the guest from the vCPU, RAX last: it carries the flags. */
 static void emit_reload(struct emit *e)
 {
     emit_load_status(e);
     emit_flags_from_rax(e);
-    for (unsigned n = R15 + 1; n-- > RAX;)
+    emit_registers(e);
+}
+
+static void emit_save_registers(struct emit *e)
+{
+    for (unsigned n = RAX; n <= R15; n++)
         if (host_register(n) != IN_MEMORY)
-            emit_load(e, host_register(n), RM_MEMORY(RSP, OF_REGISTER(n)));
+            emit_store(e, RM_MEMORY(RSP, OF_REGISTER(n)), host_register(n));
 }
 
 /* Two ways in, of which the second finds the flags saved; returns the offset of that. */
@@ -22,12 +35,9 @@ static uint32_t emit_save(struct emit *e)
     emit_store(e, RM_MEMORY(RSP, OF_REGISTER(RAX)), RAX);
     emit_flags_to_rax(e);
     emit_store_status(e);
-    uint32_t common = emit_jump(e), saved = e->used;
-    emit_store(e, RM_MEMORY(RSP, OF_REGISTER(RAX)), RAX);
-    emit_here(e, common);
-    for (unsigned n = RAX + 1; n <= R15; n++)
-        if (host_register(n) != IN_MEMORY)
-            emit_store(e, RM_MEMORY(RSP, OF_REGISTER(n)), host_register(n));
+    emit_load(e, RAX, RM_MEMORY(RSP, OF_REGISTER(RAX)));
+    uint32_t saved = e->used;
+    emit_save_registers(e);
     return saved;
 }
 
@@ -76,8 +86,73 @@ static void emit_mxcsr(struct emit *e, unsigned extension, int32_t at)
 enum { LDMXCSR = 2, STMXCSR = 3 };
 #define OF_MXCSR (OF_VCPU(fpu.legacy) + 24)
 
+/* ---- x87 (x87.c): XMM registers and MXCSR come with it ---- */
+#define OF_X87 OF_VCPU(fpu.legacy)
+
+static void emit_fxsave(struct emit *e, unsigned extension)
+{
+    struct host_insn insn = {.wide = true,
+                             .map = 1,
+                             .opcode = 0xae,
+                             .reg = (uint8_t)extension,
+                             .rm = RM_MEMORY(RSP, OF_X87)};
+    emit_insn(e, &insn, false);
+}
+enum { FXSAVE64, FXRSTOR64 };
+
+/* FOP to RAX and FIP to RBX: as they were, or those of an instruction executed since (x87.c). */
+static void emit_x87_place(struct emit *e)
+{
+    const struct host_rm last = RM_MEMORY(RSP, OF_VCPU(x87_last));
+    struct host_insn opcode = {.map = 1,
+                               .opcode = 0xb7, /* movzwl */
+                               .reg = RAX,
+                               .rm = RM_MEMORY(RSP, OF_X87 + 6)};
+    emit_load(e, RDX, last);
+    emit_insn(e, &opcode, false);
+    emit_load(e, RBX, RM_MEMORY(RSP, OF_X87 + 8));
+    EMIT_RAW(e, 0x48, 0x85, 0xd2); /* test %rdx, %rdx */
+    uint32_t none = emit_jump_if(e, 4);
+    opcode.rm = RM_MEMORY(RDX, offsetof(struct x87_place, opcode));
+    emit_insn(e, &opcode, false);
+    emit_load(e, RBX, RM_MEMORY(RDX, offsetof(struct x87_place, rip)));
+    emit_store_immediate(e, last, 0);
+    emit_here(e, none);
+}
+
+/* All but FOP, FIP, FDP and the mask of MXCSR, which are not the host's. C finds the control word that it knows, and an
+ * empty stack. */
+static void emit_x87_save(struct emit *e)
+{
+    uint32_t none = emit_unless(e, VECTOR_X87);
+    emit_x87_place(e);
+    emit_load(e, RDX, RM_MEMORY(RSP, OF_X87 + 16));
+    emit_mov_sized(e, false, RSI, RM_MEMORY(RSP, OF_X87 + 28));
+    emit_fxsave(e, FXSAVE64);
+    struct host_insn opcode = {
+        .operand16 = true, .opcode = 0x89, .reg = RAX, .rm = RM_MEMORY(RSP, OF_X87 + 6)};
+    emit_insn(e, &opcode, false);
+    emit_store(e, RM_MEMORY(RSP, OF_X87 + 8), RBX);
+    emit_store(e, RM_MEMORY(RSP, OF_X87 + 16), RDX);
+    struct host_insn mask = {.opcode = 0x89, .reg = RSI, .rm = RM_MEMORY(RSP, OF_X87 + 28)};
+    emit_insn(e, &mask, false);
+    struct host_insn control = {.map = 1, .opcode = 0xb7, .reg = RAX, .rm = RM_MEMORY(RSP, OF_X87)};
+    emit_insn(e, &control, false);
+    EMIT_RAW(e, 0x3d, (uint8_t)FCW_INITIAL, FCW_INITIAL >> 8, 0, 0); /* cmp $0x37f, %eax */
+    uint32_t other = emit_jump_if(e, 5);
+    EMIT_RAW(e, 0x0f, 0x77); /* emms */
+    uint32_t done = emit_jump(e);
+    emit_here(e, other);
+    EMIT_RAW(e, 0xdb, 0xe3); /* fninit */
+    emit_here(e, done);
+    emit_here(e, none);
+}
+
 static void emit_vectors_reload(struct emit *e)
 {
+    uint32_t no_x87 = emit_unless(e, VECTOR_X87);
+    emit_fxsave(e, FXRSTOR64);
+    emit_here(e, no_x87);
     uint32_t none = emit_unless(e, VECTOR_SSE | VECTOR_AVX);
     for (unsigned n = 0; n < 16; n++)
         emit_xmm(e, 0x28, n);
@@ -94,7 +169,7 @@ static void emit_vectors_reload(struct emit *e)
 /* Flags in the host's MXCSR mean nothing to C; control bits do. */
 static void emit_mxcsr_save(struct emit *e)
 {
-    uint32_t no_mxcsr = emit_unless(e, VECTOR_MXCSR);
+    uint32_t no_mxcsr = emit_unless(e, VECTOR_MXCSR | VECTOR_X87);
     emit_mxcsr(e, STMXCSR, OF_MXCSR);
     struct host_insn insn = {.opcode = 0xf7, /* testl $control, mxcsr */
                              .rm = RM_MEMORY(RSP, OF_MXCSR),
@@ -110,7 +185,8 @@ static void emit_mxcsr_save(struct emit *e)
 
 static void emit_vectors_save(struct emit *e)
 {
-    uint32_t none = emit_unless(e, VECTOR_SSE | VECTOR_AVX);
+    uint32_t none = emit_unless(e, VECTOR_SSE | VECTOR_AVX | VECTOR_X87);
+    emit_x87_save(e);
     for (unsigned n = 0; n < 16; n++)
         emit_xmm(e, 0x29, n);
     uint32_t no_avx = emit_unless(e, VECTOR_AVX);
@@ -134,14 +210,14 @@ static void emit_call_leave(struct emit *e)
 }
 
 /* One instruction by the interpreter's function, in the middle of translated code, which goes on behind the call of
- * this. RCX is the call point; C keeps RBX, R14 and R15. `elsewhere`: jumps for what does not go on there, with RAX as
+ * this. The guest's flags are in the vCPU, before and after it. RCX is the call point; C keeps RBX, R14 and R15. `elsewhere`: jumps for what does not go on there, with RAX as
  * the function returned it. */
 static void emit_call_interpreter(struct emit *e, uint64_t *count)
 {
     const struct host_insn call = {
         .opcode = 0xff, .reg = 2, .rm = RM_MEMORY(R15, offsetof(struct call_point, run))};
     EMIT_RAW(e, 0x41, 0x5e); /* pop %r14: where to go on */
-    emit_save(e);
+    emit_save_registers(e);
     emit_vectors_save(e);
     emit_lea(e, RDI, RM_MEMORY(RSP, -STACK_BIAS));
     emit_mov(e, RBX, RDI);
@@ -180,7 +256,7 @@ static void emit_return(struct emit *e, uint32_t elsewhere[3])
     emit_insn(e, &vectors, false);
     elsewhere[2] = emit_jump_if(e, 5);
     emit_lea(e, RSP, RM_MEMORY(RBX, STACK_BIAS));
-    emit_reload(e);
+    emit_registers(e);
     EMIT_RAW(e, 0x41, 0x56, 0xc3); /* push %r14; ret */
 }
 
@@ -198,8 +274,7 @@ static void emit_resume(struct emit *e)
     EMIT_RAW(e, 0xff, 0xd0); /* call *%rax */
 }
 
-bool enter_create(struct code_cache *code, struct emit *e, struct fixed_code *fixed,
-                  uint64_t *calls)
+bool enter_create(struct code_cache *code, struct emit *e, struct ways *ways, uint64_t *calls)
 {
     uint32_t elsewhere[3];
     e->base = code_cache_next(code);
@@ -240,9 +315,9 @@ bool enter_create(struct code_cache *code, struct emit *e, struct fixed_code *fi
              0xc3);
     if (e->failed || !code_cache_put(code, e->bytes, e->used))
         return false;
-    memcpy(&fixed->enter, &e->base, sizeof fixed->enter);
-    fixed->leave = e->base + out;
-    fixed->leave_saved = e->base + out_saved;
-    fixed->call = e->base + call_out;
+    memcpy(&ways->enter, &e->base, sizeof ways->enter);
+    ways->leave = e->base + out;
+    ways->leave_saved = e->base + out_saved;
+    ways->call = e->base + call_out;
     return true;
 }

@@ -60,10 +60,9 @@ void find_liveness(struct item *items, unsigned count)
         const struct class_row *row = &class_rows[item->class];
         bool all = item->class == CLASS_COPY && sets_all(item->z.mnemonic);
         bool leaves = may_leave(item);
-        if (item->class ==
-            CLASS_INTERPRET) { /* the flags may be in the vCPU, and come from there */
-            item->sets_flags = item->needs_flags = item->keeps_flags = false;
-            live = true;
+        if (row->flags_in_vcpu) {
+            item->sets_flags = item->needs_flags = false;
+            item->keeps_flags = live = true;
             continue;
         }
         item->sets_flags = all && !leaves;

@@ -49,16 +49,38 @@ static bool in_segment(const ZydisDecodedOperand *o)
     return o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS;
 }
 
+static bool in_host(const ZydisDecodedOperand *o)
+{
+    return o->mem.base != ZYDIS_REGISTER_NONE && o->mem.index != ZYDIS_REGISTER_NONE &&
+           host_register(guest_number(o->mem.base)) != IN_MEMORY &&
+           host_register(guest_number(o->mem.index)) != IN_MEMORY;
+}
+
+void emit_effective_address(struct generator *g, unsigned to)
+{
+    const ZydisDecodedOperand *o = &g->item->operand[g->item->memory];
+    struct emit *e = &g->emit;
+    if (o->mem.base == ZYDIS_REGISTER_RIP) {
+        emit_constant(e, to, g->item->next + (uint64_t)o->mem.disp.value);
+    } else if (o->mem.base == ZYDIS_REGISTER_NONE && o->mem.index == ZYDIS_REGISTER_NONE) {
+        emit_constant(e, to, (uint64_t)o->mem.disp.value);
+    } else if (to != TEMP_ADDRESS && o->mem.disp.value && in_host(o)) {
+        /* all three at once take a cycle longer; the index often has been there for a while */
+        struct host_rm rm = operand_of(g, o);
+        unsigned base = rm.base;
+        rm.base = NO_REGISTER;
+        emit_lea(e, TEMP_ADDRESS, rm.scale ? rm : RM_MEMORY(rm.index, rm.disp));
+        emit_lea(e, to, RM_INDEXED(base, TEMP_ADDRESS, 0, 0));
+    } else {
+        emit_lea(e, to, operand_of(g, o));
+    }
+}
+
 void emit_address(struct generator *g)
 {
     const ZydisDecodedOperand *o = &g->item->operand[g->item->memory];
     struct emit *e = &g->emit;
-    if (o->mem.base == ZYDIS_REGISTER_RIP)
-        emit_constant(e, TEMP_ADDRESS, g->item->next + (uint64_t)o->mem.disp.value);
-    else if (o->mem.base == ZYDIS_REGISTER_NONE && o->mem.index == ZYDIS_REGISTER_NONE)
-        emit_constant(e, TEMP_ADDRESS, (uint64_t)o->mem.disp.value);
-    else
-        emit_lea(e, TEMP_ADDRESS, operand_of(g, o));
+    emit_effective_address(g, TEMP_ADDRESS);
     if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && o->mem.type != ZYDIS_MEMOP_TYPE_AGEN &&
         in_segment(o)) {
         int32_t base =
@@ -87,17 +109,17 @@ void prepare_lookup(struct generator *g)
 }
 
 /* The slot is that of the last byte's page; `first` is the first byte's address. Its offset in the page of the slot
- * is less than a page only if both are in it. */
+ * is less than a page only if both are in it. The addend goes to `to`. */
 static void find_page(struct generator *g, struct host_rm first, uint32_t again, unsigned size,
-                      bool write)
+                      bool write, unsigned to)
 {
     struct emit *e = &g->emit;
     unsigned table = g->t->table;
     int32_t page = write ? OF_FAST(page[0][FAST_WRITE]) : OF_FAST(page[0][FAST_READ]);
     page += (int32_t)(table * FAST_ACCESSES * FAST_SLOTS * sizeof(uint64_t));
     int32_t addend = OF_FAST(addend) + (int32_t)(table * FAST_SLOTS * sizeof(uint64_t));
-    bool keep_flags = g->bmi2 && !g->item->sets_flags;
     prepare_lookup(g);
+    bool keep_flags = g->bmi2 && !g->item->sets_flags && !g->flags_saved;
     int32_t last = first.disp + (int32_t)size - 1;
     if (last || !keep_flags)
         emit_lea(e, TEMP_COUNT, RM_MEMORY(first.base, last));
@@ -106,7 +128,7 @@ static void find_page(struct generator *g, struct host_rm first, uint32_t again,
     else
         emit_shift_right(e, TEMP_COUNT, 12);
     emit_zero_extend16(e, TEMP_COUNT, TEMP_COUNT);
-    emit_load(e, TEMP_ADDEND, RM_INDEXED(RSP, TEMP_COUNT, 3, addend));
+    emit_load(e, to, RM_INDEXED(RSP, TEMP_COUNT, 3, addend));
     emit_load(e, TEMP_COUNT, RM_INDEXED(RSP, TEMP_COUNT, 3, page));
     emit_lea(e, TEMP_COUNT, RM_INDEXED(first.base, TEMP_COUNT, 0, first.disp));
     struct exit_point *exit = lookup_exit(g, again, size, write);
@@ -123,17 +145,23 @@ static void find_page(struct generator *g, struct host_rm first, uint32_t again,
 
 void emit_lookup(struct generator *g, uint32_t again, unsigned size, bool write)
 {
-    find_page(g, RM_MEMORY(TEMP_ADDRESS, 0), again, size, write);
+    find_page(g, RM_MEMORY(TEMP_ADDRESS, 0), again, size, write, TEMP_ADDEND);
     if (g->item->needs_flags)
         flags_to_host(g);
+}
+
+static unsigned addend_of(const struct item *item)
+{
+    return item->second ? TEMP_ADDRESS : TEMP_ADDEND;
 }
 
 void emit_group_lookup(struct generator *g)
 {
     struct access_range range = group_rest(g->items, g->position);
     struct host_rm first = RM_MEMORY(host_register(range.base), range.disp);
-    find_page(g, first, g->emit.used, (unsigned)range.bytes, range.write);
+    find_page(g, first, g->emit.used, (unsigned)range.bytes, range.write, addend_of(g->item));
     if (!g->emit.failed) {
+        g->stubs[g->stub_count - 1].exit->group = true;
         g->stubs[g->stub_count - 1].has_address = true;
         g->stubs[g->stub_count - 1].address = first;
     }
@@ -152,5 +180,5 @@ struct host_rm emit_operand(struct generator *g, unsigned bytes, bool write)
         emit_group_lookup(g);
     if (item->needs_flags)
         flags_to_host(g);
-    return RM_INDEXED(host_register(item->access.base), TEMP_ADDEND, 0, item->access.disp);
+    return RM_INDEXED(host_register(item->access.base), addend_of(item), 0, item->access.disp);
 }

@@ -9,6 +9,7 @@
 #include "runtime/translator/translator.h"
 
 struct version;
+struct trace;
 
 /* A place where translated code may be left. */
 struct exit_point {
@@ -21,6 +22,7 @@ struct exit_point {
     uint8_t reason;          /* enum translator_exit */
     uint8_t position;        /* of the instruction in the block */
     bool write;              /* LOOKUP */
+    bool group;              /* LOOKUP: for several accesses */
     uint16_t size;           /* LOOKUP: bytes */
 };
 
@@ -40,11 +42,19 @@ struct version {
     const uint8_t *entry; /* counts the block against the budget, and executes it */
     struct version *next;
     struct exit_point *into; /* jumps that were linked to this one */
+    const uint8_t *lead;     /* where they lead: `entry`, or the code of a trace that begins here */
+    struct trace_member *in; /* traces that it is part of (traces.c) */
+    uint8_t samples;         /* slices that ended here */
     uint8_t table;           /* enum fast_mode */
     uint8_t tlb_mode;        /* enum tlb_mode */
     uint8_t vectors;         /* VECTOR_*: what its code needs in the host's registers */
     uint8_t vectors_until;   /* position of the last instruction that does */
-    uint32_t at[];           /* by position: offset from `entry` of its code, 0 = interpreted */
+    bool apart;           /* no accesses share a look-up, for those that did were not in one page */
+    uint8_t crossings;    /* times that they were not */
+    uint8_t lead_vectors; /* what the trace needs */
+    /* by position: offset from `entry` of its code, 0 = interpreted; behind the last: of what leads to the next block,
+     * if nothing in the block does */
+    uint32_t at[];
 };
 
 /* What a block was before: block->translated. */
@@ -69,11 +79,20 @@ enum item_class {
     CLASS_JUMP_IF,
     CLASS_CALL,
     CLASS_RETURN,
+    CLASS_PUSH_FLAGS,
+    CLASS_CLI,
+    CLASS_SELECTOR, /* MOV from a segment register */
+    CLASS_PAUSE,
     /* SSE and AVX: copied, with the registers that they name in the host's of the same number */
     CLASS_VECTOR,
     CLASS_VECTOR_ALIGNED,   /* memory operands are aligned, with VEX too */
     CLASS_VECTOR_UNALIGNED, /* never */
     CLASS_VECTOR_FLOAT,     /* MXCSR decides, and gets flags */
+    CLASS_X87,
+    CLASS_X87_STATUS, /* those that are no arithmetic */
+    CLASS_EMMS,
+    CLASS_FNSTCW,
+    CLASS_FLDCW,
     CLASSES
 };
 struct item;
@@ -89,12 +108,15 @@ struct class_row {
     /* Its code needs the flags in the host's, or changes them, no more than the instruction does. Without it they are
      * there from its first host instruction to the last, but in look-ups. */
     bool plain_flags;
-    bool ends;            /* nothing falls through it */
+    bool ends;          /* nothing falls through it */
+    bool flags_in_vcpu; /* that is where its code wants them; it changes none of the host's */
+    bool inside;       /* where it ends a block it does something else: that is the interpreter's */
+    bool own_operands; /* scan.c takes none of them */
     bool hidden_operands; /* are operands of the copy too: they must be where it expects them */
-    uint8_t vectors; /* VECTOR_SSE if its instructions name vector registers, and VECTOR_MXCSR */
+    uint8_t vectors;      /* VECTOR_*; VECTOR_SSE: whichever its instructions name */
 };
 extern const struct class_row class_rows[CLASSES];
-enum item_class class_of(ZydisMnemonic mnemonic);
+enum item_class class_of(const ZydisDecodedInstruction *z);
 
 /* ---- scan.c: from a block's bytes to items ---- */
 #define NO_OPERAND 0xff
@@ -120,20 +142,25 @@ struct item {
     /* group.c: accesses that share a look-up */
     bool member;         /* its access is one of them */
     bool grouped;        /* it is a member, or between members: `first` and `last` are theirs */
+    bool second;         /* its group's addend is in TEMP_ADDRESS, not in TEMP_ADDEND */
     uint8_t first, last; /* positions */
     struct access_range access;
     int32_t delta; /* of the base, since before `first` */
+    /* traces.c: a branch that does not end the code, which goes on as this one did when it was watched */
+    bool inner;
+    uint64_t onward; /* RIP */
     ZydisDecodedInstruction z;
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
 };
-/* Fills one item for each instruction; `bytes` are those that the block was decoded from. */
+/* Fills one item for each instruction, groups left out; `bytes` are those that the block was decoded from. */
 void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items);
 
 /* ---- liveness.c: who sees the flags ---- */
 void find_liveness(struct item *items, unsigned count);
 
 /* ---- group.c: which accesses share a look-up ---- */
-void group_items(struct item *items, unsigned count);
+/* `two`: groups may overlap; nobody comes back to the middle of them. `apart`: each access is alone in its group. */
+void group_items(struct item *items, unsigned count, bool two, bool apart);
 /* All that members from position `from` on access, by the base as it is there. */
 struct access_range group_rest(const struct item *items, unsigned from);
 
@@ -144,6 +171,7 @@ struct stub {      /* out of line: leads to the common exit */
     bool flags_saved;       /* in the vCPU already */
     struct host_rm address; /* goes to TEMP_ADDRESS */
     struct exit_point *exit;
+    uint8_t position; /* of the instruction in `items` */
 };
 struct generator {
     struct emit emit;
@@ -154,13 +182,16 @@ struct generator {
     const void *call;        /* the way to the interpreter and back */
     bool bmi2;               /* the host has SHRX */
     const struct item *items, *item;
-    unsigned position;
-    bool flags_saved; /* the guest's flags are in the vCPU, not in the host's */
+    unsigned position; /* in `items` */
+    bool flags_saved;  /* the guest's flags are in the vCPU, not in the host's */
     struct stub stubs[BLOCK_MAX * 4];
     unsigned stub_count;
+    const struct path *path; /* items of a trace; NULL: of a block */
+    struct exit_point bail;  /* what exit_make gives in a trace */
 };
 
-/* An exit of the present instruction; NULL (and emit.failed) if there is no memory. */
+/* An exit of the present instruction; NULL (and emit.failed) if there is no memory. A trace has one way out: to the code
+ * of its block alone, where the instruction begins anew. */
 struct exit_point *exit_make(struct generator *g, enum translator_exit reason);
 /* A jump to the exit's stub, which is emitted behind the block. */
 void exit_jump(struct generator *g, struct exit_point *exit);
@@ -169,6 +200,8 @@ void exit_jump_if(struct generator *g, unsigned condition, struct exit_point *ex
 /* The host register in which a guest register can be read: its own, or `temp` after a load. */
 unsigned use_register(struct generator *g, unsigned guest, unsigned temp);
 
+/* The address of the item's memory operand without its segment's base. Uses TEMP_ADDRESS and TEMP_ADDEND. */
+void emit_effective_address(struct generator *g, unsigned to);
 /* Leaves the linear address of the item's memory operand in TEMP_ADDRESS. Uses TEMP_ADDEND. */
 void emit_address(struct generator *g);
 /* Sees to the flags before the look-ups of an item; each does it by itself, but exits before them need it as well. */
@@ -194,8 +227,16 @@ void flags_to_vcpu(struct generator *g);
 /* What of the FP and SIMD state the block's code needs in the host's registers; *until: its last such instruction. */
 unsigned vectors_needed(const struct item *items, unsigned count, unsigned *until);
 
+void generate_item(struct generator *g);
+
 /* Ends of blocks. */
 void generate_end(struct generator *g, uint64_t target);
+/* A branch in a trace: leaves it unless the branch goes where the trace goes on. */
+void generate_inner(struct generator *g);
+/* By how much a branch in a trace moves RSP. False: it is none. */
+bool moves_inner(const struct item *item, int32_t *by);
+bool is_relative(const struct item *item);
+uint64_t relative_target(const struct item *item);
 
 /* ---- copy.c, stack.c, control.c: the classes ---- */
 bool usual_copy(const struct item *item);
@@ -206,6 +247,7 @@ bool usual_pop(const struct item *item);
 bool usual_leave(const struct item *item);
 bool usual_branch(const struct item *item);
 bool usual_vector(const struct item *item);
+bool usual_x87(const struct item *item);
 bool access_copy(const struct item *item, struct access_range *access);
 bool access_push(const struct item *item, struct access_range *access);
 bool access_pop(const struct item *item, struct access_range *access);
@@ -219,6 +261,11 @@ void generate_copy(struct generator *g);
 void generate_divide(struct generator *g);
 void generate_lea(struct generator *g);
 void generate_vector(struct generator *g);
+void generate_x87(struct generator *g);
+void generate_x87_status(struct generator *g);
+void generate_emms(struct generator *g);
+void generate_fnstcw(struct generator *g);
+void generate_fldcw(struct generator *g);
 void generate_push(struct generator *g);
 void generate_pop(struct generator *g);
 void generate_leave(struct generator *g);
@@ -226,6 +273,13 @@ void generate_jump(struct generator *g);
 void generate_jump_if(struct generator *g);
 void generate_call(struct generator *g);
 void generate_return(struct generator *g);
+
+/* ---- system.c ---- */
+bool usual_push_flags(const struct item *item);
+bool usual_selector(const struct item *item);
+void generate_push_flags(struct generator *g);
+void generate_cli(struct generator *g);
+void generate_selector(struct generator *g);
 
 /* Guest registers by number. */
 static inline bool is_legacy_high(ZydisRegister reg)
@@ -243,18 +297,34 @@ static inline unsigned guest_number(ZydisRegister reg)
 /* Whole blocks: the code, put into the cache. False: it does not fit. */
 bool generate_block(struct generator *g, const struct item *items);
 
+/* ---- trace_code.c: several blocks in a row as one piece of code ---- */
+#define TRACE_MAX    128u /* instructions; positions are bytes */
+#define TRACE_BLOCKS 64u
+struct path {
+    struct path_block {
+        struct version *of;
+        unsigned first; /* item */
+    } blocks[TRACE_BLOCKS];
+    unsigned count, instructions;
+    bool closed;     /* the last block leads to the first */
+    uint8_t vectors; /* VECTOR_* that any of the blocks needs */
+};
+/* The code, put into the cache; NULL: it does not fit. */
+const uint8_t *generate_trace(struct generator *g, const struct path *path,
+                              const struct item *items);
+
 /* ---- enter.c: the way in and out, the only fixed code ---- */
 typedef void enter_fn(struct vcpu *cpu, const void *code);
-struct fixed_code {
+struct ways {
     enter_fn *enter;
     /* where exits lead, with the exit point in RCX and an address in R14 */
     const void *leave;
     const void *leave_saved; /* the flags are in the vCPU */
-    const void *call;        /* what is called for one instruction, with the call point in RCX */
+    const void
+        *call; /* for one instruction by the interpreter: the call point in RCX, flags as above */
 };
-/* Emits it; *calls counts those of fixed->call. */
-bool enter_create(struct code_cache *code, struct emit *emit, struct fixed_code *fixed,
-                  uint64_t *calls);
+/* *calls counts those of ways->call. */
+bool enter_create(struct code_cache *code, struct emit *emit, struct ways *ways, uint64_t *calls);
 
 /* ---- translator.c: what exits lead to ---- */
 /* Where to go on in translated code, or NULL: translator->next says what is to be done. */

@@ -10,14 +10,17 @@
 #include "runtime/soft/chain.h"
 #include "runtime/soft/engine.h"
 #include "runtime/soft/tlb.h"
-#include "runtime/translator/translation.h"
+#include "runtime/translator/traces.h"
 #include "runtime/translator/vectors.h"
 
 #define CODE_BYTES   (40u << 20)
 #define DATA_BYTES   (24u << 20)
 #define WARM         24
-#define VERSIONS_MAX 8 /* of a block, at as many RIPs */
-#define WORTH        3 /* instructions in a row that are worth going into translated code for */
+#define HOT          2
+#define VERSIONS_MAX 8  /* of a block, at as many RIPs */
+#define CROSSINGS    16 /* of a page's end, after which accesses are looked up one by one */
+#define WORTH        3  /* instructions in a row that are worth going into translated code for */
+#define LEAVING      4  /* calls of the interpreter that cost as much as leaving translated code */
 #define ROOM_CODE    (64u << 10) /* what the largest block may need */
 #define ROOM_DATA    (64u << 10)
 
@@ -26,16 +29,18 @@ struct translator {
     struct code_cache code;
     unsigned warm; /* runs after which a block is translated */
     size_t fixed;  /* bytes of code that are always there */
-    struct fixed_code fixed_code;
+    struct ways ways;
     struct exit_point
-        *link; /* the jump that was left last: it may be linked to what is entered next */
-    struct {   /* what to do behind an exit: an instruction's function, or nothing */
+        *link;       /* the jump that was left last: it may be linked to what is entered next */
+    uint64_t missed; /* the address of an access that the interpreter makes, or 0 */
+    struct {         /* what to do behind an exit: an instruction's function, or nothing */
         insn_fn *run;
         const struct insn *insn;
     } next;
     struct translator_stats stats;
     struct item items[BLOCK_MAX];
     struct generator generator;
+    struct traces traces;
 };
 
 static bool host_has_bmi2(void)
@@ -69,16 +74,22 @@ struct translator *translator_create(struct vm *vm, struct error *err)
     }
     struct generator *g = &translator->generator;
     g->code = &translator->code;
-    if (!enter_create(&translator->code, &g->emit, &translator->fixed_code,
+    if (!enter_create(&translator->code, &g->emit, &translator->ways,
                       &translator->stats.exits[TRANSLATOR_CALL])) {
         translator_destroy(translator);
         fail(err, HVRUN_HOST, "translator: no code");
         return NULL;
     }
-    g->leave = translator->fixed_code.leave;
-    g->leave_saved = translator->fixed_code.leave_saved;
-    g->call = translator->fixed_code.call;
+    g->leave = translator->ways.leave;
+    g->call = translator->ways.call;
+    g->leave_saved = translator->ways.leave_saved;
     g->bmi2 = host_has_bmi2() && !vm->config.translator_old_host;
+    translator->traces = (struct traces){
+        .vm = vm,
+        .generator = &translator->generator,
+        .stats = &translator->stats,
+        .hot = vm->config.translator_hot ? vm->config.translator_hot : HOT,
+    };
     translator->fixed = translator->code.used;
     return translator;
 }
@@ -107,22 +118,29 @@ void translator_flush(struct translator *translator)
     struct vm *vm = translator->vm;
     code_cache_reset(&translator->code, translator->fixed, 0);
     translator->link = NULL;
+    traces_flush(&translator->traces);
     for (unsigned k = 0; k < vm->vcpu_count; k++)
         fast_clear(vm->vcpus[k]);
     translator->stats.flushes++;
 }
 
-void translator_drop(struct translator *translator, struct block *block)
+/* Nothing leads to its code any more. */
+static void unlink_version(struct translator *translator, struct version *t)
 {
     struct vm *vm = translator->vm;
+    traces_drop(&translator->traces, t);
+    for (; t->into; t->into = t->into->next)
+        t->into->host = t->into->stub;
+    for (unsigned k = 0; k < vm->vcpu_count; k++)
+        fast_forget_rip(vm->vcpus[k], t->rip);
+}
+
+void translator_drop(struct translator *translator, struct block *block)
+{
     if (!block->translated)
         return;
-    for (struct version *t = block->translated->first; t; t = t->next) {
-        for (; t->into; t->into = t->into->next)
-            t->into->host = t->into->stub;
-        for (unsigned k = 0; k < vm->vcpu_count; k++)
-            fast_forget_rip(vm->vcpus[k], t->rip);
-    }
+    for (struct version *t = block->translated->first; t; t = t->next)
+        unlink_version(translator, t);
 }
 
 /* ---- translating ---- */
@@ -135,19 +153,22 @@ static uint64_t now_ns(void)
 
 /* Code for the block at this RIP, or NULL. */
 static struct version *make_version(struct translator *translator, struct block *block,
-                                    uint64_t rip)
+                                    uint64_t rip, bool apart)
 {
     struct code_cache *code = &translator->code;
     size_t data_used = code->data_used;
     struct generator *g = &translator->generator;
     const uint8_t *bytes = memory_at(&translator->vm->memory, block->physical, block->bytes);
-    struct version *t = code_cache_data(code, sizeof *t + block->count * sizeof(uint32_t));
+    struct version *t = code_cache_data(code, sizeof *t + (block->count + 1u) * sizeof(uint32_t));
     if (!t || !bytes)
         return NULL;
     scan_block(block, bytes, rip, translator->items);
+    find_liveness(translator->items, block->count);
+    group_items(translator->items, block->count, false, apart);
     bool user = block->key & JUMP_KEY_USER;
     t->block = block;
     t->rip = rip;
+    t->apart = apart;
     t->table = user ? FAST_USER : FAST_KERNEL;
     t->tlb_mode = user ? TLB_USER : TLB_KERNEL;
     g->t = t;
@@ -162,13 +183,16 @@ static struct version *make_version(struct translator *translator, struct block 
     return t;
 }
 
-/* Is it worth while? Each instruction that is left to the interpreter costs as much as many others. */
-static bool worth(const struct version *t)
+/* Is it worth while? A call of the interpreter costs as much as a few instructions of its own. Leaving translated code
+ * for a block that is not translated costs as much as a few calls. */
+static bool worth(const struct item *items, unsigned count)
 {
-    unsigned known = 0, count = t->block->count;
-    for (unsigned n = 0; n < count; n++)
-        known += t->at[n] != 0;
-    return known >= WORTH * (count - known) && known > 0;
+    unsigned known = 0, calls = 0;
+    for (unsigned n = 0; n < count; n++) {
+        known += items[n].class != CLASS_CALL_OUT && items[n].class != CLASS_INTERPRET;
+        calls += items[n].class == CLASS_CALL_OUT;
+    }
+    return known && calls <= known + LEAVING;
 }
 
 OP(run_translated);
@@ -192,8 +216,8 @@ static bool translate(struct translator *translator, struct block *block, uint64
     uint64_t start = now_ns();
     size_t size = sizeof(struct translated) + block->count * sizeof(insn_fn *);
     struct translated *translated = code_cache_data(&translator->code, size);
-    struct version *t = translated ? make_version(translator, block, rip) : NULL;
-    bool done = t && worth(t);
+    struct version *t = translated ? make_version(translator, block, rip, false) : NULL;
+    bool done = t && worth(translator->items, block->count);
     if (done) {
         translated->first = t;
         translated->versions = 1;
@@ -216,7 +240,7 @@ static struct version *version_at(struct translator *translator, struct block *b
     if (translated->versions == VERSIONS_MAX || translator_full(translator))
         return NULL;
     uint64_t start = now_ns();
-    struct version *t = make_version(translator, block, rip);
+    struct version *t = make_version(translator, block, rip, false);
     if (t) {
         t->next = translated->first;
         translated->first = t;
@@ -224,6 +248,26 @@ static struct version *version_at(struct translator *translator, struct block *b
     }
     translator->stats.nanoseconds += now_ns() - start;
     return t;
+}
+
+/* Accesses that were to share a look-up are in two pages. Where that is no accident (a stack frame stays where it is for
+ * long) the version gives way to one in which each has its own. */
+static void take_apart(struct translator *translator, struct version *t)
+{
+    struct version **place = &t->block->translated->first;
+    if (t->apart || ++t->crossings < CROSSINGS || translator_full(translator))
+        return;
+    uint64_t start = now_ns();
+    t->crossings = 0;
+    struct version *apart = make_version(translator, t->block, t->rip, true);
+    while (*place && *place != t)
+        place = &(*place)->next;
+    if (apart && *place) {
+        unlink_version(translator, t);
+        apart->next = t->next;
+        *place = apart;
+    }
+    translator->stats.nanoseconds += now_ns() - start;
 }
 
 /* ---- counting ---- */
@@ -256,16 +300,47 @@ static void shorten(struct translator *translator, struct vcpu *cpu, struct vers
     if (entry->tag == (t->rip ^ cpu->jump_key) && entry->block == t->block) {
         unsigned slot = (uint16_t)t->rip;
         cpu->fast->rip[t->table][slot] = -t->rip;
-        cpu->fast->code[t->table][slot] = t->entry;
+        cpu->fast->code[t->table][slot] = t->lead;
     }
     translator->link = NULL;
     if (!link || link->target != t->rip || !link->of->block->valid || !t->block->valid ||
         link->of->block->key != t->block->key ||
         (link->of->block->physical ^ t->block->physical) >= PAGE_SIZE || link->host != link->stub)
         return;
-    link->host = t->entry;
+    link->host = t->lead;
     link->next = t->into;
     t->into = link;
+}
+
+/* Does the interpreter execute what follows, so that it is seen which way it goes? */
+static inline bool is_watched(struct translator *translator, const struct vcpu *cpu,
+                              struct version *t, const struct insn *i)
+{
+    return translator->traces.watched == cpu &&
+           (i->position || traces_watch(&translator->traces, cpu, t));
+}
+
+/* Where to enter a block, which has been counted. */
+static const uint8_t *first_code(struct vcpu *cpu, const struct version *t)
+{
+    if (t->lead == t->entry || (t->lead_vectors && !vectors_take(cpu, t->lead_vectors)))
+        return t->entry + t->at[0];
+    cpu->budget += t->block->count; /* a trace counts it itself */
+    return t->lead;
+}
+
+/* Takes over what the interpreter's TLB knows of the page. */
+static bool look_up(struct vcpu *cpu, const struct version *t, uint64_t address, bool write)
+{
+    unsigned table = t->table, slot = fast_page_slot(address);
+    uint64_t page = address & ~PAGE_OFFSET;
+    const struct tlb_entry *e = &cpu->tlb_table[t->tlb_mode][tlb_slot(address)];
+    if ((write ? e->write : e->read) != page)
+        return false;
+    cpu->fast->addend[table][slot] = e->addend;
+    cpu->fast->page[table][FAST_READ][slot] = e->read == page ? -page : fast_no_page(slot);
+    cpu->fast->page[table][FAST_WRITE][slot] = e->write == page ? -page : fast_no_page(slot);
+    return true;
 }
 
 /* The code for this instruction of the block under execution, or NULL: it is the interpreter's. */
@@ -277,11 +352,17 @@ static const void *code_at(struct translator *translator, struct vcpu *cpu, cons
         t = version_at(translator, block, cpu->rip);
     /* not where alignment or SMAP is looked at otherwise */
     if (unlikely(!t || !cpu->fast || cpu->tlb != cpu->tlb_table[t->tlb_mode]) ||
+        unlikely(is_watched(translator, cpu, t, i)) ||
         (t->vectors && i->position <= t->vectors_until && !vectors_take(cpu, t->vectors)))
         return NULL;
-    if (i->position == 0)
-        shorten(translator, cpu, t);
-    return t->entry + t->at[i->position];
+    if (translator->missed) { /* it knows the page by now, if there is one */
+        look_up(cpu, t, translator->missed, false);
+        translator->missed = 0;
+    }
+    if (i->position)
+        return t->entry + t->at[i->position];
+    shorten(translator, cpu, t);
+    return first_code(cpu, t);
 }
 
 OP(run_translated)
@@ -294,7 +375,7 @@ OP(run_translated)
     const void *code = code_at(translator, cpu, i);
     if (unlikely(!code))
         return cpu->block->translated->run[i->position](cpu, i);
-    translator->fixed_code.enter(cpu, code);
+    translator->ways.enter(cpu, code);
     vectors_leave(cpu);
     if (!translator->next.run)
         return NULL;
@@ -337,30 +418,17 @@ static const void *interpret(struct translator *translator, struct vcpu *cpu,
     return NULL;
 }
 
-/* Takes over what the interpreter's TLB knows of the page. */
-static bool look_up(struct vcpu *cpu, const struct exit_point *exit, uint64_t address)
-{
-    unsigned table = exit->of->table, slot = fast_page_slot(address);
-    uint64_t page = address & ~PAGE_OFFSET;
-    const struct tlb_entry *e = &cpu->tlb_table[exit->of->tlb_mode][tlb_slot(address)];
-    if (((address + exit->size - 1) & ~PAGE_OFFSET) != page ||
-        (exit->write ? e->write : e->read) != page)
-        return false;
-    cpu->fast->addend[table][slot] = e->addend;
-    cpu->fast->page[table][FAST_READ][slot] = e->read == page ? -page : fast_no_page(slot);
-    cpu->fast->page[table][FAST_WRITE][slot] = e->write == page ? -page : fast_no_page(slot);
-    return true;
-}
-
 const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t address)
 {
     struct translator *translator = cpu->vm->soft->translator;
+    bool one_page;
     cpu->link = NULL;
     translator->link = NULL;
     switch ((enum translator_exit)exit->reason) {
     case TRANSLATOR_BUDGET:
         translator->stats.exits[TRANSLATOR_BUDGET]++;
         cpu->budget += exit->of->block->count;
+        traces_sample(&translator->traces, cpu, exit->of);
         return back_to_loop(translator, cpu, exit->of->rip);
     case TRANSLATOR_CHAIN:
     case TRANSLATOR_JUMP:
@@ -369,11 +437,15 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
             translator->link = exit;
         return go_on(translator, cpu, exit->target);
     case TRANSLATOR_LOOKUP:
-        if (look_up(cpu, exit, address)) {
+        one_page = ((address + exit->size - 1) ^ address) < PAGE_SIZE;
+        if (one_page && look_up(cpu, exit->of, address, exit->write)) {
             translator->stats.exits[TRANSLATOR_LOOKUP]++;
             return exit->host;
         }
         translator->stats.exits[TRANSLATOR_ACCESS]++;
+        if (exit->group && !one_page)
+            take_apart(translator, exit->of);
+        translator->missed = one_page ? address : 0;
         return interpret(translator, cpu, exit);
     case TRANSLATOR_VECTORS:
         translator->stats.exits[TRANSLATOR_VECTORS]++;
@@ -392,6 +464,7 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
 const void *translator_resume(struct vcpu *cpu, const struct insn *i)
 {
     struct translator *translator = cpu->vm->soft->translator;
+    vectors_leave(cpu);
     bool translated = i && i->run == run_translated;
     const void *code = translated ? code_at(translator, cpu, i) : NULL;
     translator->next.insn = i;

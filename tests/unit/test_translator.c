@@ -26,6 +26,11 @@ static uint64_t roll(uint64_t below)
     return (seed >> 33) % below;
 }
 
+static const struct translator_stats *counters(void)
+{
+    return translator_stats(lab.translates->soft->translator);
+}
+
 /* ---- random programs ---- */
 struct program {
     uint8_t bytes[600];
@@ -77,12 +82,12 @@ static const uint8_t one_byte[] = {
     0x19, 0x1b, 0x20, 0x21, 0x23, 0x28, 0x29, 0x2a, 0x2b, 0x2d, 0x30, 0x31, 0x32, 0x33, 0x38,
     0x39, 0x3a, 0x3b, 0x3d, 0x50, 0x52, 0x57, 0x58, 0x5a, 0x5f, 0x63, 0x68, 0x69, 0x6a, 0x6b,
     0x80, 0x81, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8d, 0x8f, 0x90, 0x92,
-    0x98, 0x99, 0x9c, 0x9e, 0x9f, 0xa8, 0xb0, 0xb4, 0xb8, 0xba, 0xc0, 0xc1, 0xc6, 0xc7, 0xd0,
-    0xd1, 0xd2, 0xd3, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfc, 0xfe, 0xff};
+    0x8c, 0xfa, 0xfb, 0x98, 0x99, 0x9c, 0x9e, 0x9f, 0xa8, 0xb0, 0xb4, 0xb8, 0xba, 0xc0, 0xc1,
+    0xc6, 0xc7, 0xd0, 0xd1, 0xd2, 0xd3, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfc, 0xfe, 0xff};
 static const uint8_t two_byte[] = {0x1f, 0x40, 0x44, 0x47, 0x4c, 0x4f, 0x90, 0x92, 0x95, 0x9c,
-                                   0xa3, 0xa4, 0xa5, 0xab, 0xac, 0xad, 0xaf, 0xb0, 0xb1, 0xb3,
-                                   0xb6, 0xb7, 0xb8, 0xba, 0xbb, 0xbc, 0xbd, 0xbe, 0xbf, 0xc0,
-                                   0xc1, 0xc8, 0xcb, 0x10, 0x28, 0x6f, 0xef, 0xd4};
+                                   0x31, 0xa3, 0xa4, 0xa5, 0xab, 0xac, 0xad, 0xaf, 0xb0, 0xb1,
+                                   0xb3, 0xb6, 0xb7, 0xb8, 0xba, 0xbb, 0xbc, 0xbd, 0xbe, 0xbf,
+                                   0xc0, 0xc1, 0xc8, 0xcb, 0x10, 0x28, 0x6f, 0xef, 0xd4};
 
 /* ModRM and what follows: registers, or memory near a pointer. */
 static size_t add_operand(uint8_t *p, uint8_t *rex)
@@ -152,6 +157,31 @@ static void add_self_change(struct program *program)
     add(program, code, sizeof code);
 }
 
+/* lea disp(%rbx), %rdi; mov $count, %ecx; std or cld; a string instruction; cld */
+static void add_string(struct program *program)
+{
+    static const uint8_t opcodes[] = {0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf};
+    static const uint8_t prefixes[] = {0x66, 0x48, 0x48, 0xf3};
+    uint8_t code[17] = {0x48, 0x8d, 0xbb, 0, 0, 0, 0, 0xb9, 0, 0, 0, 0};
+    int32_t disp = (int32_t)roll(0x200) - 0x80;
+    memcpy(code + 3, &disp, 4);
+    code[8] = (uint8_t)roll(roll(4) ? 20 : 256);
+    code[12] = roll(3) ? 0xfc : 0xfd;
+    code[13] = roll(3) ? 0xf3 : 0xf2;
+    code[14] = prefixes[roll(4)];
+    code[15] = opcodes[roll(sizeof opcodes)];
+    code[16] = 0xfc;
+    add(program, code, sizeof code);
+}
+
+/* push $flags; popfq: not TF, which ends the program */
+static void add_flags(struct program *program)
+{
+    uint8_t code[6] = {
+        0x68, (uint8_t)roll(256), (uint8_t)roll(256) & 0xfe, (uint8_t)roll(256) & 0xf8, 0, 0x9d};
+    add(program, code, sizeof code);
+}
+
 static void add_random(struct program *program, bool changes_itself)
 {
     uint8_t bytes[32];
@@ -173,6 +203,12 @@ static void add_random(struct program *program, bool changes_itself)
     case 2: /* lea 8(%rip), %rdx; jmp *%rdx or push %rdx; ret */
         add(program, "\x48\x8d\x15\x02\x00\x00\x00", 7);
         add(program, roll(2) ? "\xff\xe2" : "\x52\xc3", 2);
+        break;
+    case 3:
+        if (roll(2))
+            add_string(program);
+        else
+            add_flags(program);
         break;
     case 12:
         add_self_change(program);
@@ -211,10 +247,11 @@ static bool execute(const struct program *program, bool user)
                                 LAB_DATA + 0x100 + roll(0xb) * 0x1000 +
                                     (roll(3) ? roll(0x800) : 0xef0));
     translator_lab_register(&lab, INDEX, roll(16));
-    translator_lab_register(&lab, R15, 3 + roll(20));
+    translator_lab_register(&lab, R15, roll(3) ? 3 + roll(20) : 50 + roll(200));
     translator_lab_register(&lab, RSP, ONE_INSN_STACK - 8 * roll(512));
+    const uint64_t slice = roll(2) ? 200 : 2000;
     for (unsigned slices = 0; !translator_lab_halted(&lab) && slices < 40; slices++)
-        if (!translator_lab_run(&lab, 1 + (int64_t)roll(200)))
+        if (!translator_lab_run(&lab, 1 + (int64_t)roll(slice)))
             return false;
     return translator_lab_run(&lab, 1);
 }
@@ -242,14 +279,16 @@ static void random_programs_agree(void **state)
 {
     (void)state;
     run_programs(false, 1000);
-    const struct translator_stats *stats = translator_stats(lab.translates->soft->translator);
+    const struct translator_stats *stats = counters();
     assert_in_range(stats->instructions, 10000, UINT64_MAX);
+    assert_in_range(stats->traces, 200, UINT64_MAX);
 }
 
 static void programs_that_change_themselves_agree(void **state)
 {
     (void)state;
     run_programs(true, 1000);
+    assert_in_range(counters()->traces, 100, UINT64_MAX);
 }
 
 static void random_programs_agree_without_bmi2(void **state)
@@ -274,11 +313,6 @@ static void come_to_the_end(void)
     for (unsigned slices = 0; !translator_lab_halted(&lab) && slices < 100; slices++)
         assert_true(translator_lab_run(&lab, 7));
     assert_true(translator_lab_halted(&lab));
-}
-
-static const struct translator_stats *counters(void)
-{
-    return translator_stats(lab.translates->soft->translator);
 }
 
 static void one_page_at_two_addresses_is_translated_for_each(void **state)
@@ -306,6 +340,26 @@ static void one_page_at_two_addresses_is_translated_for_each(void **state)
     assert_in_range(counters()->blocks, blocks + 1, UINT64_MAX);
 }
 
+/* 1: mov (%rsi), %edx; mov (%rdi), %edx; mov -0x7ffffdf0(%rbx), %eax; mov 0x7ffffdf0(%rbx), %ecx; dec %r15; jnz 1b; hlt: what the last one
+ * accesses is not there, and as many bytes behind the page of the others as make a negative number of 32 bits. */
+static void accesses_four_gigabytes_apart_share_no_look_up(void **state)
+{
+    static const uint8_t apart[] = {0x8b, 0x16, 0x8b, 0x17, 0x8b, 0x83, 0x10, 0x02,
+                                    0x00, 0x80, 0x8b, 0x8b, 0xf0, 0xfd, 0xff, 0x7f,
+                                    0x49, 0xff, 0xcf, 0x75, 0xeb, 0xf4};
+    (void)state;
+    translator_lab_put(&lab, LAB_CODE, apart, sizeof apart);
+    for (unsigned n = 0; n < 5; n++) {
+        translator_lab_start(&lab, LAB_CODE, false);
+        translator_lab_register(&lab, RSI, LAB_DATA + 0x800);
+        translator_lab_register(&lab, RDI, LAB_DATA + 0x900);
+        translator_lab_register(&lab, RBX, LAB_DATA + 0x800 + 0x7ffffdf0ull);
+        translator_lab_register(&lab, R15, 3);
+        come_to_the_end();
+        assert_int_equal(lab.translates->vcpus[0]->rip, LAB_HANDLER + 1);
+    }
+}
+
 static void a_loop_leaves_translated_code_for_the_slice_only(void **state)
 {
     (void)state;
@@ -318,6 +372,25 @@ static void a_loop_leaves_translated_code_for_the_slice_only(void **state)
     assert_in_range(stats->exits[TRANSLATOR_BUDGET], 20, 100);
     assert_in_range(stats->exits[TRANSLATOR_CHAIN], 1, 20);
     assert_int_equal(stats->exits[TRANSLATOR_INTERPRET], 0);
+}
+
+/* 1: push %rax; push %rcx; mov %rdx, -24(%rsp); mov -16(%rsp), %rdx; pop %rcx; pop %rax; inc %rax; call 2f;
+ * dec %r15; jnz 1b; hlt; 2: ret */
+static const uint8_t frame[] = {0x50, 0x51, 0x48, 0x89, 0x54, 0x24, 0xe8, 0x48, 0x8b, 0x54,
+                                0x24, 0xf0, 0x59, 0x58, 0x48, 0xff, 0xc0, 0xe8, 0x06, 0,
+                                0,    0,    0x49, 0xff, 0xcf, 0x75, 0xe5, 0xf4, 0xc3};
+
+static void a_frame_across_a_page_end_is_not_left_to_the_interpreter(void **state)
+{
+    (void)state;
+    translator_lab_put(&lab, LAB_CODE, frame, sizeof frame);
+    translator_lab_start(&lab, LAB_CODE, false);
+    translator_lab_register(&lab, R15, 5000);
+    translator_lab_register(&lab, RSP, LAB_DATA + 0x2008);
+    while (!translator_lab_halted(&lab))
+        assert_true(translator_lab_run(&lab, 1000));
+    assert_int_equal(lab.translates->vcpus[0]->r[RAX], 5000);
+    assert_in_range(counters()->exits[TRANSLATOR_ACCESS], 1, 200);
 }
 
 /* Random programs until all code has been dropped twice. */
@@ -351,14 +424,14 @@ static const uint8_t *find_translated(const uint8_t **end)
     return (const uint8_t *)(uintptr_t)first;
 }
 
-/* Memory operands name what was looked up (R15 is the addend), the vCPU and its tables (RSP), or slots (RIP). Of the
+/* Memory operands name what was looked up (R15 or R14 is the addend), the vCPU and its tables (RSP), or slots (RIP). Of the
  * entry only the first instructions use RDI, the vCPU. */
 static bool operand_is_contained(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o)
 {
     if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || z->mnemonic == ZYDIS_MNEMONIC_LEA)
         return true;
     return o->mem.base == ZYDIS_REGISTER_RSP || o->mem.base == ZYDIS_REGISTER_RIP ||
-           o->mem.index == ZYDIS_REGISTER_R15;
+           o->mem.index == ZYDIS_REGISTER_R15 || o->mem.index == ZYDIS_REGISTER_R14;
 }
 
 /* Calls lead to the fixed code only, which makes the returns. */
@@ -394,7 +467,8 @@ static bool is_one_of_the_list(const ZydisDecodedInstruction *z)
     case ZYDIS_CATEGORY_MISC:      /* LEA */
     case ZYDIS_CATEGORY_SEMAPHORE: /* CMPXCHG, XADD: without LOCK */
     case ZYDIS_CATEGORY_SETCC:
-    case ZYDIS_CATEGORY_SSE: /* POPCNT */
+    case ZYDIS_CATEGORY_SSE: /* POPCNT, too */
+    case ZYDIS_CATEGORY_MMX:
     case ZYDIS_CATEGORY_CET: /* ENDBR64 */
         return true;
     default:
@@ -522,8 +596,12 @@ int main(void)
                                         open_old_lab, close_lab),
         cmocka_unit_test_setup_teardown(one_page_at_two_addresses_is_translated_for_each, open_lab,
                                         close_lab),
+        cmocka_unit_test_setup_teardown(accesses_four_gigabytes_apart_share_no_look_up, open_lab,
+                                        close_lab),
         cmocka_unit_test_setup_teardown(a_loop_leaves_translated_code_for_the_slice_only, open_lab,
                                         close_lab),
+        cmocka_unit_test_setup_teardown(a_frame_across_a_page_end_is_not_left_to_the_interpreter,
+                                        open_lab, close_lab),
         cmocka_unit_test_setup_teardown(a_full_cache_is_dropped_and_filled_again, open_lab,
                                         close_lab),
         cmocka_unit_test_setup_teardown(nothing_else_is_emitted, open_large_lab, close_lab),
