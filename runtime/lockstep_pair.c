@@ -187,7 +187,7 @@ static struct vmcs *enter(struct vm *vm, bool one_block, uint64_t limit)
 static void follow(struct pair *p, uint64_t limit)
 {
     struct vm *vm = p->twin;
-    struct passage before[VCPUS_MAX];
+    struct passage before[VCPUS_MAX] = {0};
     for (unsigned k = 0; k < vm->vcpu_count; k++) {
         const struct vcpu *cpu = vm->vcpus[k];
         before[k] = (struct passage){.cpu = k,
