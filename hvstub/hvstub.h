@@ -432,8 +432,8 @@ struct pv_deadline {
 };
 
 /* State in guest memory. Per vCPU where PV_ROUTINE_DEPRIVILEGED routines are active: the runtime maps a
- * page of its own there for each vCPU. Else all vCPUs share it, and only the device fast paths are used. Offset 0..63 of the page that holds it is never used by the stub
- * (Linux' .data_nosave keeps in_suspend there).
+ * page of its own there for each vCPU. Else all vCPUs share it, and only the device fast paths are used. Offset 0..63
+ * of the page that holds it is never used by the stub (Linux' .data_nosave keeps in_suspend there).
  *
  * A deprivileged guest kernel runs with the real IF set, the real IOPL and AC clear, and CR4.TSD clear. What the
  * host changes for the guest (doorbells, events it delivers, IRET and its kind) it also changes here; when it

@@ -5,7 +5,8 @@
 
 #include <jansson.h>
 
-/* malloc'd; NULL without memory or for NULL. As json_dumps, which without memory may leave out keys and call that success. */
+/* malloc'd; NULL without memory or for NULL. As json_dumps, which without memory may leave out keys and call that
+ * success. */
 char *json_whole(const json_t *value, size_t flags);
 
 #endif

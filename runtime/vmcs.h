@@ -229,9 +229,9 @@ size_t vmcs_write(struct vmcs *vmcs, uint64_t linear, const void *from, size_t l
  * around is decoded anew: do not take away what you will set again before the next entry. */
 int vmcs_break(struct vm *vm, uint64_t linear, struct error *err);
 void vmcs_unbreak(struct vm *vm, uint64_t linear);
-/* An exit behind an instruction that accesses [linear, linear + length) in one of the ways of `kind`. (A single step exits as
- * that, and the vmcs's watch_kind is set.) Descriptor tables and what events push count, page tables
- * and what devices access do not. -1 with *err set: too many, or length 0. */
+/* An exit behind an instruction that accesses [linear, linear + length) in one of the ways of `kind`. (A single step
+ * exits as that, and the vmcs's watch_kind is set.) Descriptor tables and what events push count, page tables and what
+ * devices access do not. -1 with *err set: too many, or length 0. */
 int vmcs_watch(struct vm *vm, uint64_t linear, uint64_t length, unsigned kind, struct error *err);
 void vmcs_unwatch(struct vm *vm, uint64_t linear, uint64_t length, unsigned kind);
 

@@ -148,7 +148,8 @@ static struct part resolve_page(struct vcpu *cpu, const struct insn *i, uint64_t
     };
 }
 
-/* The parts of [linear, linear + size), at most 4096 bytes: 1 or 2. `narrow`: addresses wrap at 4 GiB. Raises what the access would. */
+/* The parts of [linear, linear + size), at most 4096 bytes: 1 or 2. `narrow`: addresses wrap at 4 GiB. Raises what the
+ * access would. */
 static unsigned resolve(struct vcpu *cpu, const struct insn *i, uint64_t linear, unsigned size,
                         enum access access, enum tlb_mode mode, bool narrow, struct part part[2])
 {

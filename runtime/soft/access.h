@@ -146,8 +146,8 @@ void probe_write(struct vcpu *cpu, const struct insn *i, uint64_t linear, unsign
 void check_watchpoints(struct vcpu *cpu, uint64_t linear, unsigned size, bool write);
 
 /* Supervisor accesses that an instruction or event makes by itself (descriptor tables, TSS): CPL does not matter,
- * SMAP does, AC does not. Sizes 1 to 8. Faults are #PF with U clear, #GP(0) if not canonical. They are raised for vcpu.current: an
- * instruction stores itself there before its first one; outside of instructions it is NULL. */
+ * SMAP does, AC does not. Sizes 1 to 8. Faults are #PF with U clear, #GP(0) if not canonical. They are raised for
+ * vcpu.current: an instruction stores itself there before its first one; outside of instructions it is NULL. */
 uint64_t system_load(struct vcpu *cpu, uint64_t linear, unsigned size);
 void system_store(struct vcpu *cpu, uint64_t linear, unsigned size, uint64_t value);
 

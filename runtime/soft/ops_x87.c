@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* x87 instructions: the host executes them between FXRSTOR64 and FXSAVE64 of the guest's image. Exceptions that the guest has not
- * masked stay so: an x87 exception becomes pending and is only raised by the next waiting instruction (SDM 1 8.7),
- * which the stub does not contain. So the results and flags are the processor's own. */
+/* x87 instructions: the host executes them between FXRSTOR64 and FXSAVE64 of the guest's image. Exceptions that the
+ * guest has not masked stay so: an x87 exception becomes pending and is only raised by the next waiting instruction
+ * (SDM 1 8.7), which the stub does not contain. So the results and flags are the processor's own. */
 #include "runtime/interrupts.h"
 #include "runtime/soft/fpu.h"
 

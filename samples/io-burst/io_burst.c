@@ -4,8 +4,8 @@
  *
  *     hvrun --stats FILE --append "bare pci"      that phase only, and no report of it
  *
- * Each phase is gone through VISITS times, with an instruction between them that ends any event. Its number of IO instructions is the same in every run; a string
- * instruction counts as one. */
+ * Each phase is gone through VISITS times, with an instruction between them that ends any event. Its number of IO
+ * instructions is the same in every run; a string instruction counts as one. */
 #include "samples/kernel/kernel.h"
 
 enum { VISITS = 4 };

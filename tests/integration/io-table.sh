@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# The IO-block table of a real kernel (B9, B11): what patchc computes, what its report says, that verify finds a table that is
-# not right, and that the kernel finds its blocks when it runs elsewhere than it was linked.
+# The IO-block table of a real kernel (B9, B11): what patchc computes, what its report says, that verify finds a table
+# that is not right, and that the kernel finds its blocks when it runs elsewhere than it was linked.
 . tests/integration/tap.sh
 need_kernel CLOUD
 DELTA=0x7a00000 # a multiple of 2 MiB, as Linux' own relocation

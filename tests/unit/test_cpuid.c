@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What CPUID shows: the model is one that exists, agrees with itself, and is told by the same table to the decoder and CR4. */
+/* What CPUID shows: the model is one that exists, agrees with itself, and is told by the same table to the decoder and
+ * CR4. */
 #include "tests/unit/one_insn.h"
 
 #include <setjmp.h>

@@ -36,7 +36,8 @@ static bool has_row(ZydisMnemonic mnemonic)
     return false;
 }
 
-/* One instruction of the encoding; reg, rm and VEX.vvvv are register numbers. Memory is at [RBX], or [RBX + index * scale]. */
+/* One instruction of the encoding; reg, rm and VEX.vvvv are register numbers. Memory is at [RBX], or
+ * [RBX + index * scale]. */
 static unsigned assemble(const struct encoding *e, unsigned reg, unsigned rm, unsigned vvvv,
                          uint8_t sib, uint8_t immediate, uint8_t bytes[16])
 {

@@ -86,8 +86,8 @@ void generate(struct test_case *c, uint64_t seed, uint64_t index, unsigned mix);
 struct native;
 struct native *native_start(void); /* NULL with a message on stderr */
 void native_stop(struct native *native);
-/* Starts executing up to BATCH cases; native_finish waits for them and gives the results, or false if the process died (it is
- * started anew; how it died is on stderr). */
+/* Starts executing up to BATCH cases; native_finish waits for them and gives the results, or false if the process died
+ * (it is started anew; how it died is on stderr). */
 void native_begin(struct native *native, const struct test_case *cases, unsigned count);
 bool native_finish(struct native *native, struct machine *after, unsigned count);
 bool native_has_avx(void);
