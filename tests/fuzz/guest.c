@@ -53,6 +53,7 @@ struct vm *guest_vm(unsigned vcpus, bool translated)
         .memory = GUEST_RAM, .smp = vcpus, .deterministic = true, .engine = "soft"};
     vm->config.translator = translated;
     vm->config.translator_warm = 1; /* so that what runs once is translated */
+    vm->config.translator_hot = 1;
     vm->engine = &soft_engine;
     must(!vm_create(vm, &err));
     return vm;
