@@ -87,10 +87,13 @@ static const struct mnemonic_row rows[] = {
     ROW(PREFETCHT0, NOTHING),
     ROW(PREFETCHT1, NOTHING),
     ROW(PREFETCHT2, NOTHING),
+    ROW(PAUSE, PAUSE),
     ROW(LEA, LEA),
     ROW(PUSH, PUSH),
     ROW(POP, POP),
     ROW(LEAVE, LEAVE),
+    ROW(PUSHFQ, PUSH_FLAGS),
+    ROW(CLI, CLI),
     ROW(JMP, JUMP),
     CONDITIONAL(ROW, J, JUMP_IF),
     ROW(CALL, CALL),
@@ -103,7 +106,8 @@ static const struct mnemonic_row rows[] = {
 #define ANYWHERE(name)  {ZYDIS_MNEMONIC_##name, CLASS_VECTOR_UNALIGNED},
 #define FLOAT(name)     {ZYDIS_MNEMONIC_##name, CLASS_VECTOR_FLOAT},
 
-/* MMX instructions, which have some of the same names, are left to the interpreter. */
+#define X87_ROW(name)   {ZYDIS_MNEMONIC_##name, CLASS_X87},
+
 static const struct mnemonic_row vector_rows[] = {
     SSE_INTEGER(VECTOR)
     AVX_INTEGER(VECTOR)
@@ -123,6 +127,13 @@ static const struct mnemonic_row vector_rows[] = {
     SSE_FLOAT(FLOAT)
     AVX_FLOAT(FLOAT)
     AVX_HALF(FLOAT)
+    X87(X87_ROW)
+    X87_FLAGS(X87_ROW)
+    {ZYDIS_MNEMONIC_FNSTSW, CLASS_X87_STATUS},
+    {ZYDIS_MNEMONIC_FNCLEX, CLASS_X87_STATUS},
+    {ZYDIS_MNEMONIC_EMMS, CLASS_EMMS},
+    {ZYDIS_MNEMONIC_FNSTCW, CLASS_FNSTCW},
+    {ZYDIS_MNEMONIC_FLDCW, CLASS_FLDCW},
 };
 /* clang-format on */
 
@@ -132,8 +143,8 @@ static const struct mnemonic_row vector_rows[] = {
                                                     .vectors = (needs)                             \
     }
 const struct class_row class_rows[CLASSES] = {
-    [CLASS_INTERPRET] = {.generate = generate_interpret, .plain_flags = true, .ends = true},
-    [CLASS_CALL_OUT] = {.generate = generate_call_out, .plain_flags = true},
+    [CLASS_INTERPRET] = {.generate = generate_interpret, .flags_in_vcpu = true, .ends = true},
+    [CLASS_CALL_OUT] = {.generate = generate_call_out, .flags_in_vcpu = true},
     [CLASS_COPY] = {usual_copy, access_copy, generate_copy, .plain_flags = true,
                     .hidden_operands = true},
     [CLASS_DIVIDE] = {usual_divide, .generate = generate_divide, .plain_flags = true},
@@ -146,10 +157,25 @@ const struct class_row class_rows[CLASSES] = {
     [CLASS_JUMP_IF] = {usual_branch, .generate = generate_jump_if, .ends = true},
     [CLASS_CALL] = {usual_branch, access_call, generate_call, .ends = true},
     [CLASS_RETURN] = {usual_branch, access_return, generate_return, .ends = true},
+    [CLASS_PUSH_FLAGS] = {usual_push_flags, access_push, generate_push_flags, .moves_rsp = -8,
+                          .flags_in_vcpu = true},
+    [CLASS_CLI] = {.generate = generate_cli, .plain_flags = true},
+    [CLASS_SELECTOR] = {usual_selector, .generate = generate_selector, .plain_flags = true,
+                        .own_operands = true},
+    [CLASS_PAUSE] = {.generate = generate_nothing, .plain_flags = true, .inside = true},
     [CLASS_VECTOR] = VECTOR_CLASS(VECTOR_SSE),
     [CLASS_VECTOR_ALIGNED] = VECTOR_CLASS(VECTOR_SSE),
     [CLASS_VECTOR_UNALIGNED] = VECTOR_CLASS(VECTOR_SSE),
     [CLASS_VECTOR_FLOAT] = VECTOR_CLASS(VECTOR_SSE | VECTOR_MXCSR),
+    [CLASS_X87] = {usual_x87, access_copy, generate_x87, .plain_flags = true,
+                   .vectors = VECTOR_X87},
+    [CLASS_X87_STATUS] = {usual_x87, access_copy, generate_x87_status, .plain_flags = true,
+                          .vectors = VECTOR_X87},
+    [CLASS_EMMS] = {usual_x87, NULL, generate_emms, .plain_flags = true, .vectors = VECTOR_X87},
+    [CLASS_FNSTCW] = {usual_x87, access_copy, generate_fnstcw, .plain_flags = true,
+                      .vectors = VECTOR_FPU},
+    [CLASS_FLDCW] = {usual_x87, access_copy, generate_fldcw, .plain_flags = true,
+                     .vectors = VECTOR_X87},
 };
 
 static uint8_t class_by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1];
@@ -167,8 +193,12 @@ static void prepare(void)
     take_rows(vector_rows, sizeof vector_rows / sizeof vector_rows[0]);
 }
 
-enum item_class class_of(ZydisMnemonic mnemonic)
+enum item_class class_of(const ZydisDecodedInstruction *z)
 {
+    const uint8_t mov_from_segment = 0x8c;
     pthread_once(&prepared, prepare);
-    return (enum item_class)class_by_mnemonic[mnemonic];
+    if (z->mnemonic == ZYDIS_MNEMONIC_MOV && z->opcode == mov_from_segment &&
+        z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT)
+        return CLASS_SELECTOR;
+    return (enum item_class)class_by_mnemonic[z->mnemonic];
 }

@@ -161,6 +161,7 @@ void emit_group_lookup(struct generator *g)
     struct host_rm first = RM_MEMORY(host_register(range.base), range.disp);
     find_page(g, first, g->emit.used, (unsigned)range.bytes, range.write, addend_of(g->item));
     if (!g->emit.failed) {
+        g->stubs[g->stub_count - 1].exit->group = true;
         g->stubs[g->stub_count - 1].has_address = true;
         g->stubs[g->stub_count - 1].address = first;
     }

@@ -22,6 +22,7 @@ struct exit_point {
     uint8_t reason;          /* enum translator_exit */
     uint8_t position;        /* of the instruction in the block */
     bool write;              /* LOOKUP */
+    bool group;              /* LOOKUP: for several accesses */
     uint16_t size;           /* LOOKUP: bytes */
 };
 
@@ -48,7 +49,9 @@ struct version {
     uint8_t tlb_mode;        /* enum tlb_mode */
     uint8_t vectors;         /* VECTOR_*: what its code needs in the host's registers */
     uint8_t vectors_until;   /* position of the last instruction that does */
-    uint8_t lead_vectors;    /* what the trace needs */
+    bool apart;           /* no accesses share a look-up, for those that did were not in one page */
+    uint8_t crossings;    /* times that they were not */
+    uint8_t lead_vectors; /* what the trace needs */
     /* by position: offset from `entry` of its code, 0 = interpreted; behind the last: of what leads to the next block,
      * if nothing in the block does */
     uint32_t at[];
@@ -76,11 +79,20 @@ enum item_class {
     CLASS_JUMP_IF,
     CLASS_CALL,
     CLASS_RETURN,
+    CLASS_PUSH_FLAGS,
+    CLASS_CLI,
+    CLASS_SELECTOR, /* MOV from a segment register */
+    CLASS_PAUSE,
     /* SSE and AVX: copied, with the registers that they name in the host's of the same number */
     CLASS_VECTOR,
     CLASS_VECTOR_ALIGNED,   /* memory operands are aligned, with VEX too */
     CLASS_VECTOR_UNALIGNED, /* never */
     CLASS_VECTOR_FLOAT,     /* MXCSR decides, and gets flags */
+    CLASS_X87,
+    CLASS_X87_STATUS, /* those that are no arithmetic */
+    CLASS_EMMS,
+    CLASS_FNSTCW,
+    CLASS_FLDCW,
     CLASSES
 };
 struct item;
@@ -96,12 +108,15 @@ struct class_row {
     /* Its code needs the flags in the host's, or changes them, no more than the instruction does. Without it they are
      * there from its first host instruction to the last, but in look-ups. */
     bool plain_flags;
-    bool ends;            /* nothing falls through it */
+    bool ends;          /* nothing falls through it */
+    bool flags_in_vcpu; /* that is where its code wants them; it changes none of the host's */
+    bool inside;       /* where it ends a block it does something else: that is the interpreter's */
+    bool own_operands; /* scan.c takes none of them */
     bool hidden_operands; /* are operands of the copy too: they must be where it expects them */
-    uint8_t vectors; /* VECTOR_SSE if its instructions name vector registers, and VECTOR_MXCSR */
+    uint8_t vectors;      /* VECTOR_*; VECTOR_SSE: whichever its instructions name */
 };
 extern const struct class_row class_rows[CLASSES];
-enum item_class class_of(ZydisMnemonic mnemonic);
+enum item_class class_of(const ZydisDecodedInstruction *z);
 
 /* ---- scan.c: from a block's bytes to items ---- */
 #define NO_OPERAND 0xff
@@ -144,8 +159,8 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
 void find_liveness(struct item *items, unsigned count);
 
 /* ---- group.c: which accesses share a look-up ---- */
-/* `two`: groups may overlap; nobody comes back to the middle of them. */
-void group_items(struct item *items, unsigned count, bool two);
+/* `two`: groups may overlap; nobody comes back to the middle of them. `apart`: each access is alone in its group. */
+void group_items(struct item *items, unsigned count, bool two, bool apart);
 /* All that members from position `from` on access, by the base as it is there. */
 struct access_range group_rest(const struct item *items, unsigned from);
 
@@ -233,6 +248,7 @@ bool usual_pop(const struct item *item);
 bool usual_leave(const struct item *item);
 bool usual_branch(const struct item *item);
 bool usual_vector(const struct item *item);
+bool usual_x87(const struct item *item);
 bool access_copy(const struct item *item, struct access_range *access);
 bool access_push(const struct item *item, struct access_range *access);
 bool access_pop(const struct item *item, struct access_range *access);
@@ -246,6 +262,11 @@ void generate_copy(struct generator *g);
 void generate_divide(struct generator *g);
 void generate_lea(struct generator *g);
 void generate_vector(struct generator *g);
+void generate_x87(struct generator *g);
+void generate_x87_status(struct generator *g);
+void generate_emms(struct generator *g);
+void generate_fnstcw(struct generator *g);
+void generate_fldcw(struct generator *g);
 void generate_push(struct generator *g);
 void generate_pop(struct generator *g);
 void generate_leave(struct generator *g);
@@ -253,6 +274,13 @@ void generate_jump(struct generator *g);
 void generate_jump_if(struct generator *g);
 void generate_call(struct generator *g);
 void generate_return(struct generator *g);
+
+/* ---- system.c ---- */
+bool usual_push_flags(const struct item *item);
+bool usual_selector(const struct item *item);
+void generate_push_flags(struct generator *g);
+void generate_cli(struct generator *g);
+void generate_selector(struct generator *g);
 
 /* Guest registers by number. */
 static inline bool is_legacy_high(ZydisRegister reg)
@@ -280,6 +308,7 @@ struct path {
     } blocks[TRACE_BLOCKS];
     unsigned count, instructions;
     bool closed;     /* the last block leads to the first */
+    bool apart;      /* one of them is */
     uint8_t vectors; /* VECTOR_* that any of the blocks needs */
 };
 /* The code, put into the cache; NULL: it does not fit. */
@@ -294,7 +323,7 @@ struct ways {
     const void *leave;
     const void *leave_saved; /* the flags are in the vCPU */
     const void
-        *call; /* what is called for one instruction, with the call point in RCX; so are they */
+        *call; /* for one instruction by the interpreter: the call point in RCX, flags as above */
 };
 /* *calls counts those of ways->call. */
 bool enter_create(struct code_cache *code, struct emit *emit, struct ways *ways, uint64_t *calls);

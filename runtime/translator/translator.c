@@ -17,9 +17,10 @@
 #define DATA_BYTES   (24u << 20)
 #define WARM         24
 #define HOT          2
-#define VERSIONS_MAX 8 /* of a block, at as many RIPs */
-#define WORTH        3 /* instructions in a row that are worth going into translated code for */
-#define LEAVING      4 /* calls of the interpreter that cost as much as leaving translated code */
+#define VERSIONS_MAX 8  /* of a block, at as many RIPs */
+#define CROSSINGS    16 /* of a page's end, after which accesses are looked up one by one */
+#define WORTH        3  /* instructions in a row that are worth going into translated code for */
+#define LEAVING      4  /* calls of the interpreter that cost as much as leaving translated code */
 #define ROOM_CODE    (64u << 10) /* what the largest block may need */
 #define ROOM_DATA    (64u << 10)
 
@@ -30,8 +31,9 @@ struct translator {
     size_t fixed;  /* bytes of code that are always there */
     struct ways ways;
     struct exit_point
-        *link; /* the jump that was left last: it may be linked to what is entered next */
-    struct {   /* what to do behind an exit: an instruction's function, or nothing */
+        *link;       /* the jump that was left last: it may be linked to what is entered next */
+    uint64_t missed; /* the address of an access that the interpreter makes, or 0 */
+    struct {         /* what to do behind an exit: an instruction's function, or nothing */
         insn_fn *run;
         const struct insn *insn;
     } next;
@@ -122,18 +124,23 @@ void translator_flush(struct translator *translator)
     translator->stats.flushes++;
 }
 
-void translator_drop(struct translator *translator, struct block *block)
+/* Nothing leads to its code any more. */
+static void unlink_version(struct translator *translator, struct version *t)
 {
     struct vm *vm = translator->vm;
+    traces_drop(&translator->traces, t);
+    for (; t->into; t->into = t->into->next)
+        t->into->host = t->into->stub;
+    for (unsigned k = 0; k < vm->vcpu_count; k++)
+        fast_forget_rip(vm->vcpus[k], t->rip);
+}
+
+void translator_drop(struct translator *translator, struct block *block)
+{
     if (!block->translated)
         return;
-    for (struct version *t = block->translated->first; t; t = t->next) {
-        traces_drop(&translator->traces, t);
-        for (; t->into; t->into = t->into->next)
-            t->into->host = t->into->stub;
-        for (unsigned k = 0; k < vm->vcpu_count; k++)
-            fast_forget_rip(vm->vcpus[k], t->rip);
-    }
+    for (struct version *t = block->translated->first; t; t = t->next)
+        unlink_version(translator, t);
 }
 
 /* ---- translating ---- */
@@ -146,7 +153,7 @@ static uint64_t now_ns(void)
 
 /* Code for the block at this RIP, or NULL. */
 static struct version *make_version(struct translator *translator, struct block *block,
-                                    uint64_t rip)
+                                    uint64_t rip, bool apart)
 {
     struct code_cache *code = &translator->code;
     size_t data_used = code->data_used;
@@ -157,10 +164,11 @@ static struct version *make_version(struct translator *translator, struct block 
         return NULL;
     scan_block(block, bytes, rip, translator->items);
     find_liveness(translator->items, block->count);
-    group_items(translator->items, block->count, false);
+    group_items(translator->items, block->count, false, apart);
     bool user = block->key & JUMP_KEY_USER;
     t->block = block;
     t->rip = rip;
+    t->apart = apart;
     t->table = user ? FAST_USER : FAST_KERNEL;
     t->tlb_mode = user ? TLB_USER : TLB_KERNEL;
     g->t = t;
@@ -208,7 +216,7 @@ static bool translate(struct translator *translator, struct block *block, uint64
     uint64_t start = now_ns();
     size_t size = sizeof(struct translated) + block->count * sizeof(insn_fn *);
     struct translated *translated = code_cache_data(&translator->code, size);
-    struct version *t = translated ? make_version(translator, block, rip) : NULL;
+    struct version *t = translated ? make_version(translator, block, rip, false) : NULL;
     bool done = t && worth(translator->items, block->count);
     if (done) {
         translated->first = t;
@@ -232,7 +240,7 @@ static struct version *version_at(struct translator *translator, struct block *b
     if (translated->versions == VERSIONS_MAX || translator_full(translator))
         return NULL;
     uint64_t start = now_ns();
-    struct version *t = make_version(translator, block, rip);
+    struct version *t = make_version(translator, block, rip, false);
     if (t) {
         t->next = translated->first;
         translated->first = t;
@@ -240,6 +248,26 @@ static struct version *version_at(struct translator *translator, struct block *b
     }
     translator->stats.nanoseconds += now_ns() - start;
     return t;
+}
+
+/* Accesses that were to share a look-up are in two pages. Where that is no accident (a stack frame stays where it is for
+ * long) the version gives way to one in which each has its own. */
+static void take_apart(struct translator *translator, struct version *t)
+{
+    struct version **place = &t->block->translated->first;
+    if (t->apart || ++t->crossings < CROSSINGS || translator_full(translator))
+        return;
+    uint64_t start = now_ns();
+    t->crossings = 0;
+    struct version *apart = make_version(translator, t->block, t->rip, true);
+    while (*place && *place != t)
+        place = &(*place)->next;
+    if (apart && *place) {
+        unlink_version(translator, t);
+        apart->next = t->next;
+        *place = apart;
+    }
+    translator->stats.nanoseconds += now_ns() - start;
 }
 
 /* ---- counting ---- */
@@ -301,6 +329,20 @@ static const uint8_t *first_code(struct vcpu *cpu, const struct version *t)
     return t->lead;
 }
 
+/* Takes over what the interpreter's TLB knows of the page. */
+static bool look_up(struct vcpu *cpu, const struct version *t, uint64_t address, bool write)
+{
+    unsigned table = t->table, slot = fast_page_slot(address);
+    uint64_t page = address & ~PAGE_OFFSET;
+    const struct tlb_entry *e = &cpu->tlb_table[t->tlb_mode][tlb_slot(address)];
+    if ((write ? e->write : e->read) != page)
+        return false;
+    cpu->fast->addend[table][slot] = e->addend;
+    cpu->fast->page[table][FAST_READ][slot] = e->read == page ? -page : fast_no_page(slot);
+    cpu->fast->page[table][FAST_WRITE][slot] = e->write == page ? -page : fast_no_page(slot);
+    return true;
+}
+
 /* The code for this instruction of the block under execution, or NULL: it is the interpreter's. */
 static const void *code_at(struct translator *translator, struct vcpu *cpu, const struct insn *i)
 {
@@ -313,6 +355,10 @@ static const void *code_at(struct translator *translator, struct vcpu *cpu, cons
         unlikely(is_watched(translator, cpu, t, i)) ||
         (t->vectors && i->position <= t->vectors_until && !vectors_take(cpu, t->vectors)))
         return NULL;
+    if (translator->missed) { /* it knows the page by now, if there is one */
+        look_up(cpu, t, translator->missed, false);
+        translator->missed = 0;
+    }
     if (i->position)
         return t->entry + t->at[i->position];
     shorten(translator, cpu, t);
@@ -372,24 +418,10 @@ static const void *interpret(struct translator *translator, struct vcpu *cpu,
     return NULL;
 }
 
-/* Takes over what the interpreter's TLB knows of the page. */
-static bool look_up(struct vcpu *cpu, const struct exit_point *exit, uint64_t address)
-{
-    unsigned table = exit->of->table, slot = fast_page_slot(address);
-    uint64_t page = address & ~PAGE_OFFSET;
-    const struct tlb_entry *e = &cpu->tlb_table[exit->of->tlb_mode][tlb_slot(address)];
-    if (((address + exit->size - 1) & ~PAGE_OFFSET) != page ||
-        (exit->write ? e->write : e->read) != page)
-        return false;
-    cpu->fast->addend[table][slot] = e->addend;
-    cpu->fast->page[table][FAST_READ][slot] = e->read == page ? -page : fast_no_page(slot);
-    cpu->fast->page[table][FAST_WRITE][slot] = e->write == page ? -page : fast_no_page(slot);
-    return true;
-}
-
 const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t address)
 {
     struct translator *translator = cpu->vm->soft->translator;
+    bool one_page;
     cpu->link = NULL;
     translator->link = NULL;
     switch ((enum translator_exit)exit->reason) {
@@ -405,11 +437,15 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
             translator->link = exit;
         return go_on(translator, cpu, exit->target);
     case TRANSLATOR_LOOKUP:
-        if (look_up(cpu, exit, address)) {
+        one_page = ((address + exit->size - 1) ^ address) < PAGE_SIZE;
+        if (one_page && look_up(cpu, exit->of, address, exit->write)) {
             translator->stats.exits[TRANSLATOR_LOOKUP]++;
             return exit->host;
         }
         translator->stats.exits[TRANSLATOR_ACCESS]++;
+        if (exit->group && !one_page)
+            take_apart(translator, exit->of);
+        translator->missed = one_page ? address : 0;
         return interpret(translator, cpu, exit);
     case TRANSLATOR_VECTORS:
         translator->stats.exits[TRANSLATOR_VECTORS]++;
@@ -428,6 +464,7 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
 const void *translator_resume(struct vcpu *cpu, const struct insn *i)
 {
     struct translator *translator = cpu->vm->soft->translator;
+    vectors_leave(cpu);
     bool translated = i && i->run == run_translated;
     const void *code = translated ? code_at(translator, cpu, i) : NULL;
     translator->next.insn = i;

@@ -82,12 +82,12 @@ static const uint8_t one_byte[] = {
     0x19, 0x1b, 0x20, 0x21, 0x23, 0x28, 0x29, 0x2a, 0x2b, 0x2d, 0x30, 0x31, 0x32, 0x33, 0x38,
     0x39, 0x3a, 0x3b, 0x3d, 0x50, 0x52, 0x57, 0x58, 0x5a, 0x5f, 0x63, 0x68, 0x69, 0x6a, 0x6b,
     0x80, 0x81, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8d, 0x8f, 0x90, 0x92,
-    0x98, 0x99, 0x9c, 0x9e, 0x9f, 0xa8, 0xb0, 0xb4, 0xb8, 0xba, 0xc0, 0xc1, 0xc6, 0xc7, 0xd0,
-    0xd1, 0xd2, 0xd3, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfc, 0xfe, 0xff};
+    0x8c, 0xfa, 0xfb, 0x98, 0x99, 0x9c, 0x9e, 0x9f, 0xa8, 0xb0, 0xb4, 0xb8, 0xba, 0xc0, 0xc1,
+    0xc6, 0xc7, 0xd0, 0xd1, 0xd2, 0xd3, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfc, 0xfe, 0xff};
 static const uint8_t two_byte[] = {0x1f, 0x40, 0x44, 0x47, 0x4c, 0x4f, 0x90, 0x92, 0x95, 0x9c,
-                                   0xa3, 0xa4, 0xa5, 0xab, 0xac, 0xad, 0xaf, 0xb0, 0xb1, 0xb3,
-                                   0xb6, 0xb7, 0xb8, 0xba, 0xbb, 0xbc, 0xbd, 0xbe, 0xbf, 0xc0,
-                                   0xc1, 0xc8, 0xcb, 0x10, 0x28, 0x6f, 0xef, 0xd4};
+                                   0x31, 0xa3, 0xa4, 0xa5, 0xab, 0xac, 0xad, 0xaf, 0xb0, 0xb1,
+                                   0xb3, 0xb6, 0xb7, 0xb8, 0xba, 0xbb, 0xbc, 0xbd, 0xbe, 0xbf,
+                                   0xc0, 0xc1, 0xc8, 0xcb, 0x10, 0x28, 0x6f, 0xef, 0xd4};
 
 /* ModRM and what follows: registers, or memory near a pointer. */
 static size_t add_operand(uint8_t *p, uint8_t *rex)
@@ -157,6 +157,31 @@ static void add_self_change(struct program *program)
     add(program, code, sizeof code);
 }
 
+/* lea disp(%rbx), %rdi; mov $count, %ecx; std or cld; a string instruction; cld */
+static void add_string(struct program *program)
+{
+    static const uint8_t opcodes[] = {0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf};
+    static const uint8_t prefixes[] = {0x66, 0x48, 0x48, 0xf3};
+    uint8_t code[17] = {0x48, 0x8d, 0xbb, 0, 0, 0, 0, 0xb9, 0, 0, 0, 0};
+    int32_t disp = (int32_t)roll(0x200) - 0x80;
+    memcpy(code + 3, &disp, 4);
+    code[8] = (uint8_t)roll(roll(4) ? 20 : 256);
+    code[12] = roll(3) ? 0xfc : 0xfd;
+    code[13] = roll(3) ? 0xf3 : 0xf2;
+    code[14] = prefixes[roll(4)];
+    code[15] = opcodes[roll(sizeof opcodes)];
+    code[16] = 0xfc;
+    add(program, code, sizeof code);
+}
+
+/* push $flags; popfq: not TF, which ends the program */
+static void add_flags(struct program *program)
+{
+    uint8_t code[6] = {
+        0x68, (uint8_t)roll(256), (uint8_t)roll(256) & 0xfe, (uint8_t)roll(256) & 0xf8, 0, 0x9d};
+    add(program, code, sizeof code);
+}
+
 static void add_random(struct program *program, bool changes_itself)
 {
     uint8_t bytes[32];
@@ -178,6 +203,12 @@ static void add_random(struct program *program, bool changes_itself)
     case 2: /* lea 8(%rip), %rdx; jmp *%rdx or push %rdx; ret */
         add(program, "\x48\x8d\x15\x02\x00\x00\x00", 7);
         add(program, roll(2) ? "\xff\xe2" : "\x52\xc3", 2);
+        break;
+    case 3:
+        if (roll(2))
+            add_string(program);
+        else
+            add_flags(program);
         break;
     case 12:
         add_self_change(program);
@@ -343,6 +374,25 @@ static void a_loop_leaves_translated_code_for_the_slice_only(void **state)
     assert_int_equal(stats->exits[TRANSLATOR_INTERPRET], 0);
 }
 
+/* 1: push %rax; push %rcx; mov %rdx, -24(%rsp); mov -16(%rsp), %rdx; pop %rcx; pop %rax; inc %rax; call 2f;
+ * dec %r15; jnz 1b; hlt; 2: ret */
+static const uint8_t frame[] = {0x50, 0x51, 0x48, 0x89, 0x54, 0x24, 0xe8, 0x48, 0x8b, 0x54,
+                                0x24, 0xf0, 0x59, 0x58, 0x48, 0xff, 0xc0, 0xe8, 0x06, 0,
+                                0,    0,    0x49, 0xff, 0xcf, 0x75, 0xe5, 0xf4, 0xc3};
+
+static void a_frame_across_a_page_end_is_not_left_to_the_interpreter(void **state)
+{
+    (void)state;
+    translator_lab_put(&lab, LAB_CODE, frame, sizeof frame);
+    translator_lab_start(&lab, LAB_CODE, false);
+    translator_lab_register(&lab, R15, 5000);
+    translator_lab_register(&lab, RSP, LAB_DATA + 0x2008);
+    while (!translator_lab_halted(&lab))
+        assert_true(translator_lab_run(&lab, 1000));
+    assert_int_equal(lab.translates->vcpus[0]->r[RAX], 5000);
+    assert_in_range(counters()->exits[TRANSLATOR_ACCESS], 1, 200);
+}
+
 /* Random programs until all code has been dropped twice. */
 static void a_full_cache_is_dropped_and_filled_again(void **state)
 {
@@ -417,7 +467,8 @@ static bool is_one_of_the_list(const ZydisDecodedInstruction *z)
     case ZYDIS_CATEGORY_MISC:      /* LEA */
     case ZYDIS_CATEGORY_SEMAPHORE: /* CMPXCHG, XADD: without LOCK */
     case ZYDIS_CATEGORY_SETCC:
-    case ZYDIS_CATEGORY_SSE: /* POPCNT */
+    case ZYDIS_CATEGORY_SSE: /* POPCNT, too */
+    case ZYDIS_CATEGORY_MMX:
     case ZYDIS_CATEGORY_CET: /* ENDBR64 */
         return true;
     default:
@@ -549,6 +600,8 @@ int main(void)
                                         close_lab),
         cmocka_unit_test_setup_teardown(a_loop_leaves_translated_code_for_the_slice_only, open_lab,
                                         close_lab),
+        cmocka_unit_test_setup_teardown(a_frame_across_a_page_end_is_not_left_to_the_interpreter,
+                                        open_lab, close_lab),
         cmocka_unit_test_setup_teardown(a_full_cache_is_dropped_and_filled_again, open_lab,
                                         close_lab),
         cmocka_unit_test_setup_teardown(nothing_else_is_emitted, open_large_lab, close_lab),
