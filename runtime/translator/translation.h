@@ -196,7 +196,6 @@ struct exit_point *exit_make(struct generator *g, enum translator_exit reason);
 /* A jump to the exit's stub, which is emitted behind the block. */
 void exit_jump(struct generator *g, struct exit_point *exit);
 void exit_jump_if(struct generator *g, unsigned condition, struct exit_point *exit);
-void exit_stubs(struct generator *g);
 
 /* The host register in which a guest register can be read: its own, or `temp` after a load. */
 unsigned use_register(struct generator *g, unsigned guest, unsigned temp);
