@@ -87,10 +87,13 @@ static const struct mnemonic_row rows[] = {
     ROW(PREFETCHT0, NOTHING),
     ROW(PREFETCHT1, NOTHING),
     ROW(PREFETCHT2, NOTHING),
+    ROW(PAUSE, PAUSE),
     ROW(LEA, LEA),
     ROW(PUSH, PUSH),
     ROW(POP, POP),
     ROW(LEAVE, LEAVE),
+    ROW(PUSHFQ, PUSH_FLAGS),
+    ROW(CLI, CLI),
     ROW(JMP, JUMP),
     CONDITIONAL(ROW, J, JUMP_IF),
     ROW(CALL, CALL),
@@ -140,8 +143,8 @@ static const struct mnemonic_row vector_rows[] = {
                                                     .vectors = (needs)                             \
     }
 const struct class_row class_rows[CLASSES] = {
-    [CLASS_INTERPRET] = {.generate = generate_interpret, .plain_flags = true, .ends = true},
-    [CLASS_CALL_OUT] = {.generate = generate_call_out, .plain_flags = true},
+    [CLASS_INTERPRET] = {.generate = generate_interpret, .flags_in_vcpu = true, .ends = true},
+    [CLASS_CALL_OUT] = {.generate = generate_call_out, .flags_in_vcpu = true},
     [CLASS_COPY] = {usual_copy, access_copy, generate_copy, .plain_flags = true,
                     .hidden_operands = true},
     [CLASS_DIVIDE] = {usual_divide, .generate = generate_divide, .plain_flags = true},
@@ -154,6 +157,12 @@ const struct class_row class_rows[CLASSES] = {
     [CLASS_JUMP_IF] = {usual_branch, .generate = generate_jump_if, .ends = true},
     [CLASS_CALL] = {usual_branch, access_call, generate_call, .ends = true},
     [CLASS_RETURN] = {usual_branch, access_return, generate_return, .ends = true},
+    [CLASS_PUSH_FLAGS] = {usual_push_flags, access_push, generate_push_flags, .moves_rsp = -8,
+                          .flags_in_vcpu = true},
+    [CLASS_CLI] = {.generate = generate_cli, .plain_flags = true},
+    [CLASS_SELECTOR] = {usual_selector, .generate = generate_selector, .plain_flags = true,
+                        .own_operands = true},
+    [CLASS_PAUSE] = {.generate = generate_nothing, .plain_flags = true, .inside = true},
     [CLASS_VECTOR] = VECTOR_CLASS(VECTOR_SSE),
     [CLASS_VECTOR_ALIGNED] = VECTOR_CLASS(VECTOR_SSE),
     [CLASS_VECTOR_UNALIGNED] = VECTOR_CLASS(VECTOR_SSE),
@@ -184,8 +193,12 @@ static void prepare(void)
     take_rows(vector_rows, sizeof vector_rows / sizeof vector_rows[0]);
 }
 
-enum item_class class_of(ZydisMnemonic mnemonic)
+enum item_class class_of(const ZydisDecodedInstruction *z)
 {
+    const uint8_t mov_from_segment = 0x8c;
     pthread_once(&prepared, prepare);
-    return (enum item_class)class_by_mnemonic[mnemonic];
+    if (z->mnemonic == ZYDIS_MNEMONIC_MOV && z->opcode == mov_from_segment &&
+        z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT)
+        return CLASS_SELECTOR;
+    return (enum item_class)class_by_mnemonic[z->mnemonic];
 }

@@ -60,11 +60,9 @@ void find_liveness(struct item *items, unsigned count)
         const struct class_row *row = &class_rows[item->class];
         bool all = item->class == CLASS_COPY && sets_all(item->z.mnemonic);
         bool leaves = may_leave(item);
-        /* the interpreter's: the flags may be in the vCPU, and come from there */
-        if (item->class == CLASS_INTERPRET || item->class == CLASS_CALL_OUT) {
+        if (row->flags_in_vcpu) {
             item->sets_flags = item->needs_flags = false;
-            item->keeps_flags = item->class == CLASS_CALL_OUT;
-            live = true;
+            item->keeps_flags = live = true;
             continue;
         }
         item->sets_flags = all && !leaves;

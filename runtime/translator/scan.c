@@ -119,7 +119,7 @@ static bool take_operands(struct item *item)
 static enum item_class classify(struct item *item)
 {
     const ZydisDecodedInstruction *z = &item->z;
-    item->class = class_of(z->mnemonic);
+    item->class = class_of(z);
     const struct class_row *row = &class_rows[item->class];
     bool vex = z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && row->vectors;
     if (item->class == CLASS_INTERPRET ||
@@ -128,8 +128,8 @@ static enum item_class classify(struct item *item)
         return CLASS_INTERPRET;
     if (item->class == CLASS_NOTHING)
         return CLASS_NOTHING;
-    if ((!row->ends && !plain_prefixes(z)) || z->address_width != 64 || !take_operands(item) ||
-        (row->usual && !row->usual(item)))
+    if ((!row->ends && !plain_prefixes(z)) || z->address_width != 64 ||
+        (!row->own_operands && !take_operands(item)) || (row->usual && !row->usual(item)))
         return CLASS_INTERPRET; /* BND and its like mean nothing before branches */
     return item->class;
 }
@@ -153,6 +153,8 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
                                                 item->operand)) &&
             item->z.length == insn->length)
             item->class = classify(item);
+        if (class_rows[item->class].inside && n + 1 == block->count)
+            item->class = CLASS_INTERPRET;
         if (item->class == CLASS_INTERPRET && n + 1 < block->count)
             item->class = CLASS_CALL_OUT;
     }

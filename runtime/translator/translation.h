@@ -79,6 +79,10 @@ enum item_class {
     CLASS_JUMP_IF,
     CLASS_CALL,
     CLASS_RETURN,
+    CLASS_PUSH_FLAGS,
+    CLASS_CLI,
+    CLASS_SELECTOR, /* MOV from a segment register */
+    CLASS_PAUSE,
     /* SSE and AVX: copied, with the registers that they name in the host's of the same number */
     CLASS_VECTOR,
     CLASS_VECTOR_ALIGNED,   /* memory operands are aligned, with VEX too */
@@ -104,13 +108,15 @@ struct class_row {
     /* Its code needs the flags in the host's, or changes them, no more than the instruction does. Without it they are
      * there from its first host instruction to the last, but in look-ups. */
     bool plain_flags;
-    bool ends;            /* nothing falls through it */
+    bool ends;          /* nothing falls through it */
+    bool flags_in_vcpu; /* that is where its code wants them; it changes none of the host's */
+    bool inside;       /* where it ends a block it does something else: that is the interpreter's */
+    bool own_operands; /* scan.c takes none of them */
     bool hidden_operands; /* are operands of the copy too: they must be where it expects them */
-    uint8_t
-        vectors; /* VECTOR_*; VECTOR_SSE stands for any vector registers, as its instructions name them */
+    uint8_t vectors;      /* VECTOR_*; VECTOR_SSE: whichever its instructions name */
 };
 extern const struct class_row class_rows[CLASSES];
-enum item_class class_of(ZydisMnemonic mnemonic);
+enum item_class class_of(const ZydisDecodedInstruction *z);
 
 /* ---- scan.c: from a block's bytes to items ---- */
 #define NO_OPERAND 0xff
@@ -195,6 +201,8 @@ void exit_stubs(struct generator *g);
 /* The host register in which a guest register can be read: its own, or `temp` after a load. */
 unsigned use_register(struct generator *g, unsigned guest, unsigned temp);
 
+/* The address of the item's memory operand without its segment's base. Uses TEMP_ADDRESS and TEMP_ADDEND. */
+void emit_effective_address(struct generator *g, unsigned to);
 /* Leaves the linear address of the item's memory operand in TEMP_ADDRESS. Uses TEMP_ADDEND. */
 void emit_address(struct generator *g);
 /* Sees to the flags before the look-ups of an item; each does it by itself, but exits before them need it as well. */
@@ -267,6 +275,13 @@ void generate_jump_if(struct generator *g);
 void generate_call(struct generator *g);
 void generate_return(struct generator *g);
 
+/* ---- system.c ---- */
+bool usual_push_flags(const struct item *item);
+bool usual_selector(const struct item *item);
+void generate_push_flags(struct generator *g);
+void generate_cli(struct generator *g);
+void generate_selector(struct generator *g);
+
 /* Guest registers by number. */
 static inline bool is_legacy_high(ZydisRegister reg)
 {
@@ -307,7 +322,7 @@ struct ways {
     const void *leave;
     const void *leave_saved; /* the flags are in the vCPU */
     const void
-        *call; /* what is called for one instruction, with the call point in RCX; so are they */
+        *call; /* for one instruction by the interpreter: the call point in RCX, flags as above */
 };
 /* *calls counts those of ways->call. */
 bool enter_create(struct code_cache *code, struct emit *emit, struct ways *ways, uint64_t *calls);

@@ -31,8 +31,9 @@ struct translator {
     size_t fixed;  /* bytes of code that are always there */
     struct ways ways;
     struct exit_point
-        *link; /* the jump that was left last: it may be linked to what is entered next */
-    struct {   /* what to do behind an exit: an instruction's function, or nothing */
+        *link;       /* the jump that was left last: it may be linked to what is entered next */
+    uint64_t missed; /* the address of an access that the interpreter makes, or 0 */
+    struct {         /* what to do behind an exit: an instruction's function, or nothing */
         insn_fn *run;
         const struct insn *insn;
     } next;
@@ -328,6 +329,20 @@ static const uint8_t *first_code(struct vcpu *cpu, const struct version *t)
     return t->lead;
 }
 
+/* Takes over what the interpreter's TLB knows of the page. */
+static bool look_up(struct vcpu *cpu, const struct version *t, uint64_t address, bool write)
+{
+    unsigned table = t->table, slot = fast_page_slot(address);
+    uint64_t page = address & ~PAGE_OFFSET;
+    const struct tlb_entry *e = &cpu->tlb_table[t->tlb_mode][tlb_slot(address)];
+    if ((write ? e->write : e->read) != page)
+        return false;
+    cpu->fast->addend[table][slot] = e->addend;
+    cpu->fast->page[table][FAST_READ][slot] = e->read == page ? -page : fast_no_page(slot);
+    cpu->fast->page[table][FAST_WRITE][slot] = e->write == page ? -page : fast_no_page(slot);
+    return true;
+}
+
 /* The code for this instruction of the block under execution, or NULL: it is the interpreter's. */
 static const void *code_at(struct translator *translator, struct vcpu *cpu, const struct insn *i)
 {
@@ -340,6 +355,10 @@ static const void *code_at(struct translator *translator, struct vcpu *cpu, cons
         unlikely(is_watched(translator, cpu, t, i)) ||
         (t->vectors && i->position <= t->vectors_until && !vectors_take(cpu, t->vectors)))
         return NULL;
+    if (translator->missed) { /* it knows the page by now, if there is one */
+        look_up(cpu, t, translator->missed, false);
+        translator->missed = 0;
+    }
     if (i->position)
         return t->entry + t->at[i->position];
     shorten(translator, cpu, t);
@@ -400,24 +419,10 @@ static const void *interpret(struct translator *translator, struct vcpu *cpu,
     return NULL;
 }
 
-/* Takes over what the interpreter's TLB knows of the page. */
-static bool look_up(struct vcpu *cpu, const struct exit_point *exit, uint64_t address)
-{
-    unsigned table = exit->of->table, slot = fast_page_slot(address);
-    uint64_t page = address & ~PAGE_OFFSET;
-    const struct tlb_entry *e = &cpu->tlb_table[exit->of->tlb_mode][tlb_slot(address)];
-    if (((address + exit->size - 1) & ~PAGE_OFFSET) != page ||
-        (exit->write ? e->write : e->read) != page)
-        return false;
-    cpu->fast->addend[table][slot] = e->addend;
-    cpu->fast->page[table][FAST_READ][slot] = e->read == page ? -page : fast_no_page(slot);
-    cpu->fast->page[table][FAST_WRITE][slot] = e->write == page ? -page : fast_no_page(slot);
-    return true;
-}
-
 const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t address)
 {
     struct translator *translator = cpu->vm->soft->translator;
+    bool one_page;
     cpu->link = NULL;
     translator->link = NULL;
     switch ((enum translator_exit)exit->reason) {
@@ -433,13 +438,15 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
             translator->link = exit;
         return go_on(translator, cpu, exit->target);
     case TRANSLATOR_LOOKUP:
-        if (look_up(cpu, exit, address)) {
+        one_page = ((address + exit->size - 1) ^ address) < PAGE_SIZE;
+        if (one_page && look_up(cpu, exit->of, address, exit->write)) {
             translator->stats.exits[TRANSLATOR_LOOKUP]++;
             return exit->host;
         }
         translator->stats.exits[TRANSLATOR_ACCESS]++;
-        if (exit->group && ((address + exit->size - 1) ^ address) & ~PAGE_OFFSET)
+        if (exit->group && !one_page)
             take_apart(translator, exit->of);
+        translator->missed = one_page ? address : 0;
         return interpret(translator, cpu, exit);
     case TRANSLATOR_VECTORS:
         translator->stats.exits[TRANSLATOR_VECTORS]++;
