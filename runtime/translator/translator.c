@@ -372,6 +372,7 @@ OP(run_translated)
         cpu->translator_called = false;
         return i;
     }
+    vectors_leave(cpu); /* a fault in a function that translated code called came here */
     const void *code = code_at(translator, cpu, i);
     if (unlikely(!code))
         return cpu->block->translated->run[i->position](cpu, i);
@@ -464,7 +465,7 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
 const void *translator_resume(struct vcpu *cpu, const struct insn *i)
 {
     struct translator *translator = cpu->vm->soft->translator;
-    vectors_leave(cpu);
+    vectors_again(cpu);
     bool translated = i && i->run == run_translated;
     const void *code = translated ? code_at(translator, cpu, i) : NULL;
     translator->next.insn = i;
