@@ -215,7 +215,7 @@ $(eval $(call stamp,$(FUZZ)/obj/flags,$(CLANG) $(FUZZ_CFLAGS)))
 $(eval $(call stamp,$(FUZZ)/obj/files,$(IMAGE_SRC) $(PATCHC_SRC) $(RUNTIME_SRC)))
 
 # Comparisons of guest values lead a fuzzer nowhere, and tracing them costs a third of the time.
-$(FUZZ)/obj/runtime/soft/%.o: FUZZ_CFLAGS += -fno-sanitize-coverage=trace-cmp
+$(FUZZ)/obj/runtime/soft/%.o $(FUZZ)/obj/runtime/translator/%.o: FUZZ_CFLAGS += -fno-sanitize-coverage=trace-cmp
 
 $(FUZZ)/obj/%.o: %.c $(FUZZ)/obj/flags | $(READY)
 	@mkdir -p $(@D)
@@ -226,8 +226,8 @@ $(FUZZ)/libraries.a: $(call fuzz_obj,$(IMAGE_SRC) $(PATCHC_SRC) $(RUNTIME_SRC)) 
 	$(AR) rcsD $@ $(filter %.o,$^)
 
 $(FUZZ)/fuzz_image $(FUZZ)/fuzz_bzimage: $(call fuzz_obj,tests/unit/tiny_elf.c tests/unit/tiny_bzimage.c)
-$(FUZZ)/fuzz_guest $(FUZZ)/fuzz_step: $(call fuzz_obj,tests/fuzz/guest.c)
-$(FUZZ)/fuzz_guest $(FUZZ)/fuzz_step $(FUZZ)/fuzz_gdb $(FUZZ)/fuzz_stub: $(call fuzz_obj,tests/fuzz/quiet.c)
+$(FUZZ)/fuzz_guest $(FUZZ)/fuzz_step $(FUZZ)/fuzz_translate: $(call fuzz_obj,tests/fuzz/guest.c)
+$(FUZZ)/fuzz_guest $(FUZZ)/fuzz_step $(FUZZ)/fuzz_translate $(FUZZ)/fuzz_gdb $(FUZZ)/fuzz_stub: $(call fuzz_obj,tests/fuzz/quiet.c)
 $(FUZZ)/fuzz_io_blocks: $(call fuzz_obj,tests/unit/one_insn.c tests/unit/io_lab.c)
 $(FUZZ)/fuzz_stub: $(call fuzz_obj,tests/unit/stub_guest.c tests/unit/code_runner.c)
 

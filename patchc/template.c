@@ -433,19 +433,9 @@ unsigned template_flags(const struct template *t)
     return t->flags;
 }
 
-unsigned template_context(const struct template *t)
-{
-    return t->context;
-}
-
 size_t template_size(const struct template *t)
 {
     return t->size;
-}
-
-bool template_needs_state(const struct template *t)
-{
-    return t->uses & HOLE_USES_STATE;
 }
 
 bool template_needs_cpuid(const struct template *t)

@@ -59,10 +59,8 @@ const struct template *template_find(const struct template_set *set, const char 
 
 const char *template_name(const struct template *t);
 enum pv_kind template_kind(const struct template *t);
-unsigned template_flags(const struct template *t);   /* PV_ROUTINE_* */
-unsigned template_context(const struct template *t); /* enum context_flag bits that it needs */
-size_t template_size(const struct template *t);      /* bytes */
-bool template_needs_state(const struct template *t);
+unsigned template_flags(const struct template *t); /* PV_ROUTINE_* */
+size_t template_size(const struct template *t);    /* bytes */
 bool template_needs_cpuid(const struct template *t);
 bool template_needs_msr(const struct template *t);
 

@@ -68,10 +68,10 @@ static json_t *translator_json(const struct vm *vm)
     json_t *exits = json_object();
     for (unsigned k = 0; k < TRANSLATOR_EXITS; k++)
         json_object_set_new(exits, names[k], number(stats->exits[k]));
-    return json_pack("{s:o,s:o,s:o,s:f,s:o,s:o}", "blocks", number(stats->blocks), "instructions",
-                     number(stats->instructions), "bytes", number(stats->bytes), "seconds",
-                     (double)stats->nanoseconds * 1e-9, "flushes", number(stats->flushes), "exits",
-                     exits);
+    return json_pack("{s:o,s:o,s:o,s:o,s:f,s:o,s:o}", "blocks", number(stats->blocks), "traces",
+                     number(stats->traces), "instructions", number(stats->instructions), "bytes",
+                     number(stats->bytes), "seconds", (double)stats->nanoseconds * 1e-9, "flushes",
+                     number(stats->flushes), "exits", exits);
 }
 
 static json_t *engine_json(const struct stats *stats)

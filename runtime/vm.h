@@ -87,6 +87,7 @@ struct vm_config {
     bool no_input;            /* nothing comes from standard input */
     uint64_t trace_count;     /* lines of it; 0 = no limit */
     bool translator;          /* the soft engine translates code that runs often */
+    unsigned translator_hot;  /* samples that begin a trace, for tests; 0 = as is best */
     unsigned translator_warm; /* runs after which it does, for tests; 0 = as is best */
     bool translator_old_host; /* as if the host had no BMI2, for tests */
     uint64_t code_cache;      /* bytes for decoded code, for tests; 0 = as many as are useful */

@@ -204,7 +204,6 @@ static void drop_jumps(struct vcpu *cpu, uint64_t *bitmap, uint64_t *summary, ui
 
 void tlb_flush_nonglobal(struct vcpu *cpu)
 {
-
     drop_all(cpu, cpu->tlb_local[0], &cpu->tlb_words_local);
     drop_victims(cpu);
     drop_jumps(cpu, cpu->jump_local, cpu->jump_words_local, cpu->jump_pages_local);

@@ -14,7 +14,7 @@ bool usual_branch(const struct item *item)
 bool access_call(const struct item *item, struct access_range *access)
 {
     *access = (struct access_range){RSP, true, -8, 8};
-    return item->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    return is_relative(item) || (item->inner && item->memory == NO_OPERAND);
 }
 
 bool access_return(const struct item *item, struct access_range *access)
@@ -117,13 +117,18 @@ static void push_return(struct generator *g)
     emit_lea(e, HOST_OF_RSP, RM_MEMORY(HOST_OF_RSP, -8));
 }
 
-static bool is_relative(const struct item *item)
+bool is_relative(const struct item *item)
 {
     return item->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 }
-static uint64_t relative_target(const struct item *item)
+uint64_t relative_target(const struct item *item)
 {
     return item->next + (uint64_t)item->operand[0].imm.value.s;
+}
+
+static int32_t popped(const struct item *item)
+{
+    return 8 + (item->z.operand_count_visible ? (uint16_t)item->operand[0].imm.value.u : 0);
 }
 
 void generate_call(struct generator *g)
@@ -144,12 +149,9 @@ void generate_call(struct generator *g)
 void generate_return(struct generator *g)
 {
     struct emit *e = &g->emit;
-    int32_t more = 8;
-    if (g->item->z.operand_count_visible)
-        more += (uint16_t)g->item->operand[0].imm.value.u;
     emit_load(e, TEMP_ADDRESS, emit_operand(g, 8, false));
     find_code(g);
-    emit_lea(e, HOST_OF_RSP, RM_MEMORY(HOST_OF_RSP, more));
+    emit_lea(e, HOST_OF_RSP, RM_MEMORY(HOST_OF_RSP, popped(g->item)));
     emit_jump_register(e, TEMP_ADDEND);
 }
 
@@ -170,4 +172,49 @@ void generate_jump_if(struct generator *g)
     generate_end(g, g->item->next);
     emit_here(&g->emit, taken);
     generate_end(g, relative_target(g->item));
+}
+
+/* ---- in a trace ---- */
+bool moves_inner(const struct item *item, int32_t *by)
+{
+    *by = item->class == CLASS_CALL ? -8 : item->class == CLASS_RETURN ? popped(item) : 0;
+    return item->inner;
+}
+
+/* Goes on if TEMP_ADDRESS is where the trace goes on. */
+static void expect_target(struct generator *g)
+{
+    struct emit *e = &g->emit;
+    emit_constant(e, TEMP_COUNT, -g->item->onward);
+    emit_lea(e, TEMP_COUNT, RM_INDEXED(TEMP_COUNT, TEMP_ADDRESS, 0, 0));
+    uint32_t expected = emit_jump_if_zero(e);
+    exit_jump(g, exit_make(g, TRANSLATOR_INDIRECT));
+    emit_here_short(e, expected);
+}
+
+static void inner_jump_if(struct generator *g)
+{
+    unsigned condition = g->item->z.opcode & 15u;
+    if (g->item->onward != g->item->next)
+        condition ^= 1;
+    exit_jump_if(g, condition, exit_make(g, TRANSLATOR_CHAIN));
+}
+
+void generate_inner(struct generator *g)
+{
+    const struct item *item = g->item;
+    if (item->class == CLASS_JUMP_IF) {
+        inner_jump_if(g);
+        return;
+    }
+    if (item->class == CLASS_RETURN)
+        emit_load(&g->emit, TEMP_ADDRESS, emit_operand(g, 8, false));
+    else if (!is_relative(item))
+        load_target(g);
+    if (item->class == CLASS_RETURN || !is_relative(item))
+        expect_target(g);
+    if (item->class == CLASS_CALL)
+        push_return(g);
+    else if (item->class == CLASS_RETURN)
+        emit_lea(&g->emit, HOST_OF_RSP, RM_MEMORY(HOST_OF_RSP, popped(item)));
 }

@@ -207,8 +207,7 @@ static void emit_resume(struct emit *e)
     EMIT_RAW(e, 0xff, 0xd0); /* call *%rax */
 }
 
-bool enter_create(struct code_cache *code, struct emit *e, struct fixed_code *fixed,
-                  uint64_t *calls)
+bool enter_create(struct code_cache *code, struct emit *e, struct ways *ways, uint64_t *calls)
 {
     uint32_t elsewhere[3];
     e->base = code_cache_next(code);
@@ -249,9 +248,9 @@ bool enter_create(struct code_cache *code, struct emit *e, struct fixed_code *fi
              0xc3);
     if (e->failed || !code_cache_put(code, e->bytes, e->used))
         return false;
-    memcpy(&fixed->enter, &e->base, sizeof fixed->enter);
-    fixed->leave = e->base + out;
-    fixed->leave_saved = e->base + out_saved;
-    fixed->call = e->base + call_out;
+    memcpy(&ways->enter, &e->base, sizeof ways->enter);
+    ways->leave = e->base + out;
+    ways->leave_saved = e->base + out_saved;
+    ways->call = e->base + call_out;
     return true;
 }

@@ -7,7 +7,7 @@
 /* ---- exits ---- */
 struct exit_point *exit_make(struct generator *g, enum translator_exit reason)
 {
-    struct exit_point *exit = code_cache_data(g->code, sizeof *exit);
+    struct exit_point *exit = g->path ? &g->bail : code_cache_data(g->code, sizeof *exit);
     if (!exit) {
         g->emit.failed = true;
         return NULL;
@@ -24,8 +24,10 @@ static void add_stub(struct generator *g, uint32_t jump, struct exit_point *exit
         g->emit.failed = true;
         return;
     }
-    g->stubs[g->stub_count++] =
-        (struct stub){.jump = jump, .flags_saved = g->flags_saved, .exit = exit};
+    g->stubs[g->stub_count++] = (struct stub){.jump = jump,
+                                              .flags_saved = g->flags_saved,
+                                              .exit = exit,
+                                              .position = (uint8_t)g->position};
 }
 
 void exit_jump(struct generator *g, struct exit_point *exit)
@@ -152,7 +154,7 @@ static void generate_returns(struct generator *g, struct start *starts)
     }
 }
 
-static void generate_item(struct generator *g)
+void generate_item(struct generator *g)
 {
     const struct item *item = g->item;
     const struct class_row *row = &class_rows[item->class];
@@ -162,7 +164,10 @@ static void generate_item(struct generator *g)
         flags_to_host(g);
     if (item->grouped && item->first == g->position && !item->member)
         emit_group_lookup(g);
-    row->generate(g);
+    if (item->inner)
+        generate_inner(g);
+    else
+        row->generate(g);
     if (!item->keeps_flags)
         g->flags_saved = false;
 }
@@ -172,6 +177,7 @@ bool generate_block(struct generator *g, const struct item *items)
     const struct block *block = g->t->block;
     struct start starts[BLOCK_MAX];
     g->items = items;
+    g->path = NULL;
     g->emit.base = code_cache_next(g->code);
     g->emit.used = 0;
     g->emit.failed = false;
@@ -188,14 +194,16 @@ bool generate_block(struct generator *g, const struct item *items)
         starts[n] = (struct start){g->emit.used, g->flags_saved};
         generate_item(g);
     }
+    uint32_t end = g->emit.used;
     if (!class_rows[items[block->count - 1].class].ends)
         generate_end(g, items[block->count - 1].next);
     generate_returns(g, starts);
     exit_stubs(g);
     if (g->emit.failed || !code_cache_put(g->code, g->emit.bytes, g->emit.used))
         return false;
-    g->t->entry = g->emit.base + entry;
+    g->t->entry = g->t->lead = g->emit.base + entry;
     for (unsigned n = 0; n < block->count; n++)
         g->t->at[n] = items[n].class == CLASS_INTERPRET ? 0 : starts[n].at - entry;
+    g->t->at[block->count] = end - entry;
     return true;
 }

@@ -6,7 +6,8 @@
  * byte of them all to the last, finds the page for all, if it is one page. If it is not, or is not known, each
  * instruction is the interpreter's, which comes back to the rest of the group.
  *
- * A group may begin before its first access, where the look-up is cheaper (lookup.c). */
+ * A group may begin before its first access, where the look-up is cheaper (lookup.c). In traces two groups may overlap (a
+ * copy's source and destination): the second one's page is in another register. */
 #include "runtime/translator/translation.h"
 
 /* The access of an item whose address is a base in a host register and a displacement; all others have their own. */
@@ -34,6 +35,8 @@ static bool writes_register(const struct item *item, unsigned guest)
 static bool moves(const struct item *item, unsigned base, int32_t *by)
 {
     *by = 0;
+    if (base == RSP && moves_inner(item, by))
+        return true;
     if (base == RSP && class_rows[item->class].moves_rsp) {
         *by = class_rows[item->class].moves_rsp;
         return true;
@@ -59,6 +62,9 @@ static bool harmless(const struct item *item)
         return item->memory == NO_OPERAND && !item->count_in_cl;
     case CLASS_NOTHING:
         return true;
+    case CLASS_JUMP:
+    case CLASS_JUMP_IF:
+        return item->inner && item->memory == NO_OPERAND;
     case CLASS_LEA: {
         const ZydisDecodedOperand *o = &item->operand[item->memory];
         return o->mem.index == ZYDIS_REGISTER_NONE ||
@@ -72,43 +78,116 @@ static bool harmless(const struct item *item)
 /* Takes `more`, which is `delta` further on, into the range. False: it would be too long. */
 static bool extend(struct access_range *range, struct access_range more, int32_t delta)
 {
-    int32_t first = more.disp + delta, end = first + more.bytes;
-    int32_t low = first < range->disp ? first : range->disp;
-    int32_t high = end > range->disp + range->bytes ? end : range->disp + range->bytes;
+    /* two displacements may be 4 GiB apart */
+    int64_t first = (int64_t)more.disp + delta, end = first + more.bytes;
+    int64_t before = range->disp, behind = before + range->bytes;
+    int64_t low = first < before ? first : before, high = end > behind ? end : behind;
     if (high - low > RANGE_MAX)
         return false;
-    range->disp = low;
-    range->bytes = high - low;
+    range->disp = (int32_t)low;
+    range->bytes = (int32_t)(high - low);
     range->write |= more.write;
     return true;
 }
 
-/* The group that begins with items[first], whose access is `range`. Returns the position of its last member. */
-static unsigned collect(struct item *items, unsigned count, unsigned first)
+struct group {
+    struct access_range range; /* from the base as it is before items[first] */
+    unsigned first, last;
+    int32_t delta; /* of the base, since then */
+    bool open;
+};
+
+static void begin(struct group *group, unsigned first, struct access_range access)
 {
-    struct access_range range = items[first].access;
-    unsigned last = first;
-    int32_t delta = 0, by;
-    for (unsigned n = first; n < count; n++) {
-        struct item *item = &items[n];
-        struct access_range access;
-        bool member = plain_access(item, &access);
-        if (n > first && (member ? access.base != range.base || !extend(&range, access, delta)
-                                 : !harmless(item)))
-            break;
-        item->delta = delta;
-        item->member = member;
-        if (member) {
-            item->access = access;
-            last = n;
-        }
-        if (!moves(item, range.base, &by))
-            break;
-        delta += by;
-        if (delta > RANGE_MAX || delta < -RANGE_MAX)
-            break;
+    *group = (struct group){.range = access, .first = first, .open = true};
+}
+
+static bool take(struct group *group, const struct access_range *access, unsigned position)
+{
+    if (!group->open || access->base != group->range.base ||
+        !extend(&group->range, *access, group->delta))
+        return false;
+    group->last = position;
+    return true;
+}
+
+/* False: where its base is behind the item is not known. */
+static bool move(struct group *group, const struct item *item)
+{
+    int32_t by = 0;
+    if (group->open && !moves(item, group->range.base, &by))
+        return false;
+    group->delta += by;
+    return group->delta <= RANGE_MAX && group->delta >= -RANGE_MAX;
+}
+
+static bool names_register_in_memory(const struct item *item)
+{
+    for (unsigned n = 0; n < item->z.operand_count; n++) {
+        const ZydisDecodedOperand *o = &item->operand[n];
+        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            ZydisRegisterGetClass(o->reg.value) >= ZYDIS_REGCLASS_GPR8 &&
+            ZydisRegisterGetClass(o->reg.value) <= ZYDIS_REGCLASS_GPR64 &&
+            host_register(guest_number(o->reg.value)) == IN_MEMORY)
+            return true;
     }
-    return last;
+    return false;
+}
+
+/* Does an item, a member or harmless, leave TEMP_ADDRESS alone, too? */
+static bool keeps_address(const struct item *item)
+{
+    switch (item->class) {
+    case CLASS_LEA:
+    case CLASS_RETURN:
+        return false;
+    case CLASS_JUMP:
+    case CLASS_CALL:
+        return is_relative(item);
+    case CLASS_COPY:
+        return item->memory != NO_OPERAND || !names_register_in_memory(item);
+    default:
+        return true;
+    }
+}
+
+/* Takes the item into one of the groups; a second one may be begun with it. False: both end before it. */
+static bool collect_item(struct group *groups, struct item *item, unsigned position, bool two)
+{
+    struct access_range access;
+    bool member = plain_access(item, &access), second = false;
+    if (groups[1].open && !keeps_address(item))
+        return false;
+    if (member && !take(&groups[0], &access, position)) {
+        second = take(&groups[1], &access, position);
+        if (!second && (!two || groups[1].open || !keeps_address(item)))
+            return false;
+        if (!second)
+            begin(&groups[1], position, access);
+        groups[1].last = position;
+        second = true;
+    }
+    if (!member && !harmless(item))
+        return false;
+    item->member = member;
+    item->second = second;
+    item->delta = groups[second].delta;
+    if (member)
+        item->access = access;
+    return true;
+}
+
+/* The group that begins with items[first], and one between whose members its own are. */
+static void collect(struct item *items, unsigned count, unsigned first, bool two,
+                    struct group *groups)
+{
+    begin(&groups[0], first, items[first].access);
+    groups[0].last = first;
+    groups[1] = (struct group){.open = false};
+    for (unsigned n = first; n < count; n++)
+        if (!collect_item(groups, &items[n], n, two) || !move(&groups[0], &items[n]) ||
+            !move(&groups[1], &items[n]))
+            break;
 }
 
 /* The look-up may stand before an item that sets all flags: there it need not keep them. Returns the position of such a
@@ -130,32 +209,48 @@ static unsigned look_up_before(struct item *items, unsigned from, unsigned first
     return first;
 }
 
-void group_items(struct item *items, unsigned count)
+static void number(struct item *items, const struct group *group, bool second)
 {
+    for (unsigned n = group->first; n <= group->last; n++) {
+        if (items[n].second != second)
+            continue;
+        items[n].grouped = true;
+        items[n].first = (uint8_t)group->first;
+        items[n].last = (uint8_t)group->last;
+    }
+}
+
+void group_items(struct item *items, unsigned count, bool two)
+{
+    struct group groups[2];
     for (unsigned first = 0, from = 0; first < count; first++) {
         if (!plain_access(&items[first], &items[first].access))
             continue;
-        unsigned last = collect(items, count, first);
-        first = look_up_before(items, from, first);
-        for (unsigned n = first; n <= last; n++) {
-            items[n].grouped = true;
-            items[n].first = (uint8_t)first;
-            items[n].last = (uint8_t)last;
+        collect(items, count, first, two, groups);
+        groups[0].first = look_up_before(items, from, first);
+        number(items, &groups[0], false);
+        first = groups[0].last;
+        if (groups[1].open) {
+            number(items, &groups[1], true);
+            first = groups[1].last > first ? groups[1].last : first;
         }
-        from = last + 1;
-        first = last;
+        from = first + 1;
     }
 }
 
 struct access_range group_rest(const struct item *items, unsigned from)
 {
-    unsigned n = from;
-    while (!items[n].member)
-        n++;
-    struct access_range range = items[n].access;
-    range.disp += items[n].delta - items[from].delta;
-    for (; n <= items[from].last; n++)
-        if (items[n].member)
-            extend(&range, items[n].access, items[n].delta - items[from].delta);
+    struct access_range range = {.bytes = 0};
+    for (unsigned n = from; n <= items[from].last; n++) {
+        int32_t delta = items[n].delta - items[from].delta;
+        if (!items[n].member || items[n].second != items[from].second)
+            continue;
+        if (range.bytes) {
+            extend(&range, items[n].access, delta);
+        } else {
+            range = items[n].access;
+            range.disp += delta;
+        }
+    }
     return range;
 }

@@ -87,9 +87,9 @@ void prepare_lookup(struct generator *g)
 }
 
 /* The slot is that of the last byte's page; `first` is the first byte's address. Its offset in the page of the slot
- * is less than a page only if both are in it. */
+ * is less than a page only if both are in it. The addend goes to `to`. */
 static void find_page(struct generator *g, struct host_rm first, uint32_t again, unsigned size,
-                      bool write)
+                      bool write, unsigned to)
 {
     struct emit *e = &g->emit;
     unsigned table = g->t->table;
@@ -106,7 +106,7 @@ static void find_page(struct generator *g, struct host_rm first, uint32_t again,
     else
         emit_shift_right(e, TEMP_COUNT, 12);
     emit_zero_extend16(e, TEMP_COUNT, TEMP_COUNT);
-    emit_load(e, TEMP_ADDEND, RM_INDEXED(RSP, TEMP_COUNT, 3, addend));
+    emit_load(e, to, RM_INDEXED(RSP, TEMP_COUNT, 3, addend));
     emit_load(e, TEMP_COUNT, RM_INDEXED(RSP, TEMP_COUNT, 3, page));
     emit_lea(e, TEMP_COUNT, RM_INDEXED(first.base, TEMP_COUNT, 0, first.disp));
     struct exit_point *exit = lookup_exit(g, again, size, write);
@@ -123,16 +123,21 @@ static void find_page(struct generator *g, struct host_rm first, uint32_t again,
 
 void emit_lookup(struct generator *g, uint32_t again, unsigned size, bool write)
 {
-    find_page(g, RM_MEMORY(TEMP_ADDRESS, 0), again, size, write);
+    find_page(g, RM_MEMORY(TEMP_ADDRESS, 0), again, size, write, TEMP_ADDEND);
     if (g->item->needs_flags)
         flags_to_host(g);
+}
+
+static unsigned addend_of(const struct item *item)
+{
+    return item->second ? TEMP_ADDRESS : TEMP_ADDEND;
 }
 
 void emit_group_lookup(struct generator *g)
 {
     struct access_range range = group_rest(g->items, g->position);
     struct host_rm first = RM_MEMORY(host_register(range.base), range.disp);
-    find_page(g, first, g->emit.used, (unsigned)range.bytes, range.write);
+    find_page(g, first, g->emit.used, (unsigned)range.bytes, range.write, addend_of(g->item));
     if (!g->emit.failed) {
         g->stubs[g->stub_count - 1].has_address = true;
         g->stubs[g->stub_count - 1].address = first;
@@ -152,5 +157,5 @@ struct host_rm emit_operand(struct generator *g, unsigned bytes, bool write)
         emit_group_lookup(g);
     if (item->needs_flags)
         flags_to_host(g);
-    return RM_INDEXED(host_register(item->access.base), TEMP_ADDEND, 0, item->access.disp);
+    return RM_INDEXED(host_register(item->access.base), addend_of(item), 0, item->access.disp);
 }

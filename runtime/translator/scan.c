@@ -136,7 +136,8 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
         item->rip = rip + insn->offset;
         item->next = item->rip + insn->length;
         item->memory = item->reg = item->rm = NO_OPERAND;
-        item->count_in_cl = item->legacy_high = item->member = item->grouped = false;
+        item->count_in_cl = item->legacy_high = item->member = item->grouped = item->inner = false;
+        item->second = false;
         item->class = CLASS_INTERPRET;
         /* if it is undefined the interpreter raises #UD */
         if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, bytes + insn->offset,
@@ -149,6 +150,4 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
         if (item->class == CLASS_INTERPRET && n + 1 < block->count)
             item->class = CLASS_CALL_OUT;
     }
-    find_liveness(items, block->count);
-    group_items(items, block->count);
 }

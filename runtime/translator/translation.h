@@ -9,6 +9,7 @@
 #include "runtime/translator/translator.h"
 
 struct version;
+struct trace;
 
 /* A place where translated code may be left. */
 struct exit_point {
@@ -40,11 +41,17 @@ struct version {
     const uint8_t *entry; /* counts the block against the budget, and executes it */
     struct version *next;
     struct exit_point *into; /* jumps that were linked to this one */
+    const uint8_t *lead;     /* where they lead: `entry`, or the code of a trace that begins here */
+    struct trace_member *in; /* traces that it is part of (traces.c) */
+    uint8_t samples;         /* slices that ended here */
     uint8_t table;           /* enum fast_mode */
     uint8_t tlb_mode;        /* enum tlb_mode */
     uint8_t vectors;         /* VECTOR_*: what its code needs in the host's registers */
     uint8_t vectors_until;   /* position of the last instruction that does */
-    uint32_t at[];           /* by position: offset from `entry` of its code, 0 = interpreted */
+    uint8_t lead_vectors;    /* what the trace needs */
+    /* by position: offset from `entry` of its code, 0 = interpreted; behind the last: of what leads to the next block,
+     * if nothing in the block does */
+    uint32_t at[];
 };
 
 /* What a block was before: block->translated. */
@@ -127,20 +134,25 @@ struct item {
     /* group.c: accesses that share a look-up */
     bool member;         /* its access is one of them */
     bool grouped;        /* it is a member, or between members: `first` and `last` are theirs */
+    bool second;         /* its group's addend is in TEMP_ADDRESS, not in TEMP_ADDEND */
     uint8_t first, last; /* positions */
     struct access_range access;
     int32_t delta; /* of the base, since before `first` */
+    /* traces.c: a branch that does not end the code, which goes on as this one did when it was watched */
+    bool inner;
+    uint64_t onward; /* RIP */
     ZydisDecodedInstruction z;
     ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
 };
-/* Fills one item for each instruction; `bytes` are those that the block was decoded from. */
+/* Fills one item for each instruction, groups left out; `bytes` are those that the block was decoded from. */
 void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, struct item *items);
 
 /* ---- liveness.c: who sees the flags ---- */
 void find_liveness(struct item *items, unsigned count);
 
 /* ---- group.c: which accesses share a look-up ---- */
-void group_items(struct item *items, unsigned count);
+/* `two`: groups may overlap; nobody comes back to the middle of them. */
+void group_items(struct item *items, unsigned count, bool two);
 /* All that members from position `from` on access, by the base as it is there. */
 struct access_range group_rest(const struct item *items, unsigned from);
 
@@ -151,6 +163,7 @@ struct stub {      /* out of line: leads to the common exit */
     bool flags_saved;       /* in the vCPU already */
     struct host_rm address; /* goes to TEMP_ADDRESS */
     struct exit_point *exit;
+    uint8_t position; /* of the instruction in `items` */
 };
 struct generator {
     struct emit emit;
@@ -161,13 +174,16 @@ struct generator {
     const void *call;        /* the way to the interpreter and back */
     bool bmi2;               /* the host has SHRX */
     const struct item *items, *item;
-    unsigned position;
-    bool flags_saved; /* the guest's flags are in the vCPU, not in the host's */
+    unsigned position; /* in `items` */
+    bool flags_saved;  /* the guest's flags are in the vCPU, not in the host's */
     struct stub stubs[BLOCK_MAX * 4];
     unsigned stub_count;
+    const struct path *path; /* items of a trace; NULL: of a block */
+    struct exit_point bail;  /* what exit_make gives in a trace */
 };
 
-/* An exit of the present instruction; NULL (and emit.failed) if there is no memory. */
+/* An exit of the present instruction; NULL (and emit.failed) if there is no memory. A trace has one way out: to the code
+ * of its block alone, where the instruction begins anew. */
 struct exit_point *exit_make(struct generator *g, enum translator_exit reason);
 /* A jump to the exit's stub, which is emitted behind the block. */
 void exit_jump(struct generator *g, struct exit_point *exit);
@@ -202,8 +218,16 @@ void flags_to_vcpu(struct generator *g);
 /* What of the FP and SIMD state the block's code needs in the host's registers; *until: its last such instruction. */
 unsigned vectors_needed(const struct item *items, unsigned count, unsigned *until);
 
+void generate_item(struct generator *g);
+
 /* Ends of blocks. */
 void generate_end(struct generator *g, uint64_t target);
+/* A branch in a trace: leaves it unless the branch goes where the trace goes on. */
+void generate_inner(struct generator *g);
+/* By how much a branch in a trace moves RSP. False: it is none. */
+bool moves_inner(const struct item *item, int32_t *by);
+bool is_relative(const struct item *item);
+uint64_t relative_target(const struct item *item);
 
 /* ---- copy.c, stack.c, control.c: the classes ---- */
 bool usual_copy(const struct item *item);
@@ -258,9 +282,25 @@ static inline unsigned guest_number(ZydisRegister reg)
 /* Whole blocks: the code, put into the cache. False: it does not fit. */
 bool generate_block(struct generator *g, const struct item *items);
 
+/* ---- trace_code.c: several blocks in a row as one piece of code ---- */
+#define TRACE_MAX    128u /* instructions; positions are bytes */
+#define TRACE_BLOCKS 64u
+struct path {
+    struct path_block {
+        struct version *of;
+        unsigned first; /* item */
+    } blocks[TRACE_BLOCKS];
+    unsigned count, instructions;
+    bool closed;     /* the last block leads to the first */
+    uint8_t vectors; /* VECTOR_* that any of the blocks needs */
+};
+/* The code, put into the cache; NULL: it does not fit. */
+const uint8_t *generate_trace(struct generator *g, const struct path *path,
+                              const struct item *items);
+
 /* ---- enter.c: the way in and out, the only fixed code ---- */
 typedef void enter_fn(struct vcpu *cpu, const void *code);
-struct fixed_code {
+struct ways {
     enter_fn *enter;
     /* where exits lead, with the exit point in RCX and an address in R14 */
     const void *leave;
@@ -268,9 +308,8 @@ struct fixed_code {
     const void
         *call; /* what is called for one instruction, with the call point in RCX; so are they */
 };
-/* Emits it; *calls counts those of fixed->call. */
-bool enter_create(struct code_cache *code, struct emit *emit, struct fixed_code *fixed,
-                  uint64_t *calls);
+/* *calls counts those of ways->call. */
+bool enter_create(struct code_cache *code, struct emit *emit, struct ways *ways, uint64_t *calls);
 
 /* ---- translator.c: what exits lead to ---- */
 /* Where to go on in translated code, or NULL: translator->next says what is to be done. */

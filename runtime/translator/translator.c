@@ -10,12 +10,13 @@
 #include "runtime/soft/chain.h"
 #include "runtime/soft/engine.h"
 #include "runtime/soft/tlb.h"
-#include "runtime/translator/translation.h"
+#include "runtime/translator/traces.h"
 #include "runtime/translator/vectors.h"
 
 #define CODE_BYTES   (40u << 20)
 #define DATA_BYTES   (24u << 20)
 #define WARM         24
+#define HOT          2
 #define VERSIONS_MAX 8 /* of a block, at as many RIPs */
 #define WORTH        3 /* instructions in a row that are worth going into translated code for */
 #define LEAVING      4 /* calls of the interpreter that cost as much as leaving translated code */
@@ -27,7 +28,7 @@ struct translator {
     struct code_cache code;
     unsigned warm; /* runs after which a block is translated */
     size_t fixed;  /* bytes of code that are always there */
-    struct fixed_code fixed_code;
+    struct ways ways;
     struct exit_point
         *link;       /* the jump that was left last: it may be linked to what is entered next */
     uint64_t missed; /* the address of an access that the interpreter makes, or 0 */
@@ -38,6 +39,7 @@ struct translator {
     struct translator_stats stats;
     struct item items[BLOCK_MAX];
     struct generator generator;
+    struct traces traces;
 };
 
 static bool host_has_bmi2(void)
@@ -71,16 +73,22 @@ struct translator *translator_create(struct vm *vm, struct error *err)
     }
     struct generator *g = &translator->generator;
     g->code = &translator->code;
-    if (!enter_create(&translator->code, &g->emit, &translator->fixed_code,
+    if (!enter_create(&translator->code, &g->emit, &translator->ways,
                       &translator->stats.exits[TRANSLATOR_CALL])) {
         translator_destroy(translator);
         fail(err, HVRUN_HOST, "translator: no code");
         return NULL;
     }
-    g->leave = translator->fixed_code.leave;
-    g->leave_saved = translator->fixed_code.leave_saved;
-    g->call = translator->fixed_code.call;
+    g->leave = translator->ways.leave;
+    g->call = translator->ways.call;
+    g->leave_saved = translator->ways.leave_saved;
     g->bmi2 = host_has_bmi2() && !vm->config.translator_old_host;
+    translator->traces = (struct traces){
+        .vm = vm,
+        .generator = &translator->generator,
+        .stats = &translator->stats,
+        .hot = vm->config.translator_hot ? vm->config.translator_hot : HOT,
+    };
     translator->fixed = translator->code.used;
     return translator;
 }
@@ -109,6 +117,7 @@ void translator_flush(struct translator *translator)
     struct vm *vm = translator->vm;
     code_cache_reset(&translator->code, translator->fixed, 0);
     translator->link = NULL;
+    traces_flush(&translator->traces);
     for (unsigned k = 0; k < vm->vcpu_count; k++)
         fast_clear(vm->vcpus[k]);
     translator->stats.flushes++;
@@ -120,6 +129,7 @@ void translator_drop(struct translator *translator, struct block *block)
     if (!block->translated)
         return;
     for (struct version *t = block->translated->first; t; t = t->next) {
+        traces_drop(&translator->traces, t);
         for (; t->into; t->into = t->into->next)
             t->into->host = t->into->stub;
         for (unsigned k = 0; k < vm->vcpu_count; k++)
@@ -143,10 +153,12 @@ static struct version *make_version(struct translator *translator, struct block 
     size_t data_used = code->data_used;
     struct generator *g = &translator->generator;
     const uint8_t *bytes = memory_at(&translator->vm->memory, block->physical, block->bytes);
-    struct version *t = code_cache_data(code, sizeof *t + block->count * sizeof(uint32_t));
+    struct version *t = code_cache_data(code, sizeof *t + (block->count + 1u) * sizeof(uint32_t));
     if (!t || !bytes)
         return NULL;
     scan_block(block, bytes, rip, translator->items);
+    find_liveness(translator->items, block->count);
+    group_items(translator->items, block->count, false);
     bool user = block->key & JUMP_KEY_USER;
     t->block = block;
     t->rip = rip;
@@ -261,14 +273,14 @@ static void shorten(struct translator *translator, struct vcpu *cpu, struct vers
     if (entry->tag == (t->rip ^ cpu->jump_key) && entry->block == t->block) {
         unsigned slot = (uint16_t)t->rip;
         cpu->fast->rip[t->table][slot] = -t->rip;
-        cpu->fast->code[t->table][slot] = t->entry;
+        cpu->fast->code[t->table][slot] = t->lead;
     }
     translator->link = NULL;
     if (!link || link->target != t->rip || !link->of->block->valid || !t->block->valid ||
         link->of->block->key != t->block->key ||
         (link->of->block->physical ^ t->block->physical) >= PAGE_SIZE || link->host != link->stub)
         return;
-    link->host = t->entry;
+    link->host = t->lead;
     link->next = t->into;
     t->into = link;
 }
@@ -287,6 +299,23 @@ static bool look_up(struct vcpu *cpu, const struct version *t, uint64_t address,
     return true;
 }
 
+/* Does the interpreter execute what follows, so that it is seen which way it goes? */
+static inline bool is_watched(struct translator *translator, const struct vcpu *cpu,
+                              struct version *t, const struct insn *i)
+{
+    return translator->traces.watched == cpu &&
+           (i->position || traces_watch(&translator->traces, cpu, t));
+}
+
+/* Where to enter a block, which has been counted. */
+static const uint8_t *first_code(struct vcpu *cpu, const struct version *t)
+{
+    if (t->lead == t->entry || (t->lead_vectors && !vectors_take(cpu, t->lead_vectors)))
+        return t->entry + t->at[0];
+    cpu->budget += t->block->count; /* a trace counts it itself */
+    return t->lead;
+}
+
 /* The code for this instruction of the block under execution, or NULL: it is the interpreter's. */
 static const void *code_at(struct translator *translator, struct vcpu *cpu, const struct insn *i)
 {
@@ -296,15 +325,17 @@ static const void *code_at(struct translator *translator, struct vcpu *cpu, cons
         t = version_at(translator, block, cpu->rip);
     /* not where alignment or SMAP is looked at otherwise */
     if (unlikely(!t || !cpu->fast || cpu->tlb != cpu->tlb_table[t->tlb_mode]) ||
+        unlikely(is_watched(translator, cpu, t, i)) ||
         (t->vectors && i->position <= t->vectors_until && !vectors_take(cpu, t->vectors)))
         return NULL;
-    if (i->position == 0)
-        shorten(translator, cpu, t);
     if (translator->missed) { /* it knows the page by now, if there is one */
         look_up(cpu, t, translator->missed, false);
         translator->missed = 0;
     }
-    return t->entry + t->at[i->position];
+    if (i->position)
+        return t->entry + t->at[i->position];
+    shorten(translator, cpu, t);
+    return first_code(cpu, t);
 }
 
 OP(run_translated)
@@ -317,7 +348,7 @@ OP(run_translated)
     const void *code = code_at(translator, cpu, i);
     if (unlikely(!code))
         return cpu->block->translated->run[i->position](cpu, i);
-    translator->fixed_code.enter(cpu, code);
+    translator->ways.enter(cpu, code);
     vectors_leave(cpu);
     if (!translator->next.run)
         return NULL;
@@ -370,6 +401,7 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
     case TRANSLATOR_BUDGET:
         translator->stats.exits[TRANSLATOR_BUDGET]++;
         cpu->budget += exit->of->block->count;
+        traces_sample(&translator->traces, cpu, exit->of);
         return back_to_loop(translator, cpu, exit->of->rip);
     case TRANSLATOR_CHAIN:
     case TRANSLATOR_JUMP:

@@ -33,6 +33,7 @@ enum translator_exit {
 
 struct translator_stats {
     uint64_t blocks, instructions, bytes; /* translated */
+    uint64_t traces;                      /* made of those blocks */
     uint64_t nanoseconds;                 /* for it */
     uint64_t flushes;
     uint64_t exits[TRANSLATOR_EXITS];

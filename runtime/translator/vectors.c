@@ -98,7 +98,8 @@ static bool aligned_before(const struct generator *g, unsigned alignment)
     for (unsigned n = g->item->first; n < g->position; n++) {
         const struct item *before = &g->items[n];
         if (class_rows[before->class].vectors && before->member &&
-            before->z.meta.isa_set != ZYDIS_ISA_SET_SHA && alignment_of(before) >= alignment &&
+            before->second == g->item->second && before->z.meta.isa_set != ZYDIS_ISA_SET_SHA &&
+            alignment_of(before) >= alignment &&
             (unsigned)(at - (before->access.disp + before->delta)) % alignment == 0)
             return true;
     }

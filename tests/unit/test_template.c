@@ -454,14 +454,11 @@ static void test_templates_say_what_they_need(void **state)
     const struct template *t = find("cpuid_table", &d, &everything, NULL);
     assert_int_equal(template_kind(t), PV_KIND_CPUID);
     assert_int_equal(template_flags(t), PV_ROUTINE_TABLE);
-    assert_int_equal(template_context(t), 0);
-    assert_true(template_needs_cpuid(t) && !template_needs_msr(t) && !template_needs_state(t));
+    assert_true(template_needs_cpuid(t) && !template_needs_msr(t));
     t = find("cpuid_doorbell", &d, &everything, NULL);
     assert_int_equal(template_flags(t), PV_ROUTINE_STACK | PV_ROUTINE_DOORBELL);
-    assert_int_equal(template_context(t), CONTEXT_STACK);
     t = find("cpuid_bare", &d, &everything, NULL);
     assert_int_equal(template_flags(t), PV_ROUTINE_BARE | PV_ROUTINE_DOORBELL);
-    assert_int_equal(template_context(t), 0);
 }
 
 static void test_a_table_that_the_image_lacks_is_an_error(void **state)

@@ -26,6 +26,11 @@ static uint64_t roll(uint64_t below)
     return (seed >> 33) % below;
 }
 
+static const struct translator_stats *counters(void)
+{
+    return translator_stats(lab.translates->soft->translator);
+}
+
 /* ---- random programs ---- */
 struct program {
     uint8_t bytes[600];
@@ -242,10 +247,11 @@ static bool execute(const struct program *program, bool user)
                                 LAB_DATA + 0x100 + roll(0xb) * 0x1000 +
                                     (roll(3) ? roll(0x800) : 0xef0));
     translator_lab_register(&lab, INDEX, roll(16));
-    translator_lab_register(&lab, R15, 3 + roll(20));
+    translator_lab_register(&lab, R15, roll(3) ? 3 + roll(20) : 50 + roll(200));
     translator_lab_register(&lab, RSP, ONE_INSN_STACK - 8 * roll(512));
+    const uint64_t slice = roll(2) ? 200 : 2000;
     for (unsigned slices = 0; !translator_lab_halted(&lab) && slices < 40; slices++)
-        if (!translator_lab_run(&lab, 1 + (int64_t)roll(200)))
+        if (!translator_lab_run(&lab, 1 + (int64_t)roll(slice)))
             return false;
     return translator_lab_run(&lab, 1);
 }
@@ -273,14 +279,16 @@ static void random_programs_agree(void **state)
 {
     (void)state;
     run_programs(false, 1000);
-    const struct translator_stats *stats = translator_stats(lab.translates->soft->translator);
+    const struct translator_stats *stats = counters();
     assert_in_range(stats->instructions, 10000, UINT64_MAX);
+    assert_in_range(stats->traces, 200, UINT64_MAX);
 }
 
 static void programs_that_change_themselves_agree(void **state)
 {
     (void)state;
     run_programs(true, 1000);
+    assert_in_range(counters()->traces, 100, UINT64_MAX);
 }
 
 static void random_programs_agree_without_bmi2(void **state)
@@ -307,11 +315,6 @@ static void come_to_the_end(void)
     assert_true(translator_lab_halted(&lab));
 }
 
-static const struct translator_stats *counters(void)
-{
-    return translator_stats(lab.translates->soft->translator);
-}
-
 static void one_page_at_two_addresses_is_translated_for_each(void **state)
 {
     (void)state;
@@ -335,6 +338,26 @@ static void one_page_at_two_addresses_is_translated_for_each(void **state)
     come_to_the_end();
     assert_int_equal(lab.translates->vcpus[0]->r[RAX], 7);
     assert_in_range(counters()->blocks, blocks + 1, UINT64_MAX);
+}
+
+/* 1: mov (%rsi), %edx; mov (%rdi), %edx; mov -0x7ffffdf0(%rbx), %eax; mov 0x7ffffdf0(%rbx), %ecx; dec %r15; jnz 1b; hlt: what the last one
+ * accesses is not there, and as many bytes behind the page of the others as make a negative number of 32 bits. */
+static void accesses_four_gigabytes_apart_share_no_look_up(void **state)
+{
+    static const uint8_t apart[] = {0x8b, 0x16, 0x8b, 0x17, 0x8b, 0x83, 0x10, 0x02,
+                                    0x00, 0x80, 0x8b, 0x8b, 0xf0, 0xfd, 0xff, 0x7f,
+                                    0x49, 0xff, 0xcf, 0x75, 0xeb, 0xf4};
+    (void)state;
+    translator_lab_put(&lab, LAB_CODE, apart, sizeof apart);
+    for (unsigned n = 0; n < 5; n++) {
+        translator_lab_start(&lab, LAB_CODE, false);
+        translator_lab_register(&lab, RSI, LAB_DATA + 0x800);
+        translator_lab_register(&lab, RDI, LAB_DATA + 0x900);
+        translator_lab_register(&lab, RBX, LAB_DATA + 0x800 + 0x7ffffdf0ull);
+        translator_lab_register(&lab, R15, 3);
+        come_to_the_end();
+        assert_int_equal(lab.translates->vcpus[0]->rip, LAB_HANDLER + 1);
+    }
 }
 
 static void a_loop_leaves_translated_code_for_the_slice_only(void **state)
@@ -382,14 +405,14 @@ static const uint8_t *find_translated(const uint8_t **end)
     return (const uint8_t *)(uintptr_t)first;
 }
 
-/* Memory operands name what was looked up (R15 is the addend), the vCPU and its tables (RSP), or slots (RIP). Of the
+/* Memory operands name what was looked up (R15 or R14 is the addend), the vCPU and its tables (RSP), or slots (RIP). Of the
  * entry only the first instructions use RDI, the vCPU. */
 static bool operand_is_contained(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o)
 {
     if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || z->mnemonic == ZYDIS_MNEMONIC_LEA)
         return true;
     return o->mem.base == ZYDIS_REGISTER_RSP || o->mem.base == ZYDIS_REGISTER_RIP ||
-           o->mem.index == ZYDIS_REGISTER_R15;
+           o->mem.index == ZYDIS_REGISTER_R15 || o->mem.index == ZYDIS_REGISTER_R14;
 }
 
 /* Calls lead to the fixed code only, which makes the returns. */
@@ -552,6 +575,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(programs_that_change_themselves_agree_without_bmi2,
                                         open_old_lab, close_lab),
         cmocka_unit_test_setup_teardown(one_page_at_two_addresses_is_translated_for_each, open_lab,
+                                        close_lab),
+        cmocka_unit_test_setup_teardown(accesses_four_gigabytes_apart_share_no_look_up, open_lab,
                                         close_lab),
         cmocka_unit_test_setup_teardown(a_loop_leaves_translated_code_for_the_slice_only, open_lab,
                                         close_lab),

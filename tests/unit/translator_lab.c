@@ -30,6 +30,7 @@ static struct vm *machine(bool translator, uint64_t code_cache)
                                     .deterministic = true,
                                     .translator = translator,
                                     .translator_warm = 2,
+                                    .translator_hot = 1,
                                     .translator_old_host = old_host,
                                     .code_cache = code_cache};
     vm->engine = &soft_engine;
