@@ -15,6 +15,7 @@ struct lapic;
 struct block;
 struct insn;
 struct fast;
+struct x87_place;
 
 enum {
     RAX,
@@ -234,7 +235,9 @@ struct tlb_victims {
 #define VECTOR_SSE   1u
 #define VECTOR_AVX   2u /* XMM registers, too */
 #define VECTOR_MXCSR 4u
-#define VECTOR_SETS  8u
+#define VECTOR_X87   8u  /* MMX registers, too */
+#define VECTOR_FPU   16u /* nothing is in a register, but CR0 lets x87 instructions execute */
+#define VECTOR_SETS  32u
 
 /* It bounds what translated code knows of RIPs (translator/fast.h): Linux' boot has about 16,000 warm blocks. */
 #define JUMP_CACHE_ENTRIES 16384u
@@ -335,6 +338,9 @@ struct vcpu {
      * goes there before it runs on), and by any such set whether all of it is: 1 or 0 (translator/vectors.h) */
     uint8_t vectors;
     uint8_t vectors_here[VECTOR_SETS];
+    uint8_t vectors_wanted,
+        vectors_before; /* what was asked for since they were loaded, and the time before */
+    const struct x87_place *x87_last; /* the x87 instruction executed last, since; or NULL */
 
     /* ---- soft engine: caches ---- */
     struct tlb_entry tlb_table[TLB_MODES][TLB_ENTRIES];

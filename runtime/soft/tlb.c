@@ -45,7 +45,17 @@ static inline uint64_t page_of(const struct tlb_entry *e)
                                      : e->write & ~(uint64_t)TLB_CODED;
 }
 
-/* Puts an entry into the slot of its page; the page that was there becomes a victim. */
+/* It is one no more: translated code must not find its page any more. */
+static void forget_victim(struct vcpu *cpu, unsigned n)
+{
+    uint64_t key = cpu->victims.key[n];
+    if (key)
+        fast_forget_page(cpu, key & (TLB_VICTIM - 1), key & ~PAGE_OFFSET);
+    cpu->victims.key[n] = 0;
+}
+
+/* Puts an entry into the slot of its page; the page that was there becomes a victim, which translated code goes on to
+ * find: two pages that share a slot are both found there. */
 static void put(struct vcpu *cpu, uint64_t page, enum tlb_mode mode, struct tlb_entry entry,
                 bool global)
 {
@@ -56,11 +66,10 @@ static void put(struct vcpu *cpu, uint64_t page, enum tlb_mode mode, struct tlb_
     uint64_t *global_word = &cpu->tlb_global[mode][slot / 64];
     uint64_t old = page_of(e);
     fast_forget_page(cpu, mode, page);
-    if (old != TLB_INVALID)
-        fast_forget_page(cpu, mode, old);
     if (old != TLB_INVALID && old != page) {
         struct tlb_victims *victims = &cpu->victims;
         unsigned n = victims->next++ % TLB_VICTIMS;
+        forget_victim(cpu, n);
         victims->key[n] = old | TLB_VICTIM | mode;
         victims->entry[n] = *e;
         victims->global[n] = *global_word & bit;
@@ -85,7 +94,7 @@ static bool victim_returns(struct vcpu *cpu, uint64_t linear, enum access access
         uint64_t hits = access == ACCESS_READ    ? entry.read
                         : access == ACCESS_FETCH ? entry.fetch
                                                  : entry.write & ~(uint64_t)TLB_CODED;
-        victims->key[n] = 0;
+        forget_victim(cpu, n);
         if (hits != page)
             return false;
         victims->next = n; /* its place is free for the one that it displaces */
@@ -98,7 +107,8 @@ static bool victim_returns(struct vcpu *cpu, uint64_t linear, enum access access
 
 static void drop_victims(struct vcpu *cpu)
 {
-    memset(cpu->victims.key, 0, sizeof cpu->victims.key);
+    for (unsigned n = 0; n < TLB_VICTIMS; n++)
+        forget_victim(cpu, n);
 }
 
 static void enter(struct vcpu *cpu, uint64_t linear, enum tlb_mode mode,

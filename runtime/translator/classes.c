@@ -106,7 +106,8 @@ static const struct mnemonic_row rows[] = {
 #define ANYWHERE(name)  {ZYDIS_MNEMONIC_##name, CLASS_VECTOR_UNALIGNED},
 #define FLOAT(name)     {ZYDIS_MNEMONIC_##name, CLASS_VECTOR_FLOAT},
 
-/* MMX instructions, which have some of the same names, are left to the interpreter. */
+#define X87_ROW(name)   {ZYDIS_MNEMONIC_##name, CLASS_X87},
+
 static const struct mnemonic_row vector_rows[] = {
     SSE_INTEGER(VECTOR)
     AVX_INTEGER(VECTOR)
@@ -126,6 +127,13 @@ static const struct mnemonic_row vector_rows[] = {
     SSE_FLOAT(FLOAT)
     AVX_FLOAT(FLOAT)
     AVX_HALF(FLOAT)
+    X87(X87_ROW)
+    X87_FLAGS(X87_ROW)
+    {ZYDIS_MNEMONIC_FNSTSW, CLASS_X87_STATUS},
+    {ZYDIS_MNEMONIC_FNCLEX, CLASS_X87_STATUS},
+    {ZYDIS_MNEMONIC_EMMS, CLASS_EMMS},
+    {ZYDIS_MNEMONIC_FNSTCW, CLASS_FNSTCW},
+    {ZYDIS_MNEMONIC_FLDCW, CLASS_FLDCW},
 };
 /* clang-format on */
 
@@ -159,6 +167,15 @@ const struct class_row class_rows[CLASSES] = {
     [CLASS_VECTOR_ALIGNED] = VECTOR_CLASS(VECTOR_SSE),
     [CLASS_VECTOR_UNALIGNED] = VECTOR_CLASS(VECTOR_SSE),
     [CLASS_VECTOR_FLOAT] = VECTOR_CLASS(VECTOR_SSE | VECTOR_MXCSR),
+    [CLASS_X87] = {usual_x87, access_copy, generate_x87, .plain_flags = true,
+                   .vectors = VECTOR_X87},
+    [CLASS_X87_STATUS] = {usual_x87, access_copy, generate_x87_status, .plain_flags = true,
+                          .vectors = VECTOR_X87},
+    [CLASS_EMMS] = {usual_x87, NULL, generate_emms, .plain_flags = true, .vectors = VECTOR_X87},
+    [CLASS_FNSTCW] = {usual_x87, access_copy, generate_fnstcw, .plain_flags = true,
+                      .vectors = VECTOR_FPU},
+    [CLASS_FLDCW] = {usual_x87, access_copy, generate_fldcw, .plain_flags = true,
+                     .vectors = VECTOR_X87},
 };
 
 static uint8_t class_by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1];

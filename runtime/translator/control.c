@@ -2,7 +2,17 @@
 /* Ends of blocks: jumps, calls and returns.
  *
  * A jump within its page leads through a slot, which is linked to the target's code once that is known. All others look
- * into the vCPU's table of RIPs, for what a page shows changes with the page tables. */
+ * into the vCPU's table of RIPs, for what a page shows changes with the page tables. In a trace, branches that go on as
+ * they did when it was watched lead nowhere: the address of a return or an indirect branch is compared in line.
+ *
+ * What was tried beside the table, where no trace is (guest instructions a host cycle on an EPYC of the Zen 3 kind):
+ * - a stack of return addresses with their code, as a ring of 16 behind the vCPU: recursion 0.37 instead of 0.40, other
+ *   calls 0.55 instead of 0.59, a boot of Linux takes 2 to 4 % longer. The table takes two loads and no store; a ring
+ *   takes three stores more, and has a top that each call and return waits for. As a trace recursion comes to 1.4.
+ * - the host's own prediction of returns needs CALL and RET of the host's, and a stack for them: translated code has none,
+ *   its stack pointer is the vCPU, and one guest frame that is not returned from would cost a fault or a comparison.
+ * - the address seen last beside each indirect branch: recursion 0.35 instead of 0.39, indirect calls 0.3 instead of 0.5,
+ *   the boot takes as long. The host predicts the table's jump as well, and each branch takes 50 bytes more of code. */
 #include "runtime/soft/access.h"
 #include "runtime/translator/translation.h"
 

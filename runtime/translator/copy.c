@@ -249,11 +249,11 @@ void generate_lea(struct generator *g)
     const struct item *item = g->item;
     const ZydisDecodedOperand *reg = &item->operand[item->reg];
     unsigned guest = guest_number(reg->reg.value), host = host_register(guest);
-    bool known = host != IN_MEMORY && reg->size == 64;
-    emit_address(g);
-    if (known)
-        emit_mov(&g->emit, host, TEMP_ADDRESS);
-    else if (reg->size == 64)
+    bool direct = host != IN_MEMORY && reg->size == 64;
+    emit_effective_address(g, direct ? host : TEMP_ADDRESS);
+    if (direct)
+        return;
+    if (reg->size == 64)
         emit_store(&g->emit, RM_MEMORY(RSP, OF_REGISTER(guest)), TEMP_ADDRESS);
     else if (reg->size == 32) {
         emit_lea32(&g->emit, host == IN_MEMORY ? TEMP_ADDRESS : host, RM_MEMORY(TEMP_ADDRESS, 0));

@@ -3,6 +3,7 @@
  * layout. */
 #include "runtime/soft/fpu.h"
 #include "runtime/translator/translation.h"
+#include "runtime/translator/vectors.h"
 
 #include <string.h>
 
@@ -85,8 +86,73 @@ static void emit_mxcsr(struct emit *e, unsigned extension, int32_t at)
 enum { LDMXCSR = 2, STMXCSR = 3 };
 #define OF_MXCSR (OF_VCPU(fpu.legacy) + 24)
 
+/* ---- x87 (x87.c): XMM registers and MXCSR come with it ---- */
+#define OF_X87 OF_VCPU(fpu.legacy)
+
+static void emit_fxsave(struct emit *e, unsigned extension)
+{
+    struct host_insn insn = {.wide = true,
+                             .map = 1,
+                             .opcode = 0xae,
+                             .reg = (uint8_t)extension,
+                             .rm = RM_MEMORY(RSP, OF_X87)};
+    emit_insn(e, &insn, false);
+}
+enum { FXSAVE64, FXRSTOR64 };
+
+/* FOP to RAX and FIP to RBX: as they were, or those of an instruction executed since (x87.c). */
+static void emit_x87_place(struct emit *e)
+{
+    const struct host_rm last = RM_MEMORY(RSP, OF_VCPU(x87_last));
+    struct host_insn opcode = {.map = 1,
+                               .opcode = 0xb7, /* movzwl */
+                               .reg = RAX,
+                               .rm = RM_MEMORY(RSP, OF_X87 + 6)};
+    emit_load(e, RDX, last);
+    emit_insn(e, &opcode, false);
+    emit_load(e, RBX, RM_MEMORY(RSP, OF_X87 + 8));
+    EMIT_RAW(e, 0x48, 0x85, 0xd2); /* test %rdx, %rdx */
+    uint32_t none = emit_jump_if(e, 4);
+    opcode.rm = RM_MEMORY(RDX, offsetof(struct x87_place, opcode));
+    emit_insn(e, &opcode, false);
+    emit_load(e, RBX, RM_MEMORY(RDX, offsetof(struct x87_place, rip)));
+    emit_store_immediate(e, last, 0);
+    emit_here(e, none);
+}
+
+/* All but FOP, FIP, FDP and the mask of MXCSR, which are not the host's. C finds the control word that it knows, and an
+ * empty stack. */
+static void emit_x87_save(struct emit *e)
+{
+    uint32_t none = emit_unless(e, VECTOR_X87);
+    emit_x87_place(e);
+    emit_load(e, RDX, RM_MEMORY(RSP, OF_X87 + 16));
+    emit_mov_sized(e, false, RSI, RM_MEMORY(RSP, OF_X87 + 28));
+    emit_fxsave(e, FXSAVE64);
+    struct host_insn opcode = {
+        .operand16 = true, .opcode = 0x89, .reg = RAX, .rm = RM_MEMORY(RSP, OF_X87 + 6)};
+    emit_insn(e, &opcode, false);
+    emit_store(e, RM_MEMORY(RSP, OF_X87 + 8), RBX);
+    emit_store(e, RM_MEMORY(RSP, OF_X87 + 16), RDX);
+    struct host_insn mask = {.opcode = 0x89, .reg = RSI, .rm = RM_MEMORY(RSP, OF_X87 + 28)};
+    emit_insn(e, &mask, false);
+    struct host_insn control = {.map = 1, .opcode = 0xb7, .reg = RAX, .rm = RM_MEMORY(RSP, OF_X87)};
+    emit_insn(e, &control, false);
+    EMIT_RAW(e, 0x3d, (uint8_t)FCW_INITIAL, FCW_INITIAL >> 8, 0, 0); /* cmp $0x37f, %eax */
+    uint32_t other = emit_jump_if(e, 5);
+    EMIT_RAW(e, 0x0f, 0x77); /* emms */
+    uint32_t done = emit_jump(e);
+    emit_here(e, other);
+    EMIT_RAW(e, 0xdb, 0xe3); /* fninit */
+    emit_here(e, done);
+    emit_here(e, none);
+}
+
 static void emit_vectors_reload(struct emit *e)
 {
+    uint32_t no_x87 = emit_unless(e, VECTOR_X87);
+    emit_fxsave(e, FXRSTOR64);
+    emit_here(e, no_x87);
     uint32_t none = emit_unless(e, VECTOR_SSE | VECTOR_AVX);
     for (unsigned n = 0; n < 16; n++)
         emit_xmm(e, 0x28, n);
@@ -103,7 +169,7 @@ static void emit_vectors_reload(struct emit *e)
 /* Flags in the host's MXCSR mean nothing to C; control bits do. */
 static void emit_mxcsr_save(struct emit *e)
 {
-    uint32_t no_mxcsr = emit_unless(e, VECTOR_MXCSR);
+    uint32_t no_mxcsr = emit_unless(e, VECTOR_MXCSR | VECTOR_X87);
     emit_mxcsr(e, STMXCSR, OF_MXCSR);
     struct host_insn insn = {.opcode = 0xf7, /* testl $control, mxcsr */
                              .rm = RM_MEMORY(RSP, OF_MXCSR),
@@ -119,7 +185,8 @@ static void emit_mxcsr_save(struct emit *e)
 
 static void emit_vectors_save(struct emit *e)
 {
-    uint32_t none = emit_unless(e, VECTOR_SSE | VECTOR_AVX);
+    uint32_t none = emit_unless(e, VECTOR_SSE | VECTOR_AVX | VECTOR_X87);
+    emit_x87_save(e);
     for (unsigned n = 0; n < 16; n++)
         emit_xmm(e, 0x29, n);
     uint32_t no_avx = emit_unless(e, VECTOR_AVX);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What translated code looks into by itself: guest pages that need no more than one look, and where guest RIPs are
- * translated. Both hold less than what the interpreter has in vcpu.tlb_table and vcpu.jump_cache, never more: whatever
- * leaves those is forgotten here (soft/tlb.c).
+ * translated. Both hold less than what the interpreter has in vcpu.tlb_table, vcpu.victims and vcpu.jump_cache, never
+ * more: whatever leaves those is forgotten here (soft/tlb.c).
  *
  * The tables stand at a fixed distance behind the vCPU, for translated code names both from the same register. They
  * have an entry for each value of 16 address bits, so that code can index them without touching a flag (MOVZX);

@@ -4,7 +4,8 @@
  * Most accesses of a block go to its stack frame or to a few fields behind one pointer: base plus displacement,
  * with the base unchanged or moved by a constant (PUSH, POP). One look-up for the whole range, from the first
  * byte of them all to the last, finds the page for all, if it is one page. If it is not, or is not known, each
- * instruction is the interpreter's, which comes back to the rest of the group.
+ * instruction is the interpreter's, which comes back to the rest of the group. Where that happens often the block is
+ * translated again, with a look-up for each access (translator.c).
  *
  * A group may begin before its first access, where the look-up is cheaper (lookup.c). In traces two groups may overlap (a
  * copy's source and destination): the second one's page is in another register. */
@@ -220,13 +221,13 @@ static void number(struct item *items, const struct group *group, bool second)
     }
 }
 
-void group_items(struct item *items, unsigned count, bool two)
+void group_items(struct item *items, unsigned count, bool two, bool apart)
 {
     struct group groups[2];
     for (unsigned first = 0, from = 0; first < count; first++) {
         if (!plain_access(&items[first], &items[first].access))
             continue;
-        collect(items, count, first, two, groups);
+        collect(items, apart ? first + 1 : count, first, two, groups);
         groups[0].first = look_up_before(items, from, first);
         number(items, &groups[0], false);
         first = groups[0].last;

@@ -49,16 +49,38 @@ static bool in_segment(const ZydisDecodedOperand *o)
     return o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS;
 }
 
+static bool in_host(const ZydisDecodedOperand *o)
+{
+    return o->mem.base != ZYDIS_REGISTER_NONE && o->mem.index != ZYDIS_REGISTER_NONE &&
+           host_register(guest_number(o->mem.base)) != IN_MEMORY &&
+           host_register(guest_number(o->mem.index)) != IN_MEMORY;
+}
+
+void emit_effective_address(struct generator *g, unsigned to)
+{
+    const ZydisDecodedOperand *o = &g->item->operand[g->item->memory];
+    struct emit *e = &g->emit;
+    if (o->mem.base == ZYDIS_REGISTER_RIP) {
+        emit_constant(e, to, g->item->next + (uint64_t)o->mem.disp.value);
+    } else if (o->mem.base == ZYDIS_REGISTER_NONE && o->mem.index == ZYDIS_REGISTER_NONE) {
+        emit_constant(e, to, (uint64_t)o->mem.disp.value);
+    } else if (to != TEMP_ADDRESS && o->mem.disp.value && in_host(o)) {
+        /* all three at once take a cycle longer; the index often has been there for a while */
+        struct host_rm rm = operand_of(g, o);
+        unsigned base = rm.base;
+        rm.base = NO_REGISTER;
+        emit_lea(e, TEMP_ADDRESS, rm.scale ? rm : RM_MEMORY(rm.index, rm.disp));
+        emit_lea(e, to, RM_INDEXED(base, TEMP_ADDRESS, 0, 0));
+    } else {
+        emit_lea(e, to, operand_of(g, o));
+    }
+}
+
 void emit_address(struct generator *g)
 {
     const ZydisDecodedOperand *o = &g->item->operand[g->item->memory];
     struct emit *e = &g->emit;
-    if (o->mem.base == ZYDIS_REGISTER_RIP)
-        emit_constant(e, TEMP_ADDRESS, g->item->next + (uint64_t)o->mem.disp.value);
-    else if (o->mem.base == ZYDIS_REGISTER_NONE && o->mem.index == ZYDIS_REGISTER_NONE)
-        emit_constant(e, TEMP_ADDRESS, (uint64_t)o->mem.disp.value);
-    else
-        emit_lea(e, TEMP_ADDRESS, operand_of(g, o));
+    emit_effective_address(g, TEMP_ADDRESS);
     if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && o->mem.type != ZYDIS_MEMOP_TYPE_AGEN &&
         in_segment(o)) {
         int32_t base =
@@ -139,6 +161,7 @@ void emit_group_lookup(struct generator *g)
     struct host_rm first = RM_MEMORY(host_register(range.base), range.disp);
     find_page(g, first, g->emit.used, (unsigned)range.bytes, range.write, addend_of(g->item));
     if (!g->emit.failed) {
+        g->stubs[g->stub_count - 1].exit->group = true;
         g->stubs[g->stub_count - 1].has_address = true;
         g->stubs[g->stub_count - 1].address = first;
     }

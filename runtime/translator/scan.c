@@ -17,10 +17,18 @@ static bool is_general(ZydisRegister reg)
     }
 }
 
+/* One that has the same number in the copy. */
 static bool is_vector(ZydisRegister reg)
 {
-    ZydisRegisterClass class = ZydisRegisterGetClass(reg);
-    return class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM;
+    switch (ZydisRegisterGetClass(reg)) {
+    case ZYDIS_REGCLASS_XMM:
+    case ZYDIS_REGCLASS_YMM:
+    case ZYDIS_REGCLASS_MMX:
+    case ZYDIS_REGCLASS_X87:
+        return true;
+    default:
+        return false;
+    }
 }
 
 /* A register that the encoding does not name must be where it is on the host: RAX and RDX are, and CL can be. */

@@ -243,7 +243,7 @@ static void make_trace(struct traces *traces)
     struct trace *trace = code_cache_data(traces->generator->code,
                                           sizeof *trace + path->count * sizeof trace->members[0]);
     find_liveness(traces->items, path->instructions);
-    group_items(traces->items, path->instructions, true);
+    group_items(traces->items, path->instructions, true, false);
     const uint8_t *code = trace ? generate_trace(traces->generator, path, traces->items) : NULL;
     if (!code)
         return;

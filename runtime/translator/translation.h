@@ -22,6 +22,7 @@ struct exit_point {
     uint8_t reason;          /* enum translator_exit */
     uint8_t position;        /* of the instruction in the block */
     bool write;              /* LOOKUP */
+    bool group;              /* LOOKUP: for several accesses */
     uint16_t size;           /* LOOKUP: bytes */
 };
 
@@ -48,7 +49,9 @@ struct version {
     uint8_t tlb_mode;        /* enum tlb_mode */
     uint8_t vectors;         /* VECTOR_*: what its code needs in the host's registers */
     uint8_t vectors_until;   /* position of the last instruction that does */
-    uint8_t lead_vectors;    /* what the trace needs */
+    bool apart;           /* no accesses share a look-up, for those that did were not in one page */
+    uint8_t crossings;    /* times that they were not */
+    uint8_t lead_vectors; /* what the trace needs */
     /* by position: offset from `entry` of its code, 0 = interpreted; behind the last: of what leads to the next block,
      * if nothing in the block does */
     uint32_t at[];
@@ -85,6 +88,11 @@ enum item_class {
     CLASS_VECTOR_ALIGNED,   /* memory operands are aligned, with VEX too */
     CLASS_VECTOR_UNALIGNED, /* never */
     CLASS_VECTOR_FLOAT,     /* MXCSR decides, and gets flags */
+    CLASS_X87,
+    CLASS_X87_STATUS, /* those that are no arithmetic */
+    CLASS_EMMS,
+    CLASS_FNSTCW,
+    CLASS_FLDCW,
     CLASSES
 };
 struct item;
@@ -105,7 +113,7 @@ struct class_row {
     bool inside;       /* where it ends a block it does something else: that is the interpreter's */
     bool own_operands; /* scan.c takes none of them */
     bool hidden_operands; /* are operands of the copy too: they must be where it expects them */
-    uint8_t vectors; /* VECTOR_SSE if its instructions name vector registers, and VECTOR_MXCSR */
+    uint8_t vectors;      /* VECTOR_*; VECTOR_SSE: whichever its instructions name */
 };
 extern const struct class_row class_rows[CLASSES];
 enum item_class class_of(const ZydisDecodedInstruction *z);
@@ -151,8 +159,8 @@ void scan_block(const struct block *block, const uint8_t *bytes, uint64_t rip, s
 void find_liveness(struct item *items, unsigned count);
 
 /* ---- group.c: which accesses share a look-up ---- */
-/* `two`: groups may overlap; nobody comes back to the middle of them. */
-void group_items(struct item *items, unsigned count, bool two);
+/* `two`: groups may overlap; nobody comes back to the middle of them. `apart`: each access is alone in its group. */
+void group_items(struct item *items, unsigned count, bool two, bool apart);
 /* All that members from position `from` on access, by the base as it is there. */
 struct access_range group_rest(const struct item *items, unsigned from);
 
@@ -193,6 +201,8 @@ void exit_stubs(struct generator *g);
 /* The host register in which a guest register can be read: its own, or `temp` after a load. */
 unsigned use_register(struct generator *g, unsigned guest, unsigned temp);
 
+/* The address of the item's memory operand without its segment's base. Uses TEMP_ADDRESS and TEMP_ADDEND. */
+void emit_effective_address(struct generator *g, unsigned to);
 /* Leaves the linear address of the item's memory operand in TEMP_ADDRESS. Uses TEMP_ADDEND. */
 void emit_address(struct generator *g);
 /* Sees to the flags before the look-ups of an item; each does it by itself, but exits before them need it as well. */
@@ -238,6 +248,7 @@ bool usual_pop(const struct item *item);
 bool usual_leave(const struct item *item);
 bool usual_branch(const struct item *item);
 bool usual_vector(const struct item *item);
+bool usual_x87(const struct item *item);
 bool access_copy(const struct item *item, struct access_range *access);
 bool access_push(const struct item *item, struct access_range *access);
 bool access_pop(const struct item *item, struct access_range *access);
@@ -251,6 +262,11 @@ void generate_copy(struct generator *g);
 void generate_divide(struct generator *g);
 void generate_lea(struct generator *g);
 void generate_vector(struct generator *g);
+void generate_x87(struct generator *g);
+void generate_x87_status(struct generator *g);
+void generate_emms(struct generator *g);
+void generate_fnstcw(struct generator *g);
+void generate_fldcw(struct generator *g);
 void generate_push(struct generator *g);
 void generate_pop(struct generator *g);
 void generate_leave(struct generator *g);
@@ -306,7 +322,7 @@ struct ways {
     const void *leave;
     const void *leave_saved; /* the flags are in the vCPU */
     const void
-        *call; /* what is called for one instruction, with the call point in RCX; so are they */
+        *call; /* for one instruction by the interpreter: the call point in RCX, flags as above */
 };
 /* *calls counts those of ways->call. */
 bool enter_create(struct code_cache *code, struct emit *emit, struct ways *ways, uint64_t *calls);

@@ -17,9 +17,10 @@
 #define DATA_BYTES   (24u << 20)
 #define WARM         24
 #define HOT          2
-#define VERSIONS_MAX 8 /* of a block, at as many RIPs */
-#define WORTH        3 /* instructions in a row that are worth going into translated code for */
-#define LEAVING      4 /* calls of the interpreter that cost as much as leaving translated code */
+#define VERSIONS_MAX 8  /* of a block, at as many RIPs */
+#define CROSSINGS    16 /* of a page's end, after which accesses are looked up one by one */
+#define WORTH        3  /* instructions in a row that are worth going into translated code for */
+#define LEAVING      4  /* calls of the interpreter that cost as much as leaving translated code */
 #define ROOM_CODE    (64u << 10) /* what the largest block may need */
 #define ROOM_DATA    (64u << 10)
 
@@ -123,18 +124,23 @@ void translator_flush(struct translator *translator)
     translator->stats.flushes++;
 }
 
-void translator_drop(struct translator *translator, struct block *block)
+/* Nothing leads to its code any more. */
+static void unlink_version(struct translator *translator, struct version *t)
 {
     struct vm *vm = translator->vm;
+    traces_drop(&translator->traces, t);
+    for (; t->into; t->into = t->into->next)
+        t->into->host = t->into->stub;
+    for (unsigned k = 0; k < vm->vcpu_count; k++)
+        fast_forget_rip(vm->vcpus[k], t->rip);
+}
+
+void translator_drop(struct translator *translator, struct block *block)
+{
     if (!block->translated)
         return;
-    for (struct version *t = block->translated->first; t; t = t->next) {
-        traces_drop(&translator->traces, t);
-        for (; t->into; t->into = t->into->next)
-            t->into->host = t->into->stub;
-        for (unsigned k = 0; k < vm->vcpu_count; k++)
-            fast_forget_rip(vm->vcpus[k], t->rip);
-    }
+    for (struct version *t = block->translated->first; t; t = t->next)
+        unlink_version(translator, t);
 }
 
 /* ---- translating ---- */
@@ -147,7 +153,7 @@ static uint64_t now_ns(void)
 
 /* Code for the block at this RIP, or NULL. */
 static struct version *make_version(struct translator *translator, struct block *block,
-                                    uint64_t rip)
+                                    uint64_t rip, bool apart)
 {
     struct code_cache *code = &translator->code;
     size_t data_used = code->data_used;
@@ -158,10 +164,11 @@ static struct version *make_version(struct translator *translator, struct block 
         return NULL;
     scan_block(block, bytes, rip, translator->items);
     find_liveness(translator->items, block->count);
-    group_items(translator->items, block->count, false);
+    group_items(translator->items, block->count, false, apart);
     bool user = block->key & JUMP_KEY_USER;
     t->block = block;
     t->rip = rip;
+    t->apart = apart;
     t->table = user ? FAST_USER : FAST_KERNEL;
     t->tlb_mode = user ? TLB_USER : TLB_KERNEL;
     g->t = t;
@@ -209,7 +216,7 @@ static bool translate(struct translator *translator, struct block *block, uint64
     uint64_t start = now_ns();
     size_t size = sizeof(struct translated) + block->count * sizeof(insn_fn *);
     struct translated *translated = code_cache_data(&translator->code, size);
-    struct version *t = translated ? make_version(translator, block, rip) : NULL;
+    struct version *t = translated ? make_version(translator, block, rip, false) : NULL;
     bool done = t && worth(translator->items, block->count);
     if (done) {
         translated->first = t;
@@ -233,7 +240,7 @@ static struct version *version_at(struct translator *translator, struct block *b
     if (translated->versions == VERSIONS_MAX || translator_full(translator))
         return NULL;
     uint64_t start = now_ns();
-    struct version *t = make_version(translator, block, rip);
+    struct version *t = make_version(translator, block, rip, false);
     if (t) {
         t->next = translated->first;
         translated->first = t;
@@ -241,6 +248,26 @@ static struct version *version_at(struct translator *translator, struct block *b
     }
     translator->stats.nanoseconds += now_ns() - start;
     return t;
+}
+
+/* Accesses that were to share a look-up are in two pages. Where that is no accident (a stack frame stays where it is for
+ * long) the version gives way to one in which each has its own. */
+static void take_apart(struct translator *translator, struct version *t)
+{
+    struct version **place = &t->block->translated->first;
+    if (t->apart || ++t->crossings < CROSSINGS || translator_full(translator))
+        return;
+    uint64_t start = now_ns();
+    t->crossings = 0;
+    struct version *apart = make_version(translator, t->block, t->rip, true);
+    while (*place && *place != t)
+        place = &(*place)->next;
+    if (apart && *place) {
+        unlink_version(translator, t);
+        apart->next = t->next;
+        *place = apart;
+    }
+    translator->stats.nanoseconds += now_ns() - start;
 }
 
 /* ---- counting ---- */
@@ -285,20 +312,6 @@ static void shorten(struct translator *translator, struct vcpu *cpu, struct vers
     t->into = link;
 }
 
-/* Takes over what the interpreter's TLB knows of the page. */
-static bool look_up(struct vcpu *cpu, const struct version *t, uint64_t address, bool write)
-{
-    unsigned table = t->table, slot = fast_page_slot(address);
-    uint64_t page = address & ~PAGE_OFFSET;
-    const struct tlb_entry *e = &cpu->tlb_table[t->tlb_mode][tlb_slot(address)];
-    if ((write ? e->write : e->read) != page)
-        return false;
-    cpu->fast->addend[table][slot] = e->addend;
-    cpu->fast->page[table][FAST_READ][slot] = e->read == page ? -page : fast_no_page(slot);
-    cpu->fast->page[table][FAST_WRITE][slot] = e->write == page ? -page : fast_no_page(slot);
-    return true;
-}
-
 /* Does the interpreter execute what follows, so that it is seen which way it goes? */
 static inline bool is_watched(struct translator *translator, const struct vcpu *cpu,
                               struct version *t, const struct insn *i)
@@ -314,6 +327,20 @@ static const uint8_t *first_code(struct vcpu *cpu, const struct version *t)
         return t->entry + t->at[0];
     cpu->budget += t->block->count; /* a trace counts it itself */
     return t->lead;
+}
+
+/* Takes over what the interpreter's TLB knows of the page. */
+static bool look_up(struct vcpu *cpu, const struct version *t, uint64_t address, bool write)
+{
+    unsigned table = t->table, slot = fast_page_slot(address);
+    uint64_t page = address & ~PAGE_OFFSET;
+    const struct tlb_entry *e = &cpu->tlb_table[t->tlb_mode][tlb_slot(address)];
+    if ((write ? e->write : e->read) != page)
+        return false;
+    cpu->fast->addend[table][slot] = e->addend;
+    cpu->fast->page[table][FAST_READ][slot] = e->read == page ? -page : fast_no_page(slot);
+    cpu->fast->page[table][FAST_WRITE][slot] = e->write == page ? -page : fast_no_page(slot);
+    return true;
 }
 
 /* The code for this instruction of the block under execution, or NULL: it is the interpreter's. */
@@ -416,6 +443,8 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
             return exit->host;
         }
         translator->stats.exits[TRANSLATOR_ACCESS]++;
+        if (exit->group && !one_page)
+            take_apart(translator, exit->of);
         translator->missed = one_page ? address : 0;
         return interpret(translator, cpu, exit);
     case TRANSLATOR_VECTORS:
@@ -435,6 +464,7 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
 const void *translator_resume(struct vcpu *cpu, const struct insn *i)
 {
     struct translator *translator = cpu->vm->soft->translator;
+    vectors_leave(cpu);
     bool translated = i && i->run == run_translated;
     const void *code = translated ? code_at(translator, cpu, i) : NULL;
     translator->next.insn = i;

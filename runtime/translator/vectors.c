@@ -8,38 +8,52 @@
 #include "runtime/translator/translation.h"
 
 /* ---- what is in the host's registers ---- */
-#define HERE(set, need) (((need) & ~(set)) == 0)
-#define HERE_BY_NEED(set)                                                                          \
-    {                                                                                              \
-        HERE(set, 0), HERE(set, 1), HERE(set, 2), HERE(set, 3), HERE(set, 4), HERE(set, 5),        \
-            HERE(set, 6), HERE(set, 7)                                                             \
-    }
-static const uint8_t here[VECTOR_SETS][VECTOR_SETS] = {
-    HERE_BY_NEED(0), HERE_BY_NEED(1), HERE_BY_NEED(2), HERE_BY_NEED(3),
-    HERE_BY_NEED(4), HERE_BY_NEED(5), HERE_BY_NEED(6), HERE_BY_NEED(7),
-};
-
 static void set(struct vcpu *cpu, unsigned vectors)
 {
     cpu->vectors = (uint8_t)vectors;
-    memcpy(cpu->vectors_here, here[vectors], sizeof cpu->vectors_here);
+    for (unsigned need = 0; need < VECTOR_SETS; need++)
+        cpu->vectors_here[need] = (need & ~vectors) == 0;
+}
+
+/* What of it instructions may use. Exceptions that are not masked are the interpreter's. */
+static unsigned usable(const struct vcpu *cpu, unsigned vectors)
+{
+    bool sse_masked = (FPU_MXCSR(&cpu->fpu) & MXCSR_MASKS) == MXCSR_MASKS;
+    bool x87_masked = (FPU_FCW(&cpu->fpu) & FSW_EXCEPTIONS) == FSW_EXCEPTIONS;
+    bool x87_ready = !(cpu->cr0 & (CR0_EM | CR0_TS));
+    if (!sse_ready(cpu))
+        vectors &= ~VECTOR_SSE;
+    if (!avx_ready(cpu))
+        vectors &= ~VECTOR_AVX;
+    if (!sse_masked)
+        vectors &= ~VECTOR_MXCSR;
+    if (!x87_ready)
+        vectors &= ~(VECTOR_FPU | VECTOR_X87);
+    if (!x87_masked || !sse_masked) /* MXCSR is loaded with the x87 registers */
+        vectors &= ~VECTOR_X87;
+    return vectors;
 }
 
 bool vectors_take(struct vcpu *cpu, unsigned needed)
 {
-    if ((needed & VECTOR_SSE && !sse_ready(cpu)) || (needed & VECTOR_AVX && !avx_ready(cpu)))
+    unsigned wanted = needed | cpu->vectors | VECTOR_FPU;
+    if (!cpu->vectors) /* code asks for what it asked for the last time, most likely */
+        wanted |= cpu->vectors_before;
+    wanted = usable(cpu, wanted);
+    if (needed & ~wanted)
         return false;
-    /* exceptions that are not masked are the interpreter's */
-    if (needed & VECTOR_MXCSR && (FPU_MXCSR(&cpu->fpu) & MXCSR_MASKS) != MXCSR_MASKS)
-        return false;
-    set(cpu, cpu->vectors | needed);
+    cpu->vectors_wanted |= (uint8_t)needed;
+    set(cpu, wanted);
     return true;
 }
 
 void vectors_leave(struct vcpu *cpu)
 {
-    if (cpu->vectors)
-        set(cpu, 0);
+    if (!cpu->vectors)
+        return;
+    set(cpu, 0);
+    cpu->vectors_before = cpu->vectors_wanted;
+    cpu->vectors_wanted = 0;
 }
 
 /* ---- which instructions ---- */
@@ -48,10 +62,22 @@ static bool is_vex(const struct item *item)
     return item->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
 }
 
+/* By the registers that it names. VZEROUPPER names none. */
 static unsigned needs(const struct item *item)
 {
     unsigned vectors = class_rows[item->class].vectors;
-    return vectors && is_vex(item) ? (vectors & ~VECTOR_SSE) | VECTOR_AVX : vectors;
+    if (!(vectors & VECTOR_SSE))
+        return vectors;
+    if (is_vex(item))
+        return (vectors & ~VECTOR_SSE) | VECTOR_AVX;
+    bool mmx = false, sse = false;
+    for (unsigned n = 0; n < item->z.operand_count; n++)
+        if (item->operand[n].type == ZYDIS_OPERAND_TYPE_REGISTER) {
+            ZydisRegisterClass class = ZydisRegisterGetClass(item->operand[n].reg.value);
+            mmx |= class == ZYDIS_REGCLASS_MMX;
+            sse |= class == ZYDIS_REGCLASS_XMM;
+        }
+    return (vectors & ~VECTOR_SSE) | (mmx ? VECTOR_X87 : 0) | (sse ? VECTOR_SSE : 0);
 }
 
 unsigned vectors_needed(const struct item *items, unsigned count, unsigned *until)
@@ -165,7 +191,7 @@ static struct host_insn shape_of(const struct item *item)
 static uint8_t number_of(struct generator *g, const ZydisDecodedOperand *o)
 {
     ZydisRegisterClass class = ZydisRegisterGetClass(o->reg.value);
-    if (class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM)
+    if (class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM || class == ZYDIS_REGCLASS_MMX)
         return (uint8_t)ZydisRegisterGetId(o->reg.value);
     unsigned guest = guest_number(o->reg.value), host = host_register(guest);
     if (host != IN_MEMORY)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The guest's vector registers in the host's.
+/* The guest's vector and x87 registers in the host's.
  *
  * They are there only while translated code runs that needs them: integer code never pays. A block with vector
  * instructions looks first whether what it needs of them is there (vcpu.vectors_here), and leaves if it is not; then,
@@ -9,6 +9,12 @@
 #define RUNTIME_TRANSLATOR_VECTORS_H
 
 #include "runtime/vcpu.h"
+
+/* Of an x87 instruction: what FIP and FOP are behind it. */
+struct x87_place {
+    uint64_t rip;
+    uint16_t opcode;
+};
 
 /* Before translated code is entered or goes on: `needed` will be in the host's registers besides what is in
  * vcpu.vectors. False, and nothing changes: the first instruction that needs them would fault, or must be interpreted. */

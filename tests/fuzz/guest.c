@@ -52,7 +52,8 @@ struct vm *guest_vm(unsigned vcpus, bool translated)
     vm->config = (struct vm_config){
         .memory = GUEST_RAM, .smp = vcpus, .deterministic = true, .engine = "soft"};
     vm->config.translator = translated;
-    vm->config.translator_warm = 1; /* so that what runs once is translated */
+    vm->config.translator_warm = vm->config.translator_hot =
+        1; /* so that what runs once is translated */
     vm->engine = &soft_engine;
     must(!vm_create(vm, &err));
     return vm;

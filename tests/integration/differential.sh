@@ -10,14 +10,14 @@ cases=${PV_DIFFERENTIAL_CASES:-100000}
 seed=${PV_DIFFERENTIAL_SEED:-0x5eed}
 [ "$seed" != random ] || seed=
 
-run() { # WHAT CASES
-    local output status
-    output=$("$BUILD"/tests/tools/differential --cases "$2" --only "$1" ${seed:+--seed "$seed"} 2>&1)
+run() { # WHAT CASES [--translated]
+    local output status sentence="$1: $2 cases${3:+, translated,} end on the software processor as on the host's"
+    output=$("$BUILD"/tests/tools/differential --cases "$2" --only "$1" ${seed:+--seed "$seed"} ${3:-} 2>&1)
     status=$?
     case $status in
-    0) ok "$1: $2 cases end on the software processor as on the host's" ;;
-    2) skip "$1: the software processor against the host's" "$(tail -n 1 <<<"$output")" ;;
-    *) not_ok "$1: $2 cases end on the software processor as on the host's" ;;
+    0) ok "$sentence" ;;
+    2) skip "$sentence" "$(tail -n 1 <<<"$output")" ;;
+    *) not_ok "$sentence" ;;
     esac
     note "${output//# /}"
 }
@@ -26,4 +26,5 @@ run integer,string,sse,x87,vex $((cases * 6 / 10))
 run integer,string $((cases * 2 / 10))
 run sse,vex $((cases / 10))
 run x87 $((cases / 10))
+run integer,string,sse,x87,vex $((cases / 2)) --translated
 plan_done

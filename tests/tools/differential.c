@@ -3,6 +3,7 @@
  * processor, from the same state; everything is compared.
  *
  *   differential [--cases N] [--seconds S] [--seed X] [--first I] [--only integer,string,sse,x87,vex] [--failures N]
+ *                [--translated]
  *
  * A case is made from the seed and its number alone, so a failure is repeated by --seed X --first I --cases 1. Exit
  * status: 0 all the same, 1 a difference (or the host's process died), 2 usage or a host that cannot run it. */
@@ -13,12 +14,14 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "runtime/translator/translator.h"
 #include "tests/tools/differential/case.h"
 
 struct options {
     uint64_t cases, seed, first, failures;
     double seconds; /* 0 = no limit */
     unsigned mix;
+    bool translated;
 };
 
 static double now(void)
@@ -31,7 +34,7 @@ static double now(void)
 static int usage(void)
 {
     fputs("usage: differential [--cases N] [--seconds S] [--seed X] [--first I] [--failures N]\n"
-          "                    [--only integer,string,sse,x87,vex]\n",
+          "                    [--only integer,string,sse,x87,vex] [--translated]\n",
           stderr);
     return 2;
 }
@@ -58,13 +61,10 @@ static bool parse_mix(const char *text, unsigned *mix)
 static bool parse(int argc, char **argv, struct options *o)
 {
     static const struct option known[] = {
-        {"cases", required_argument, NULL, 'c'},
-        {"seconds", required_argument, NULL, 't'},
-        {"seed", required_argument, NULL, 's'},
-        {"first", required_argument, NULL, 'f'},
-        {"only", required_argument, NULL, 'o'},
-        {"failures", required_argument, NULL, 'n'},
-        {NULL, 0, NULL, 0},
+        {"cases", required_argument, NULL, 'c'}, {"seconds", required_argument, NULL, 't'},
+        {"seed", required_argument, NULL, 's'},  {"first", required_argument, NULL, 'f'},
+        {"only", required_argument, NULL, 'o'},  {"failures", required_argument, NULL, 'n'},
+        {"translated", no_argument, NULL, 'r'},  {NULL, 0, NULL, 0},
     };
     for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         switch (c) {
@@ -82,6 +82,9 @@ static bool parse(int argc, char **argv, struct options *o)
             break;
         case 'n':
             o->failures = strtoull(optarg, NULL, 0);
+            break;
+        case 'r':
+            o->translated = true;
             break;
         case 'o':
             if (!parse_mix(optarg, &o->mix))
@@ -161,7 +164,10 @@ int main(int argc, char **argv)
     if (!parse(argc, argv, &o))
         return usage();
     struct native *native = native_start();
-    struct soft_side *soft = native ? soft_side_create() : NULL;
+    const char *missing = o.translated ? translator_missing() : NULL;
+    if (missing)
+        fprintf(stderr, "differential: no translator: %s\n", missing);
+    struct soft_side *soft = native && !missing ? soft_side_create(o.translated) : NULL;
     if (!soft)
         return 2;
     printf("# seed 0x%" PRIx64 "\n", o.seed);

@@ -274,7 +274,7 @@ int main(int argc, char **argv)
     uint64_t most = argc > 1 ? strtoull(argv[1], NULL, 0) : 100000, steps = 0, index = 0;
     uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 0x57e9;
     struct error err = {0};
-    struct soft_side *soft = soft_side_create();
+    struct soft_side *soft = soft_side_create(false);
     if (!soft || !start_host()) {
         fputs("step_host: this host cannot trace a process\n", stderr);
         return 2;

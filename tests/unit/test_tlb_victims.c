@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Two pages that share a slot of the TLB: the one that must give way comes back without a walk. */
+#include "runtime/translator/fast.h"
 #include "tests/unit/mmu_lab.h"
 
 #include <setjmp.h>
@@ -133,6 +134,59 @@ static void a_change_of_wp_forgets_what_the_supervisor_may_write(void **state)
     assert_non_null(host_read(cpu, LINEAR, 1));
 }
 
+/* ---- translated code ---- */
+static void find(uint64_t linear, enum fast_access access)
+{
+    lab->cpu->fast->page[FAST_KERNEL][access][fast_page_slot(linear)] = -linear;
+}
+
+static bool is_found(uint64_t linear, enum fast_access access)
+{
+    return lab->cpu->fast->page[FAST_KERNEL][access][fast_page_slot(linear)] == -linear;
+}
+
+static void translated_code_finds_a_displaced_page_until_it_is_forgotten(void **state)
+{
+    (void)state;
+    find(OTHER, FAST_READ);
+    fill(LINEAR, ACCESS_WRITE); /* displaces the other */
+    find(LINEAR, FAST_WRITE);
+    assert_true(is_found(OTHER, FAST_READ));
+    tlb_protect_page(&lab->vm, mmu_lab_at(lab, 0x200000));
+    assert_false(is_found(LINEAR, FAST_WRITE));
+    assert_false(is_found(OTHER, FAST_READ)); /* no victims are left */
+}
+
+static void it_does_not_after_a_flush(void **state)
+{
+    (void)state;
+    find(LINEAR, FAST_READ);
+    find(LINEAR, FAST_WRITE);
+    find(OTHER, FAST_READ);
+    tlb_flush_nonglobal(lab->cpu);
+    assert_false(is_found(LINEAR, FAST_READ));
+    assert_false(is_found(LINEAR, FAST_WRITE));
+    assert_true(is_found(OTHER, FAST_READ)); /* global, and in its slot */
+    tlb_flush(lab->cpu);
+    assert_false(is_found(OTHER, FAST_READ));
+}
+
+static void it_does_not_when_others_are_displaced(void **state)
+{
+    (void)state;
+    find(LINEAR, FAST_READ);
+    find(LINEAR, FAST_WRITE);
+    find(OTHER, FAST_READ);
+    for (uint64_t n = 2; n < 4 + TLB_VICTIMS; n++) {
+        uint64_t linear = LINEAR + n * TLB_ENTRIES * PAGE_SIZE;
+        mmu_lab_map(lab, linear, 0x202000, 12, PTE_P, MMU_LAB_UPPER);
+        fill(linear, ACCESS_READ);
+    }
+    assert_false(is_found(LINEAR, FAST_READ));
+    assert_false(is_found(LINEAR, FAST_WRITE));
+    assert_false(is_found(OTHER, FAST_READ));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
@@ -145,6 +199,9 @@ int main(void)
         TEST(a_local_page_is_local_when_it_comes_back),
         TEST(a_change_of_wp_forgets_what_the_supervisor_may_write),
         TEST(first_code_in_a_displaced_page_makes_it_walk),
+        TEST(translated_code_finds_a_displaced_page_until_it_is_forgotten),
+        TEST(it_does_not_after_a_flush),
+        TEST(it_does_not_when_others_are_displaced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -155,6 +155,36 @@ static void rounds_share_a_look_up_up_to_the_page_that_is_none(void **state)
     assert_in_range(counters()->traces, 1, 20);
 }
 
+/* 0: mov (%r8), %rax; add %rax, %rbx; mov %rax, (%r9); mov 8(%r8), %rdx; lea (%rdx,%rbx), %rdi; mov %rdx, 8(%r9);
+ * xor %rdi, %rbx; push %rax; pop %rdx; add $16, %r8; add $24, %r9; dec %r15; jnz 0b; hlt */
+static const uint8_t copying_loop[] = {0x49, 0x8b, 0x00, 0x48, 0x01, 0xc3, 0x49, 0x89, 0x01, 0x49,
+                                       0x8b, 0x50, 0x08, 0x48, 0x8d, 0x3c, 0x1a, 0x49, 0x89, 0x51,
+                                       0x08, 0x48, 0x31, 0xfb, 0x50, 0x5a, 0x49, 0x83, 0xc0, 0x10,
+                                       0x49, 0x83, 0xc1, 0x18, 0x49, 0xff, 0xcf, 0x75, 0xd9, 0xf4};
+
+static void two_groups_of_accesses_may_overlap(void **state)
+{
+    (void)state;
+    for (unsigned n = 0; n < 40; n++) {
+        for (unsigned at = 0; at < 0x4000; at += 4)
+            translator_lab_put(&lab, LAB_DATA + at, &(uint32_t){at * 2654435761u}, 4);
+        translator_lab_put(&lab, LAB_CODE, copying_loop, sizeof copying_loop);
+        translator_lab_start(&lab, LAB_CODE, n & 1);
+        translator_lab_register(&lab, R8, LAB_DATA + 8 * n);
+        /* over itself, into the program's own page, to the page that is read-only, or elsewhere */
+        translator_lab_register(&lab, R9,
+                                n % 4 == 0   ? LAB_DATA + 0x100 + n
+                                : n % 4 == 1 ? LAB_CODE - 0x1000 + 8 * n
+                                : n % 4 == 2 ? LAB_READONLY - 0x1000 - 8 * n
+                                             : LAB_DATA + 0x4000 + n);
+        translator_lab_register(&lab, R15, n % 4 == 1 ? 165 : 500);
+        for (unsigned slices = 0; !translator_lab_halted(&lab) && slices < 1000; slices++)
+            assert_true(translator_lab_run(&lab, 1000 + 13 * n));
+        assert_true(translator_lab_halted(&lab));
+    }
+    assert_in_range(counters()->traces, 1, 80);
+}
+
 /* The same page at another address, where other blocks are hot: each has its own trace. */
 static void aliases_have_traces_of_their_own(void **state)
 {
@@ -183,6 +213,14 @@ static int open_lab(void **state)
     return translator_lab_open(&lab, 0x60000) ? 0 : -1;
 }
 
+static int open_old_lab(void **state)
+{
+    translator_lab_old_host(true);
+    int failed = open_lab(state);
+    translator_lab_old_host(false);
+    return failed;
+}
+
 static int close_lab(void **state)
 {
     (void)state;
@@ -190,7 +228,11 @@ static int close_lab(void **state)
     return 0;
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, open_lab, close_lab)
+#define TEST(name)                                                                                 \
+    {#name, name, open_lab, close_lab, NULL},                                                      \
+    {                                                                                              \
+#name "_without_bmi2", name, open_old_lab, close_lab, NULL                                 \
+    }
 
 int main(void)
 {
@@ -202,6 +244,7 @@ int main(void)
         TEST(returns_may_lead_elsewhere),
         TEST(indirect_targets_may_change),
         TEST(rounds_share_a_look_up_up_to_the_page_that_is_none),
+        TEST(two_groups_of_accesses_may_overlap),
         TEST(aliases_have_traces_of_their_own),
     };
     if (translator_missing()) {

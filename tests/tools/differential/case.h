@@ -94,7 +94,8 @@ bool native_has_avx(void);
 
 /* ---- soft.c: the software processor ---- */
 struct soft_side;
-struct soft_side *soft_side_create(void); /* NULL with a message on stderr */
+/* `translated`: by host code that the translator makes of each case. NULL with a message on stderr */
+struct soft_side *soft_side_create(bool translated);
 void soft_side_destroy(struct soft_side *soft);
 void soft_side_run(struct soft_side *soft, const struct test_case *c, struct machine *after);
 

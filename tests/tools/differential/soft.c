@@ -127,13 +127,17 @@ static void set_system_state(struct vcpu *cpu)
     tlb_flush(cpu);
 }
 
-struct soft_side *soft_side_create(void)
+struct soft_side *soft_side_create(bool translated)
 {
     struct soft_side *soft = calloc(1, sizeof *soft);
     struct error err = {0};
     if (!soft)
         return NULL;
-    soft->vm.config = (struct vm_config){.memory = RAM, .smp = 1, .deterministic = true};
+    soft->vm.config = (struct vm_config){.memory = RAM,
+                                         .smp = 1,
+                                         .deterministic = true,
+                                         .translator = translated,
+                                         .translator_warm = 1};
     soft->vm.engine = &soft_engine;
     if (vm_create(&soft->vm, &err)) {
         fprintf(stderr, "differential: %s\n", err.text);
