@@ -250,8 +250,8 @@ static struct version *version_at(struct translator *translator, struct block *b
     return t;
 }
 
-/* Accesses that were to share a look-up are in two pages. Where that is no accident (a stack frame stays where it is for
- * long) the version gives way to one in which each has its own. */
+/* Accesses that were to share a look-up are in two pages. Where that is no accident (a stack frame stays where it is)
+ * the version gives way to one in which each has its own. */
 static void take_apart(struct translator *translator, struct version *t)
 {
     struct version **place = &t->block->translated->first;
