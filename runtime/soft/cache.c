@@ -62,10 +62,7 @@ OP(end_legacy)
 }
 
 /* memory_written found marked lines. */
-static void memory_changed(void *context, uint64_t physical, uint64_t length)
-{
-    cache_invalidate(context, physical, length);
-}
+static void memory_changed(void *context, uint64_t physical, uint64_t length);
 
 struct cache *cache_create(struct vm *vm, struct error *err)
 {
@@ -276,8 +273,11 @@ static void invalidate_in_page(struct cache *cache, uint64_t physical, uint64_t 
     notice(cache->vm->running, looked_at);
 }
 
-void cache_invalidate(struct cache *cache, uint64_t physical, uint64_t length)
+/* Guest-physical RAM [physical, physical + length) changes: drops blocks that overlap (64-byte lines that hold code
+ * decide quickly). Sets vcpu.code_changed where the block under execution is one of them. */
+static void memory_changed(void *context, uint64_t physical, uint64_t length)
 {
+    struct cache *cache = context;
     while (length) {
         uint64_t part = PAGE_SIZE - (physical & PAGE_OFFSET);
         if (part > length)
@@ -294,7 +294,7 @@ void cache_cut(struct cache *cache, uint64_t offset)
     const struct memory *memory = &cache->vm->memory;
     for (uint64_t page = 0; page < memory->size >> PAGE_SHIFT; page++)
         if (memory->code_lines[page] >> (offset >> LINE_SHIFT) & 1)
-            cache_invalidate(
+            memory_changed(
                 cache, memory_physical(memory, memory->host + (page << PAGE_SHIFT)) + offset, 1);
 }
 

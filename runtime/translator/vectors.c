@@ -47,6 +47,12 @@ bool vectors_take(struct vcpu *cpu, unsigned needed)
     return true;
 }
 
+void vectors_again(struct vcpu *cpu)
+{
+    if (cpu->vectors)
+        set(cpu, usable(cpu, cpu->vectors & ~VECTOR_X87));
+}
+
 void vectors_leave(struct vcpu *cpu)
 {
     if (!cpu->vectors)
