@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* The extent: how far a scan may look (B6). */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,15 +41,4 @@ bool io_extent_parse(const char *text, struct io_extent *extent)
         return false;
     *extent = extent_of(IO_EXTENT_BYTES, (uint32_t)bytes);
     return true;
-}
-
-const char *io_extent_text(const struct io_extent *extent, char text[16])
-{
-    static const char *const names[] = {
-        [IO_EXTENT_LINE] = "line", [IO_EXTENT_PAGE] = "page", [IO_EXTENT_ENGINE] = "engine"};
-    if (extent->kind == IO_EXTENT_BYTES)
-        snprintf(text, 16, "bytes:%u", extent->bytes);
-    else
-        snprintf(text, 16, "%s", names[extent->kind]);
-    return text;
 }

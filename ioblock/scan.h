@@ -34,8 +34,6 @@ struct io_extent io_extent_default(void);
 /* Reads `line`, `page`, `engine`, `bytes:N` or a bare number of bytes (1 to IO_BLOCK_BYTES_MAX),
  * as --io-extent takes it. False if it is none of them. */
 bool io_extent_parse(const char *text, struct io_extent *extent);
-/* The same as text; at most 16 bytes with its NUL. */
-const char *io_extent_text(const struct io_extent *extent, char text[16]);
 
 /* ---- the code that is scanned ---- */
 /* A place that the guest rewrites at boot, or later: alternatives, jump labels, call sites, return

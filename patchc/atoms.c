@@ -28,7 +28,7 @@ static size_t section_index(const struct plan *plan, const struct code_section *
     return (size_t)(section - plan->code->sections);
 }
 
-bool claimed_any(const struct plan *plan, uint64_t address, uint64_t size)
+static bool claimed_any(const struct plan *plan, uint64_t address, uint64_t size)
 {
     const struct code_section *section = code_section_at(plan->code, address);
     if (!section || size > section->address + section->size - address)

@@ -33,8 +33,7 @@ bool atom_pairs_sti(const struct plan *plan, const struct atom *atom);
 /* The site that begins at `address`, or -1. */
 int32_t site_at(const struct plan *plan, uint64_t address);
 
-/* Claimed bytes: they belong to a window or an island. */
-bool claimed_any(const struct plan *plan, uint64_t address, uint64_t size);
+/* Claimed bytes belong to a window or an island. */
 void claim(struct plan *plan, uint64_t address, uint64_t size);
 
 #endif

@@ -97,7 +97,6 @@ void code_note(const struct code *code, const struct code_section *section, uint
 /* A new empty part; NULL when memory runs out. Pointers to parts are void after it. */
 struct code_part *code_add_part(struct code *code);
 bool code_reserve_refs(struct code_part *part, size_t count);
-void code_add_ref(struct code_part *part, uint32_t from, enum code_ref_kind kind, uint32_t to);
 void code_add_mark(struct code_part *part, uint32_t at, const struct length_info *info);
 
 /* Opcodes that are marked (code_query.c). */

@@ -26,7 +26,8 @@ bool code_reserve_refs(struct code_part *part, size_t count)
            grow(part, (void **)&part->refs, &part->ref_room, count, sizeof *part->refs);
 }
 
-void code_add_ref(struct code_part *part, uint32_t from, enum code_ref_kind kind, uint32_t to)
+static void code_add_ref(struct code_part *part, uint32_t from, enum code_ref_kind kind,
+                         uint32_t to)
 {
     if (!code_reserve_refs(part, 1))
         return;

@@ -46,7 +46,8 @@ static const struct view_site **ordered(const struct view *view, bool by_address
     return sites;
 }
 
-const char *change_name(enum change change)
+/* patchc(1) has these words. */
+static const char *change_name(enum change change)
 {
     return change_names[change];
 }

@@ -22,9 +22,6 @@ struct difference {
     size_t changes[CHANGES];
 };
 
-/* "same", "status", "patch", "gone", "new": patchc(1) names them. */
-const char *change_name(enum change change);
-
 /* False if memory runs out. The caller owns difference->pairs, then too: free(). */
 bool difference_make(const struct view *before, const struct view *after,
                      struct difference *difference);

@@ -198,7 +198,8 @@ static json_t *tables_value(struct writer *w)
     return object;
 }
 
-bool report_needs_runtime(const struct build_result *result)
+/* True if the build left a break patch: such an image does not boot without a runtime. */
+static bool report_needs_runtime(const struct build_result *result)
 {
     for (size_t i = 0; i < result->site_count; i++)
         if (result->sites[i].status == STATUS_PATCHED && result->sites[i].form == PV_FORM_BREAK)

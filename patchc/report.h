@@ -16,7 +16,4 @@ int report_format(const struct build_result *result, char **text, size_t *size, 
 int report_format_scan(const struct build_result *result, char **text, size_t *size,
                        struct error *err);
 
-/* True if the build left a break patch: such an image does not boot without a runtime. */
-bool report_needs_runtime(const struct build_result *result);
-
 #endif

@@ -27,6 +27,14 @@ static int layout_check(const struct image *image, const struct pv_original *o, 
     return 0;
 }
 
+/* Run number `index` of the record. */
+static struct pv_original_run run_at(const struct patched_record *record, uint64_t index)
+{
+    struct pv_original_run run;
+    memcpy(&run, record->runs + index * sizeof run, sizeof run);
+    return run;
+}
+
 /* Checks that the runs are sorted, disjoint, inside the original, and that their bytes are there.
  */
 static int runs_check(const struct image *image, const struct patched_record *record,
@@ -34,7 +42,7 @@ static int runs_check(const struct image *image, const struct patched_record *re
 {
     uint64_t end = 0, bytes = 0;
     for (uint64_t i = 0; i < record->original.run_count; i++) {
-        struct pv_original_run run = patched_record_run(record, i);
+        struct pv_original_run run = run_at(record, i);
         if (run.size == 0 || run.offset < end || run.offset > record->original.size ||
             run.size > record->original.size - run.offset)
             return fail(err, EXIT_INPUT,
@@ -82,13 +90,6 @@ int patched_record_read(const struct image *image, struct patched_record *record
     return runs_check(image, record, err);
 }
 
-struct pv_original_run patched_record_run(const struct patched_record *record, uint64_t index)
-{
-    struct pv_original_run run;
-    memcpy(&run, record->runs + index * sizeof run, sizeof run);
-    return run;
-}
-
 bool patched_record_origin(const struct patched_record *record, uint64_t patched_offset,
                            uint64_t *original_offset)
 {
@@ -120,7 +121,7 @@ void patched_record_undo(const struct image *image, const struct patched_record 
     memcpy(out + o->tail_insert_at, in, o->size - o->tail_insert_at);
     const uint8_t *bytes = record->run_bytes;
     for (uint64_t i = 0; i < o->run_count; i++) {
-        struct pv_original_run run = patched_record_run(record, i);
+        struct pv_original_run run = run_at(record, i);
         memcpy(out + run.offset, bytes, run.size);
         bytes += run.size;
     }

@@ -32,9 +32,6 @@ struct patched_record {
 int patched_record_read(const struct image *image, struct patched_record *record,
                         struct error *err);
 
-/* Run number `index` of the record. */
-struct pv_original_run patched_record_run(const struct patched_record *record, uint64_t index);
-
 /* Maps a file offset of the patched image to the original's. False for bytes that patchc added. */
 bool patched_record_origin(const struct patched_record *record, uint64_t patched_offset,
                            uint64_t *original_offset);

@@ -105,7 +105,8 @@ static uint8_t *wide(struct fpu *fpu, const struct gdb_register *reg)
     }
 }
 
-void gdb_register_get(const struct vcpu *cpu, const struct gdb_register *reg, uint8_t *bytes)
+/* The value, reg->bits / 8 bytes, least significant first. */
+static void gdb_register_get(const struct vcpu *cpu, const struct gdb_register *reg, uint8_t *bytes)
 {
     uint64_t number;
     if (reg->bits > 64) {
@@ -196,7 +197,8 @@ static bool set_number(struct vcpu *cpu, const struct gdb_register *reg, uint64_
     }
 }
 
-bool gdb_register_set(struct vcpu *cpu, const struct gdb_register *reg, const uint8_t *bytes)
+/* False, with nothing changed: the register cannot have this value. */
+static bool gdb_register_set(struct vcpu *cpu, const struct gdb_register *reg, const uint8_t *bytes)
 {
     static const uint8_t component[] = {
         [GDB_ST] = XSTATE_X87, [GDB_XMM] = XSTATE_SSE, [GDB_YMM_HIGH] = XSTATE_AVX};

@@ -45,9 +45,5 @@ unsigned gdb_features(const struct gdb_feature *features[GDB_FEATURES_MAX]);
 const struct gdb_register *gdb_register(unsigned number);
 
 #define GDB_REGISTER_MAX 16 /* bytes */
-/* The value, reg->bits / 8 bytes, least significant first. */
-void gdb_register_get(const struct vcpu *cpu, const struct gdb_register *reg, uint8_t *bytes);
-/* False, with nothing changed: the register cannot have this value. */
-bool gdb_register_set(struct vcpu *cpu, const struct gdb_register *reg, const uint8_t *bytes);
 
 #endif

@@ -424,12 +424,10 @@ int lockstep_run(struct vm *leader, struct lockstep_follower *follower, FILE *st
         ZydisDecoderInit(&l.decoders[n], modes[n], widths[n]);
     l.facts = calloc(FACTS, sizeof *l.facts);
     l.images = calloc(leader->memory.size / 1024 + 1, sizeof *l.images);
-    if (l.facts && l.images)
-        l.vmcs = vmcs_create(l.cpu, err);
-    else
-        fail(err, HVRUN_HOST, "lockstep: out of memory");
     int result = -1;
-    if (l.vmcs) {
+    if (!l.facts || !l.images) {
+        fail(err, HVRUN_HOST, "lockstep: out of memory");
+    } else if ((l.vmcs = vmcs_create(l.cpu, err))) {
         l.vmcs->single_step = true;
         leader->bus.watch = see;
         leader->bus.watch_context = &l;

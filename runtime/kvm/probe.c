@@ -68,7 +68,8 @@ struct lab {
 
 static int lab_failed(struct error *err, const char *what)
 {
-    return fail(err, HVRUN_NO_ENGINE, "KVM: %s: %s", what, strerror(errno));
+    fail(err, HVRUN_NO_ENGINE, "KVM: %s: %s", what, strerror(errno));
+    return -1;
 }
 
 static void lab_close(struct lab *lab)

@@ -35,16 +35,6 @@ void cpu_raise_error(struct vcpu *cpu, const struct insn *i, int vector, uint32_
     raise_fault(cpu, i, vector, true, error);
 }
 
-void cpu_raise_at(struct vcpu *cpu, const struct insn *i, uint64_t rip, int vector, bool has_error)
-{
-    const struct block *block = cpu->block;
-    if (block && i)
-        cpu->budget += block->count - i->position;
-    cpu->block = NULL;
-    cpu->rip = rip;
-    raise_fault(cpu, NULL, vector, has_error, 0);
-}
-
 const struct insn *insn_leave(struct vcpu *cpu, const struct insn *i, uint64_t rip)
 {
     const struct block *block = cpu->block;

@@ -55,9 +55,6 @@ const struct insn *insn_after_slow(struct vcpu *cpu, const struct insn *i);
 /* `i` is the instruction that faults: state must be as before it (registers unchanged). */
 _Noreturn void cpu_raise(struct vcpu *cpu, const struct insn *i, int vector); /* no error code */
 _Noreturn void cpu_raise_error(struct vcpu *cpu, const struct insn *i, int vector, uint32_t error);
-/* The same with the guest at another RIP than `i`'s: a doorbell's handler raises at the instruction it emulates. */
-_Noreturn void cpu_raise_at(struct vcpu *cpu, const struct insn *i, uint64_t rip, int vector,
-                            bool has_error);
 #define RAISE_UD() cpu_raise(cpu, i, EXC_UD)
 #define RAISE_GP() cpu_raise_error(cpu, i, EXC_GP, 0)
 

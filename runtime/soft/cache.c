@@ -18,7 +18,7 @@
 #include "runtime/translator/translator.h"
 
 #define ARENA_BYTES (40ull << 20)
-#define BUCKETS     (1u << 15)
+#define BUCKETS     (1u << 17)
 #define LINE_SHIFT  6
 #define KEY_SINGLE                                                                                 \
     (1ull << 55) /* beside jump_key's bits: a block of one instruction, for stepping */
@@ -62,10 +62,7 @@ OP(end_legacy)
 }
 
 /* memory_written found marked lines. */
-static void memory_changed(void *context, uint64_t physical, uint64_t length)
-{
-    cache_invalidate(context, physical, length);
-}
+static void memory_changed(void *context, uint64_t physical, uint64_t length);
 
 struct cache *cache_create(struct vm *vm, struct error *err)
 {
@@ -142,9 +139,9 @@ void cache_flush(struct cache *cache)
 static struct block **bucket_of(struct cache *cache, uint64_t physical, uint64_t key)
 {
     uint64_t mixed = (physical ^ key) * 0x9e3779b97f4a7c15ull;
-    return &cache->bucket[mixed >> 49];
+    return &cache->bucket[mixed >> 47];
 }
-_Static_assert(BUCKETS == 1u << (64 - 49), "bucket_of");
+_Static_assert(BUCKETS == 1u << (64 - 47), "bucket_of");
 
 static uint64_t page_of(const struct cache *cache, uint64_t physical)
 {
@@ -276,8 +273,11 @@ static void invalidate_in_page(struct cache *cache, uint64_t physical, uint64_t 
     notice(cache->vm->running, looked_at);
 }
 
-void cache_invalidate(struct cache *cache, uint64_t physical, uint64_t length)
+/* Guest-physical RAM [physical, physical + length) changes: drops blocks that overlap (64-byte lines that hold code
+ * decide quickly). Sets vcpu.code_changed where the block under execution is one of them. */
+static void memory_changed(void *context, uint64_t physical, uint64_t length)
 {
+    struct cache *cache = context;
     while (length) {
         uint64_t part = PAGE_SIZE - (physical & PAGE_OFFSET);
         if (part > length)
@@ -294,7 +294,7 @@ void cache_cut(struct cache *cache, uint64_t offset)
     const struct memory *memory = &cache->vm->memory;
     for (uint64_t page = 0; page < memory->size >> PAGE_SHIFT; page++)
         if (memory->code_lines[page] >> (offset >> LINE_SHIFT) & 1)
-            cache_invalidate(
+            memory_changed(
                 cache, memory_physical(memory, memory->host + (page << PAGE_SHIFT)) + offset, 1);
 }
 

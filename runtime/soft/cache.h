@@ -19,9 +19,6 @@ void cache_destroy(struct cache *cache);
  * fetch (through cpu_raise). `single`: a block of one instruction, for stepping. Never NULL. */
 struct block *cache_block(struct vcpu *cpu, bool single);
 
-/* Guest-physical RAM [physical, physical + length) changes: drops blocks that overlap (64-byte lines that hold code
- * decide quickly). Sets vcpu.code_changed where the block under execution is one of them. */
-void cache_invalidate(struct cache *cache, uint64_t physical, uint64_t length);
 /* Drops the blocks that have an instruction at this offset of a page: they are cut there from now on (breakpoints.h). */
 void cache_cut(struct cache *cache, uint64_t offset);
 void cache_flush(struct cache *cache); /* all; not while a block is executing */

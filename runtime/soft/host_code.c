@@ -37,15 +37,6 @@ int host_code_create(struct host_code *code, size_t size, struct error *err)
     return 0;
 }
 
-void host_code_destroy(struct host_code *code)
-{
-    if (!code->writable)
-        return;
-    munmap(code->writable, code->size);
-    munmap((void *)(uintptr_t)code->executable, code->size);
-    *code = (struct host_code){0};
-}
-
 /* What replaces code that has been executed, and is written through another linear address, is only certain to be
  * seen after a serializing instruction (SDM 3A 11.6). */
 static void serialize(void)

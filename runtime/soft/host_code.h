@@ -19,7 +19,6 @@ struct host_code {
 
 /* Maps a region of `size` bytes (a multiple of the page size). Pages never used cost nothing. 0, or -1 with *err. */
 int host_code_create(struct host_code *code, size_t size, struct error *err);
-void host_code_destroy(struct host_code *code);
 
 /* Copies `size` bytes of code to the next place and returns where to execute it; NULL if the region is full. */
 const void *host_code_put(struct host_code *code, const uint8_t *bytes, size_t size);

@@ -40,7 +40,7 @@ void exit_jump_if(struct generator *g, unsigned condition, struct exit_point *ex
     add_stub(g, emit_jump_if(&g->emit, condition), exit);
 }
 
-void exit_stubs(struct generator *g)
+static void exit_stubs(struct generator *g)
 {
     struct emit *e = &g->emit;
     for (unsigned n = 0; n < g->stub_count; n++) {

@@ -144,7 +144,7 @@ void translator_drop(struct translator *translator, struct block *block)
 }
 
 /* ---- translating ---- */
-static uint64_t now_ns(void)
+uint64_t translator_clock(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -213,7 +213,7 @@ static bool translate(struct translator *translator, struct block *block, uint64
 {
     if (translator_full(translator))
         return false;
-    uint64_t start = now_ns();
+    uint64_t start = translator_clock();
     size_t size = sizeof(struct translated) + block->count * sizeof(insn_fn *);
     struct translated *translated = code_cache_data(&translator->code, size);
     struct version *t = translated ? make_version(translator, block, rip, false) : NULL;
@@ -226,7 +226,7 @@ static bool translate(struct translator *translator, struct block *block, uint64
         block->translated = translated;
         lead_in(block, t);
     }
-    translator->stats.nanoseconds += now_ns() - start;
+    translator->stats.nanoseconds += translator_clock() - start;
     return done;
 }
 
@@ -239,14 +239,14 @@ static struct version *version_at(struct translator *translator, struct block *b
             return t;
     if (translated->versions == VERSIONS_MAX || translator_full(translator))
         return NULL;
-    uint64_t start = now_ns();
+    uint64_t start = translator_clock();
     struct version *t = make_version(translator, block, rip, false);
     if (t) {
         t->next = translated->first;
         translated->first = t;
         translated->versions++;
     }
-    translator->stats.nanoseconds += now_ns() - start;
+    translator->stats.nanoseconds += translator_clock() - start;
     return t;
 }
 
@@ -257,7 +257,7 @@ static void take_apart(struct translator *translator, struct version *t)
     struct version **place = &t->block->translated->first;
     if (t->apart || ++t->crossings < CROSSINGS || translator_full(translator))
         return;
-    uint64_t start = now_ns();
+    uint64_t start = translator_clock();
     t->crossings = 0;
     struct version *apart = make_version(translator, t->block, t->rip, true);
     while (*place && *place != t)
@@ -267,7 +267,7 @@ static void take_apart(struct translator *translator, struct version *t)
         apart->next = t->next;
         *place = apart;
     }
-    translator->stats.nanoseconds += now_ns() - start;
+    translator->stats.nanoseconds += translator_clock() - start;
 }
 
 /* ---- counting ---- */

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Names that linking cannot check: unit tests are linked with -z muldefs, so that a test may put a double in a
+# Names that linking cannot check. What nobody else calls is static, so that the compiler sees what is used no more. And
+# unit tests are linked with -z muldefs, so that a test may put a double in a
 # library function's place, which makes any other clash silent.
 . tests/integration/tap.sh
 
@@ -39,4 +40,15 @@ none "what a unit test defines for others stands for something that the librarie
     "$(awk 'NR == FNR { known[$1] = 1; next } !known[$2]' "$tmp/replaceable" "$tmp/doubles")"
 none "and for nothing that unit tests share" \
     "$(awk 'NR == FNR { known[$1] = 1; next } known[$2]' "$tmp/support" "$tmp/doubles")"
+
+# The interface of the library is for others: vmcs.h. Fuzz targets are built by themselves; a benchmark may not be.
+fuzz=${FUZZ:-build/fuzz}/obj/tests/fuzz
+grep -oE '\bvmcs_[a-z_]+\(|\bsmm_[a-z_]+\(' runtime/vmcs.h | tr -d '(' | sort -u >"$tmp/interface"
+find "$BUILD/obj/tests" "$fuzz" "$BUILD/obj/patchc/main.o" "$BUILD/obj/runtime/main.o" -name '*.o' -print0 2>/dev/null |
+    xargs -0 nm --undefined-only 2>/dev/null | awk '$1 == "U" { print $2 }' | sort -u - "$tmp/called" "$tmp/interface" >"$tmp/used"
+if [ -d "$fuzz" ]; then
+    none "what no other file calls is static" "$(comm -23 "$tmp/library" "$tmp/used" | grep -v '^page_\|^templates_blob')"
+else
+    skip "what no other file calls is static" "fuzz targets are not built"
+fi
 plan_done

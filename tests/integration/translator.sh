@@ -37,7 +37,7 @@ for image in "$BUILD"/samples/*.elf; do
     name=$(basename "$image" .elf)
     same "the sample $name comes to the same end" "$image"
 done
-same 'loops over a megabyte come to the same end' --append 'count alu copy far movs recurse indirect mpi rounds=10' \
+same 'loops over a megabyte come to the same end' --append 'count alu copy far movs recurse indirect mpi sse x87 rounds=10' \
     "$BUILD/samples/loops.elf"
 
 "$BUILD/hvrun" --deterministic --stats "$tmp/stats" "$sample" </dev/null >/dev/null 2>&1
