@@ -60,8 +60,8 @@ lockstep() {
 for image in "$BUILD"/samples/*.elf; do
     name=$(basename "$image" .elf)
     [ "$name" != forms ] || continue # starts only when patched
-    check "lockstep: no difference in $name" lockstep --timeout 60 "$image"
-    lockstep --timeout 60 --lockstep-stride 1000 "$image"
+    check "lockstep: no difference in $name" lockstep --timeout 60 --memory 64M "$image"
+    lockstep --timeout 60 --memory 64M --lockstep-stride 1000 "$image"
     check "nor with a stride" test "${points:-0}" -gt 0
 done
 lockstep "$sample"
