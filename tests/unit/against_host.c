@@ -3,6 +3,7 @@
 #include "tests/unit/against_host.h"
 
 #include <assert.h>
+#include <cpuid.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -150,4 +151,16 @@ void same_as_host(struct vcpu *cpu, const uint8_t *bytes, size_t length)
         explain(bytes, length);
         fail_msg("not what the host does");
     }
+}
+
+bool host_has_movbe(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && ecx & bit_MOVBE;
+}
+
+bool host_has_adx(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && ebx & bit_ADX;
 }

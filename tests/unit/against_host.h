@@ -34,6 +34,10 @@ void same_as_host(struct vcpu *cpu, const uint8_t *bytes, size_t length);
 #define SAME_AS_HOST(cpu, ...)                                                                     \
     same_as_host(cpu, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
+/* What the host has of what clang's __builtin_cpu_supports does not know. */
+bool host_has_movbe(void);
+bool host_has_adx(void);
+
 /* The vCPU side of it alone: until the instruction is done or faults. */
 struct one_insn_result run_whole(struct vcpu *cpu, const uint8_t *bytes, size_t length);
 

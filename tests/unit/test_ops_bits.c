@@ -320,7 +320,7 @@ static void crc32_gives_what_the_host_gives(void **state)
 static void movbe_moves_what_the_host_moves(void **state)
 {
     (void)state;
-    if (!__builtin_cpu_supports("movbe"))
+    if (!host_has_movbe())
         skip();
     for (unsigned opcode = 0xf0; opcode <= 0xf1; opcode++)
         for (unsigned size = 2; size <= 8; size *= 2) {

@@ -178,7 +178,7 @@ static void adx_adds_with_its_own_carry(void **state)
     (void)state;
     static const uint8_t forms[][6] = {{5, 0x66, 0x0f, 0x38, 0xf6, 0},
                                        {5, 0xf3, 0x0f, 0x38, 0xf6, 0}};
-    if (!__builtin_cpu_supports("adx"))
+    if (!host_has_adx())
         skip();
     for (unsigned f = 0; f < 2; f++) {
         uint8_t bytes[8];
