@@ -38,6 +38,7 @@ struct pair {
     bool differs;
     struct passage history[HISTORY]; /* a ring: the last one is at (passages - 1) % HISTORY */
     uint64_t passages;
+    struct passage next[VCPUS_MAX]; /* of each vCPU, if it is the one that goes on */
 };
 
 /* ---- the twin ---- */
@@ -187,19 +188,18 @@ static struct vmcs *enter(struct vm *vm, bool one_block, uint64_t limit)
 static void follow(struct pair *p, uint64_t limit)
 {
     struct vm *vm = p->twin;
-    struct passage before[VCPUS_MAX] = {0};
     for (unsigned k = 0; k < vm->vcpu_count; k++) {
         const struct vcpu *cpu = vm->vcpus[k];
-        before[k] = (struct passage){.cpu = k,
-                                     .address = vcpu_linear_rip(cpu),
-                                     .rip = cpu->rip,
-                                     .instructions = soft_instructions(vm),
-                                     .bits = (uint8_t)vcpu_code_bits(cpu)};
-        memcpy(before[k].r, cpu->r, sizeof before[k].r);
+        p->next[k] = (struct passage){.cpu = k,
+                                      .address = vcpu_linear_rip(cpu),
+                                      .rip = cpu->rip,
+                                      .instructions = soft_instructions(vm),
+                                      .bits = (uint8_t)vcpu_code_bits(cpu)};
+        memcpy(p->next[k].r, cpu->r, sizeof p->next[k].r);
     }
     const struct vmcs *left = enter(vm, true, limit);
     struct passage *passage = &p->history[p->passages++ % HISTORY];
-    *passage = before[left->cpu->index];
+    *passage = p->next[left->cpu->index];
     passage->instructions = soft_instructions(vm) - passage->instructions;
     if (!passage->instructions)
         passage->event = left->delivered;

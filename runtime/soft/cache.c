@@ -18,7 +18,7 @@
 #include "runtime/translator/translator.h"
 
 #define ARENA_BYTES (40ull << 20)
-#define BUCKETS     (1u << 15)
+#define BUCKETS     (1u << 17)
 #define LINE_SHIFT  6
 #define KEY_SINGLE                                                                                 \
     (1ull << 55) /* beside jump_key's bits: a block of one instruction, for stepping */
@@ -139,9 +139,9 @@ void cache_flush(struct cache *cache)
 static struct block **bucket_of(struct cache *cache, uint64_t physical, uint64_t key)
 {
     uint64_t mixed = (physical ^ key) * 0x9e3779b97f4a7c15ull;
-    return &cache->bucket[mixed >> 49];
+    return &cache->bucket[mixed >> 47];
 }
-_Static_assert(BUCKETS == 1u << (64 - 49), "bucket_of");
+_Static_assert(BUCKETS == 1u << (64 - 47), "bucket_of");
 
 static uint64_t page_of(const struct cache *cache, uint64_t physical)
 {

@@ -7,8 +7,8 @@
  * instruction is the interpreter's, which comes back to the rest of the group. Where that happens often the block is
  * translated again, with a look-up for each access (translator.c).
  *
- * A group may begin before its first access, where the look-up is cheaper (lookup.c). In traces two groups may overlap (a
- * copy's source and destination): the second one's page is in another register. */
+ * A group may begin before its first access, where the look-up is cheaper (lookup.c). In traces two groups may overlap
+ * (a copy's source and destination): the second one's page is in another register. */
 #include "runtime/translator/translation.h"
 
 /* The access of an item whose address is a base in a host register and a displacement; all others have their own. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* The second pass for a trace: blocks in a row as one piece of code.
  *
- * The budget is taken once, for all of them. There is one way out, wherever it is taken: what is behind the block is given
- * back, and the code of that block alone begins the instruction anew. It knows everything else: faults, pages that are
- * not known yet, where a branch leads that does not go on as it did. So a trace needs no exits of its own, and nothing of
- * it is ever returned to from C. */
+ * The budget is taken once, for all of them. There is one way out, wherever it is taken: what is behind the block is
+ * given back, and the code of that block alone begins the instruction anew. It knows everything else: faults, pages
+ * that are not known yet, where a branch leads that does not go on as it did. So a trace needs no exits of its own, and
+ * nothing of it is ever returned to from C. */
 #include "runtime/translator/translation.h"
 
 /* The block of an item. */

@@ -104,7 +104,7 @@ static struct lap usual_lap(const struct traces *traces)
 }
 
 /* ---- the path ---- */
-/* Does the interpreter do any of them? Time and everything else is as the block alone has it then. */
+/* Does the interpreter do any of them? Time (the budget) and everything else is as the block alone has it then. */
 static bool leaves_out(const struct item *items, unsigned count)
 {
     for (unsigned n = 0; n < count; n++)
@@ -163,6 +163,7 @@ static bool append(struct traces *traces, struct version *t)
     path->blocks[path->count++] = (struct path_block){t, path->instructions};
     path->instructions += block->count;
     path->vectors |= t->vectors;
+    path->apart |= t->apart;
     return true;
 }
 
@@ -228,28 +229,36 @@ static void install(struct traces *traces, const uint8_t *code, struct trace *tr
     lead_to(traces, trace->head, code);
 }
 
+static void translate_path(struct traces *traces)
+{
+    struct path *path = &traces->path;
+    struct code_cache *code = traces->generator->code;
+    size_t used = code->used;
+    struct trace *trace =
+        code_cache_data(code, sizeof *trace + path->count * sizeof trace->members[0]);
+    find_liveness(traces->items, path->instructions);
+    group_items(traces->items, path->instructions, true, path->apart);
+    const uint8_t *lead = trace ? generate_trace(traces->generator, path, traces->items) : NULL;
+    if (!lead)
+        return;
+    install(traces, lead, trace);
+    traces->stats->traces++;
+    traces->stats->bytes += code->used - used;
+}
+
 static void make_trace(struct traces *traces)
 {
     struct path *path = &traces->path;
+    uint64_t start = translator_clock();
     path->count = path->instructions = path->vectors = 0;
-    path->closed = false;
+    path->closed = path->apart = false;
     traces->head->samples = NEVER;
     follow(traces, usual_lap(traces));
-    if (path->count < 2 && !path->closed)
-        return;
     if (path->closed)
         unroll(traces);
-    size_t used = traces->generator->code->used;
-    struct trace *trace = code_cache_data(traces->generator->code,
-                                          sizeof *trace + path->count * sizeof trace->members[0]);
-    find_liveness(traces->items, path->instructions);
-    group_items(traces->items, path->instructions, true, false);
-    const uint8_t *code = trace ? generate_trace(traces->generator, path, traces->items) : NULL;
-    if (!code)
-        return;
-    install(traces, code, trace);
-    traces->stats->traces++;
-    traces->stats->bytes += traces->generator->code->used - used;
+    if (path->closed || path->count > 1)
+        translate_path(traces);
+    traces->stats->nanoseconds += translator_clock() - start;
 }
 
 void traces_drop(struct traces *traces, struct version *t)

@@ -190,8 +190,8 @@ struct generator {
     struct exit_point bail;  /* what exit_make gives in a trace */
 };
 
-/* An exit of the present instruction; NULL (and emit.failed) if there is no memory. A trace has one way out: to the code
- * of its block alone, where the instruction begins anew. */
+/* An exit of the present instruction; NULL (and emit.failed) if there is no memory. A trace has one way out: to the
+ * code of its block alone, where the instruction begins anew. */
 struct exit_point *exit_make(struct generator *g, enum translator_exit reason);
 /* A jump to the exit's stub, which is emitted behind the block. */
 void exit_jump(struct generator *g, struct exit_point *exit);
@@ -307,6 +307,7 @@ struct path {
     } blocks[TRACE_BLOCKS];
     unsigned count, instructions;
     bool closed;     /* the last block leads to the first */
+    bool apart;      /* one of them is */
     uint8_t vectors; /* VECTOR_* that any of the blocks needs */
 };
 /* The code, put into the cache; NULL: it does not fit. */
@@ -327,6 +328,8 @@ struct ways {
 bool enter_create(struct code_cache *code, struct emit *emit, struct ways *ways, uint64_t *calls);
 
 /* ---- translator.c: what exits lead to ---- */
+/* The host's, in ns, for stats.nanoseconds. */
+uint64_t translator_clock(void);
 /* Where to go on in translated code, or NULL: translator->next says what is to be done. */
 const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t address);
 /* The same when an instruction that was called for does not lead to the next one; its function returned `i`. */

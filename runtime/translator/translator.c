@@ -144,7 +144,7 @@ void translator_drop(struct translator *translator, struct block *block)
 }
 
 /* ---- translating ---- */
-static uint64_t now_ns(void)
+uint64_t translator_clock(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -213,7 +213,7 @@ static bool translate(struct translator *translator, struct block *block, uint64
 {
     if (translator_full(translator))
         return false;
-    uint64_t start = now_ns();
+    uint64_t start = translator_clock();
     size_t size = sizeof(struct translated) + block->count * sizeof(insn_fn *);
     struct translated *translated = code_cache_data(&translator->code, size);
     struct version *t = translated ? make_version(translator, block, rip, false) : NULL;
@@ -226,7 +226,7 @@ static bool translate(struct translator *translator, struct block *block, uint64
         block->translated = translated;
         lead_in(block, t);
     }
-    translator->stats.nanoseconds += now_ns() - start;
+    translator->stats.nanoseconds += translator_clock() - start;
     return done;
 }
 
@@ -239,25 +239,25 @@ static struct version *version_at(struct translator *translator, struct block *b
             return t;
     if (translated->versions == VERSIONS_MAX || translator_full(translator))
         return NULL;
-    uint64_t start = now_ns();
+    uint64_t start = translator_clock();
     struct version *t = make_version(translator, block, rip, false);
     if (t) {
         t->next = translated->first;
         translated->first = t;
         translated->versions++;
     }
-    translator->stats.nanoseconds += now_ns() - start;
+    translator->stats.nanoseconds += translator_clock() - start;
     return t;
 }
 
-/* Accesses that were to share a look-up are in two pages. Where that is no accident (a stack frame stays where it is for
- * long) the version gives way to one in which each has its own. */
+/* Accesses that were to share a look-up are in two pages. Where that is no accident (a stack frame stays where it is)
+ * the version gives way to one in which each has its own. */
 static void take_apart(struct translator *translator, struct version *t)
 {
     struct version **place = &t->block->translated->first;
     if (t->apart || ++t->crossings < CROSSINGS || translator_full(translator))
         return;
-    uint64_t start = now_ns();
+    uint64_t start = translator_clock();
     t->crossings = 0;
     struct version *apart = make_version(translator, t->block, t->rip, true);
     while (*place && *place != t)
@@ -267,7 +267,7 @@ static void take_apart(struct translator *translator, struct version *t)
         apart->next = t->next;
         *place = apart;
     }
-    translator->stats.nanoseconds += now_ns() - start;
+    translator->stats.nanoseconds += translator_clock() - start;
 }
 
 /* ---- counting ---- */
@@ -372,6 +372,7 @@ OP(run_translated)
         cpu->translator_called = false;
         return i;
     }
+    vectors_leave(cpu); /* a fault in a function that translated code called came here */
     const void *code = code_at(translator, cpu, i);
     if (unlikely(!code))
         return cpu->block->translated->run[i->position](cpu, i);
@@ -464,7 +465,7 @@ const void *translator_leave(struct vcpu *cpu, struct exit_point *exit, uint64_t
 const void *translator_resume(struct vcpu *cpu, const struct insn *i)
 {
     struct translator *translator = cpu->vm->soft->translator;
-    vectors_leave(cpu);
+    vectors_again(cpu);
     bool translated = i && i->run == run_translated;
     const void *code = translated ? code_at(translator, cpu, i) : NULL;
     translator->next.insn = i;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* SSE and AVX instructions: copied, like integer instructions, but that their registers are where the copy wants them. */
+/* SSE and AVX instructions: copied, like integer instructions, but their registers are where the copy wants them. */
 #include "runtime/translator/vectors.h"
 
 #include <string.h>
@@ -45,6 +45,12 @@ bool vectors_take(struct vcpu *cpu, unsigned needed)
     cpu->vectors_wanted |= (uint8_t)needed;
     set(cpu, wanted);
     return true;
+}
+
+void vectors_again(struct vcpu *cpu)
+{
+    if (cpu->vectors)
+        set(cpu, usable(cpu, cpu->vectors & ~VECTOR_X87));
 }
 
 void vectors_leave(struct vcpu *cpu)
@@ -106,8 +112,8 @@ bool usual_vector(const struct item *item)
 }
 
 /* ---- alignment ---- */
-/* Bytes that the address of the memory operand must be a multiple of, else it faults (or, on some processors, SHA instructions
- * do not): 1, 16 or 32. */
+/* Bytes that the address of the memory operand must be a multiple of, else it faults (SHA instructions do not on some
+ * processors): 1, 16 or 32. */
 static unsigned alignment_of(const struct item *item)
 {
     unsigned size = item->operand[item->memory].size / 8;
@@ -187,7 +193,7 @@ static struct host_insn shape_of(const struct item *item)
     return insn;
 }
 
-/* The number of a register operand in the copy. At most one is a general one; if that is in memory, it is TEMP_COUNT. */
+/* The number of a register operand in the copy. At most one is a general one, TEMP_COUNT if it is in memory. */
 static uint8_t number_of(struct generator *g, const ZydisDecodedOperand *o)
 {
     ZydisRegisterClass class = ZydisRegisterGetClass(o->reg.value);

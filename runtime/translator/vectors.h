@@ -17,8 +17,11 @@ struct x87_place {
 };
 
 /* Before translated code is entered or goes on: `needed` will be in the host's registers besides what is in
- * vcpu.vectors. False, and nothing changes: the first instruction that needs them would fault, or must be interpreted. */
+ * vcpu.vectors. False, and nothing changes: the first instruction that needs them would fault, or is the interpreter's. */
 bool vectors_take(struct vcpu *cpu, unsigned needed);
+/* After the interpreter was called, and may have made them unusable: what goes back. x87 registers, which take long to
+ * load, wait until they are asked for. */
+void vectors_again(struct vcpu *cpu);
 /* After it was left for good: they are in the vCPU, all of them. */
 void vectors_leave(struct vcpu *cpu);
 

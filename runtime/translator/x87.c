@@ -34,8 +34,8 @@ static struct host_insn shape_of(struct generator *g)
     return insn;
 }
 
-/* FDP, and FIP and FOP by way of a record: they are taken from there on the way out (enter.c). Nothing leaves between this instruction and
- * one behind it without a memory operand, which says the same of itself. */
+/* FDP, and FIP and FOP by way of a record: they are taken from there on the way out (enter.c). Nothing leaves between
+ * this instruction and one behind it without a memory operand, which says the same of itself. */
 static void emit_place(struct generator *g)
 {
     struct emit *e = &g->emit;

@@ -11,7 +11,8 @@
 enum { COPY = 1 << 20, SMALL_COPY = 8 << 10, SMALL = 64 << 10, DISTANCE = 0x105040 };
 
 typedef uint64_t work(uint64_t rounds, uint8_t *data, uint64_t bytes);
-work work_count, work_alu, work_copy, work_far, work_movs, work_recurse, work_indirect, work_mpi;
+work work_count, work_alu, work_copy, work_far, work_movs, work_recurse, work_indirect, work_mpi,
+    work_sse, work_x87;
 
 static const struct loop {
     const char *name;
@@ -19,10 +20,16 @@ static const struct loop {
     /* instructions of a round: so many, and so many for each 16 bytes that it copies */
     uint64_t instructions, for_16_bytes;
 } loops[] = {
-    {"count", work_count, 2000, 0},      {"alu", work_alu, 1000, 0},
-    {"copy", work_copy, 4, 9},           {"far", work_far, 4, 9},
-    {"movs", work_movs, 5, 2},           {"recurse", work_recurse, 115, 0},
-    {"indirect", work_indirect, 800, 0}, {"mpi", work_mpi, 5005, 0},
+    {"count", work_count, 2000, 0},
+    {"alu", work_alu, 1000, 0},
+    {"copy", work_copy, 4, 9},
+    {"far", work_far, 4, 9},
+    {"movs", work_movs, 5, 2},
+    {"recurse", work_recurse, 115, 0},
+    {"indirect", work_indirect, 800, 0},
+    {"mpi", work_mpi, 5005, 0},
+    {"sse", work_sse, 4, 9},
+    {"x87", work_x87, 503, 0},
 };
 
 static uint8_t data[COPY + DISTANCE] __attribute__((aligned(4096)));

@@ -138,4 +138,47 @@ FUNCTION work_mpi
     ret
 END work_mpi
 
+/* A copy, and how many of its bytes are zero where: as memcpy and strlen do it. */
+FUNCTION work_sse
+    shr $4, %rdx
+    xor %eax, %eax
+    pxor %xmm2, %xmm2
+1:  mov %rdx, %rcx
+    mov %rsi, %r8
+2:  movups (%r8), %xmm0
+    movaps %xmm0, %xmm1
+    pcmpeqb %xmm2, %xmm1
+    pmovmskb %xmm1, %r9d
+    add %r9, %rax
+    movaps %xmm0, 0x105040(%r8)
+    add $16, %r8
+    dec %rcx
+    jnz 2b
+    dec %rdi
+    jnz 1b
+    ret
+END work_sse
+
+/* x = (x + 1) * a - b */
+FUNCTION work_x87
+    fninit
+    fld1
+    fldz
+1:  mov $100, %ecx
+2:  fadd %st(1), %st
+    fmull 3f(%rip)
+    fsubl 4f(%rip)
+    dec %ecx
+    jnz 2b
+    dec %rdi
+    jnz 1b
+    fstpl (%rsi)
+    fstp %st(0)
+    mov (%rsi), %rax
+    ret
+    .balign 8
+3:  .double 0.87
+4:  .double 0.31
+END work_x87
+
     .section .note.GNU-stack, "", @progbits

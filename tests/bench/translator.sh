@@ -7,7 +7,7 @@
 # shellcheck shell=bash disable=SC2154
 
 ENGINES='qemu translated interpreted'
-LOOPS='count alu copy far movs recurse indirect mpi'
+LOOPS='count alu copy far movs recurse indirect mpi sse x87'
 WORK='sha256 sort gzip'
 LOOP_ROUNDS=${LOOP_ROUNDS:-3}     # of which the median counts; the interpreter, which is no aim, runs in the first
 LOOP_SECONDS=${LOOP_SECONDS:-0.6} # what one measurement is to take at least
@@ -194,8 +194,8 @@ print_translator() { # JSON
         def rate: if .mips >= 100 then .mips | round else .mips | fixed(1) end;
         def title: {"count": "dec/jnz", "alu": "ten mixed ALU operations", "copy": "1 MB copied and summed up",
             "far": "  the same, exactly 1 MB apart", "movs": "REP MOVSQ (MB/s)", "recurse": "recursive calls",
-            "indirect": "indirect calls", "mpi": "multi-word arithmetic"}[.] // .;
-        def order: {"count": 0, "alu": 1, "copy": 2, "far": 3, "movs": 4, "recurse": 5, "indirect": 6, "mpi": 7}[.];
+            "indirect": "indirect calls", "mpi": "multi-word arithmetic", "sse": "1 MB copied and searched, SSE", "x87": "x87 arithmetic"}[.] // .;
+        def order: {"count": 0, "alu": 1, "copy": 2, "far": 3, "movs": 4, "recurse": 5, "indirect": 6, "mpi": 7, "sse": 8, "x87": 9}[.];
         def head(name): "  " + (name | pad(36)) + ("QEMU TCG" | lpad(10)) + ("translated" | lpad(12)) + ("interpreted" | lpad(12));
         head("a guest'"'"'s loops (MIPS)") + ("of QEMU" | lpad(9)) + (" in CPU time" | lpad(13)),
         (.loops | .movs |= map_values(if type == "object" then .mips *= 8 else . end) | to_entries | sort_by(.key | order) | .[] | "  " + (.key | title | pad(36)) + (.value

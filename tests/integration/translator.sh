@@ -37,7 +37,7 @@ for image in "$BUILD"/samples/*.elf; do
     name=$(basename "$image" .elf)
     same "the sample $name comes to the same end" "$image"
 done
-same 'loops over a megabyte come to the same end' --append 'count alu copy far movs recurse indirect mpi rounds=10' \
+same 'loops over a megabyte come to the same end' --append 'count alu copy far movs recurse indirect mpi sse x87 rounds=10' \
     "$BUILD/samples/loops.elf"
 
 "$BUILD/hvrun" --deterministic --stats "$tmp/stats" "$sample" </dev/null >/dev/null 2>&1
@@ -60,8 +60,8 @@ lockstep() {
 for image in "$BUILD"/samples/*.elf; do
     name=$(basename "$image" .elf)
     [ "$name" != forms ] || continue # starts only when patched
-    check "lockstep: no difference in $name" lockstep --timeout 60 "$image"
-    lockstep --timeout 60 --lockstep-stride 1000 "$image"
+    check "lockstep: no difference in $name" lockstep --timeout 60 --memory 64M "$image"
+    lockstep --timeout 60 --memory 64M --lockstep-stride 1000 "$image"
     check "nor with a stride" test "${points:-0}" -gt 0
 done
 lockstep "$sample"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Several blocks in a row as one piece of code: translated loops come to what the interpreter comes to, whatever the way
- * they go, whatever they change of themselves, and wherever their slices end. */
+/* Several blocks in a row as one piece of code: translated loops come to what the interpreter comes to, whatever the
+ * way they go, whatever they change of themselves, and wherever their slices end. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -374,25 +374,6 @@ static void a_loop_leaves_translated_code_for_the_slice_only(void **state)
     assert_int_equal(stats->exits[TRANSLATOR_INTERPRET], 0);
 }
 
-/* 1: push %rax; push %rcx; mov %rdx, -24(%rsp); mov -16(%rsp), %rdx; pop %rcx; pop %rax; inc %rax; call 2f;
- * dec %r15; jnz 1b; hlt; 2: ret */
-static const uint8_t frame[] = {0x50, 0x51, 0x48, 0x89, 0x54, 0x24, 0xe8, 0x48, 0x8b, 0x54,
-                                0x24, 0xf0, 0x59, 0x58, 0x48, 0xff, 0xc0, 0xe8, 0x06, 0,
-                                0,    0,    0x49, 0xff, 0xcf, 0x75, 0xe5, 0xf4, 0xc3};
-
-static void a_frame_across_a_page_end_is_not_left_to_the_interpreter(void **state)
-{
-    (void)state;
-    translator_lab_put(&lab, LAB_CODE, frame, sizeof frame);
-    translator_lab_start(&lab, LAB_CODE, false);
-    translator_lab_register(&lab, R15, 5000);
-    translator_lab_register(&lab, RSP, LAB_DATA + 0x2008);
-    while (!translator_lab_halted(&lab))
-        assert_true(translator_lab_run(&lab, 1000));
-    assert_int_equal(lab.translates->vcpus[0]->r[RAX], 5000);
-    assert_in_range(counters()->exits[TRANSLATOR_ACCESS], 1, 200);
-}
-
 /* Random programs until all code has been dropped twice. */
 static void a_full_cache_is_dropped_and_filled_again(void **state)
 {
@@ -600,8 +581,6 @@ int main(void)
                                         close_lab),
         cmocka_unit_test_setup_teardown(a_loop_leaves_translated_code_for_the_slice_only, open_lab,
                                         close_lab),
-        cmocka_unit_test_setup_teardown(a_frame_across_a_page_end_is_not_left_to_the_interpreter,
-                                        open_lab, close_lab),
         cmocka_unit_test_setup_teardown(a_full_cache_is_dropped_and_filled_again, open_lab,
                                         close_lab),
         cmocka_unit_test_setup_teardown(nothing_else_is_emitted, open_large_lab, close_lab),

@@ -372,6 +372,44 @@ static void random_vector_programs_agree_without_bmi2(void **state)
     random_vector_programs_agree(state);
 }
 
+/* ---- what is particular ---- */
+/* 1: movdqu (%rsi), %xmm1; pcmpeqb %xmm2, %xmm1; pmovmskb %xmm1, %eax; movaps %xmm1, (%rbx); addsd %xmm3, %xmm4;
+ * dec %r15; jnz 1b; hlt */
+static const uint8_t vector_loop[] = {0xf3, 0x0f, 0x6f, 0x0e, 0x66, 0x0f, 0x74, 0xca, 0x66,
+                                      0x0f, 0xd7, 0xc1, 0x0f, 0x29, 0x0b, 0xf2, 0x0f, 0x58,
+                                      0xe3, 0x49, 0xff, 0xcf, 0x75, 0xe8, 0xf4};
+/* 1: fldl (%rsi); fadd %st(1), %st; fstpl (%rbx); movq %mm1, %mm2; emms; fnstcw 8(%rbx); dec %r15; jnz 1b; hlt */
+static const uint8_t x87_loop[] = {0xdd, 0x06, 0xd8, 0xc1, 0xdd, 0x1b, 0x0f, 0x6f, 0xd1, 0x0f,
+                                   0x77, 0xd9, 0x7b, 0x08, 0x49, 0xff, 0xcf, 0x75, 0xed, 0xf4};
+
+static void stays_in_translated_code(const uint8_t *code, size_t size)
+{
+    translator_lab_start(&lab, START, false);
+    translator_lab_put(&lab, START, code, size);
+    translator_lab_register(&lab, RSI, LAB_DATA + 0x100);
+    translator_lab_register(&lab, RBX, LAB_DATA + 0x1100);
+    translator_lab_register(&lab, COUNTER, 20000);
+    while (!translator_lab_halted(&lab))
+        assert_true(translator_lab_run(&lab, 10000));
+    const uint64_t *exits = counters()->exits;
+    assert_in_range(exits[TRANSLATOR_VECTORS], 0, 20); /* a slice each */
+    assert_in_range(exits[TRANSLATOR_INTERPRET] + exits[TRANSLATOR_ACCESS] + exits[TRANSLATOR_CALL],
+                    0, 40);
+    assert_true(host_is_as_it_was());
+}
+
+static void a_loop_of_vector_instructions_does_not_leave(void **state)
+{
+    (void)state;
+    stays_in_translated_code(vector_loop, sizeof vector_loop);
+}
+
+static void nor_does_one_of_x87_and_mmx_instructions(void **state)
+{
+    (void)state;
+    stays_in_translated_code(x87_loop, sizeof x87_loop);
+}
+
 static int open_lab(void **state)
 {
     (void)state;
@@ -400,6 +438,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(random_vector_programs_agree, open_lab, close_lab),
         cmocka_unit_test_setup_teardown(random_vector_programs_agree_without_bmi2, open_old_lab,
+                                        close_lab),
+        cmocka_unit_test_setup_teardown(a_loop_of_vector_instructions_does_not_leave, open_lab,
+                                        close_lab),
+        cmocka_unit_test_setup_teardown(nor_does_one_of_x87_and_mmx_instructions, open_lab,
                                         close_lab),
     };
     if (translator_missing()) {
