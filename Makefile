@@ -207,6 +207,10 @@ $(BENCHES): $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o $(LIBRARIES)
 $(BUILD)/tests/bench/soft_loops: $(call obj,tests/unit/one_insn.c)
 $(BUILD)/tests/bench/dispatch: $(call obj,tests/unit/code_runner.c tests/unit/guest_runner.c)
 $(BUILD)/tests/bench/io_blocks: $(call obj,tests/unit/one_insn.c tests/unit/io_lab.c)
+$(BUILD)/tests/bench/native_loops: $(BUILD)/obj/samples/loops/work.o
+$(BUILD)/obj/samples/loops/work.o: samples/loops/work.S $(BUILD)/obj/flags | $(READY)
+	@mkdir -p $(@D)
+	$(CC) -c $< -o $@
 
 # Fuzz targets: the libraries once more, by clang, with coverage and sanitizers.
 FUZZ_CFLAGS := $(BASE_CFLAGS) -DDATA_DIR='"$(DATA)"' -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all \

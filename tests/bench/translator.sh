@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-# The translator of the soft engine against the interpreter (--translator off) and QEMU's translator (TCG), the same guest
-# code in all three, right after one another. Sourced by tests/bench/run, after hvrun.sh.
+# The translator of the soft engine against the interpreter (--translator off), QEMU's translator (TCG) and, for loops, the
+# host's processor itself, the same code in all of them, right after one another. Sourced by tests/bench/run, after hvrun.sh.
 #
-# Loops: the sample `loops`, timed from outside: many rounds of a loop without the time of one. Work: busybox in a Linux
-# guest that says when it begins and ends; the host's clock tells how long that was.
+# Loops: the sample `loops`, and the same as a program of the host, timed from outside: many rounds of a loop without the time
+# of one. Work: busybox in a Linux guest that says when it begins and ends; the host's clock tells how long that was.
 # shellcheck shell=bash disable=SC2154
 
 ENGINES='qemu translated interpreted'
+LOOP_ENGINES="native $ENGINES"
 LOOPS='count alu copy far movs recurse indirect mpi sse x87'
 WORK='sha256 sort gzip'
 LOOP_ROUNDS=${LOOP_ROUNDS:-3}     # of which the median counts; the interpreter, which is no aim, runs in the first
@@ -20,6 +21,9 @@ loop_run() {
     local words="$2 rounds=$3" sample=$BUILD/samples/loops.elf log=$work/loops.log
     rm -f "$work/loops.times"
     case $1 in
+    native) # shellcheck disable=SC2016 # it is the inner shell that expands them
+        timed loops sh -c 'log=$1 && shift && "$@" >"$log"' sh "$log" "$BUILD/tests/bench/native_loops" "$2" "rounds=$3"
+        ;;
     qemu) # the debug exit's status is odd
         timed loops sh -c '"$@"; test $? -eq 1' sh "$QEMU" -accel tcg -m 64 -no-reboot -nodefaults -display none -serial file:"$log" \
             -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$sample" -append "$words" </dev/null
@@ -59,11 +63,11 @@ loop_rounds() {
 loop_compare() {
     local engine i
     declare -A rounds
-    for engine in $ENGINES; do
+    for engine in $LOOP_ENGINES; do
         rounds[$engine]=$(loop_rounds "$engine" "$1")
     done
     for ((i = 0; i < LOOP_ROUNDS; i++)); do
-        for engine in $ENGINES; do
+        for engine in $LOOP_ENGINES; do
             [ "$engine" != interpreted ] || [ $i -eq 0 ] || continue
             loop_run "$engine" "$1" 1 >>"$work/loop.$1.$engine.one.times"
             loop_run "$engine" "$1" "${rounds[$engine]}" >>"$work/loop.$1.$engine.many.times"
@@ -90,11 +94,12 @@ loops_json() {
     local loop engine
     for loop in $LOOPS; do
         loop_compare "$loop"
-        for engine in $ENGINES; do
+        for engine in $LOOP_ENGINES; do
             loop_json "$loop" "$engine"
         done
     done | jq -s 'group_by(.loop) | map({key: .[0].loop, value: (map({key: .engine, value: {mips, processor_mips}}) | from_entries
-        | . + {times_qemu: (.translated.mips / .qemu.mips), times_interpreted: (.translated.mips / .interpreted.mips)})})
+        | . + {times_qemu: (.translated.mips / .qemu.mips), times_interpreted: (.translated.mips / .interpreted.mips),
+        to_native: (.translated.processor_mips / .native.processor_mips)})})
         | from_entries'
 }
 
@@ -197,11 +202,12 @@ print_translator() { # JSON
             "indirect": "indirect calls", "mpi": "multi-word arithmetic", "sse": "1 MB copied and searched, SSE", "x87": "x87 arithmetic"}[.] // .;
         def order: {"count": 0, "alu": 1, "copy": 2, "far": 3, "movs": 4, "recurse": 5, "indirect": 6, "mpi": 7, "sse": 8, "x87": 9}[.];
         def head(name): "  " + (name | pad(36)) + ("QEMU TCG" | lpad(10)) + ("translated" | lpad(12)) + ("interpreted" | lpad(12));
-        head("a guest'"'"'s loops (MIPS)") + ("of QEMU" | lpad(9)) + (" in CPU time" | lpad(13)),
+        head("a guest'"'"'s loops (MIPS)") + ("of QEMU" | lpad(9)) + (" in CPU time" | lpad(13)) + ("native" | lpad(9)) + ("of it" | lpad(7)),
         (.loops | .movs |= map_values(if type == "object" then .mips *= 8 else . end) | to_entries | sort_by(.key | order) | .[] | "  " + (.key | title | pad(36)) + (.value
             | (.qemu | rate | lpad(10)) + (.translated | rate | lpad(12)) + (.interpreted | rate | lpad(12))
             + (.times_qemu | fixed(2) | lpad(9))
-            + (.translated.processor_mips / .qemu.processor_mips | fixed(2) | lpad(13)))),
+            + (.translated.processor_mips / .qemu.processor_mips | fixed(2) | lpad(13))
+            + (.native | rate | lpad(9)) + (.to_native | fixed(2) | lpad(7)))),
         "",
         head("busybox in a guest (seconds)") + ("of QEMU" | lpad(9)),
         (.work | to_entries[] | "  " + (.key | pad(36)) + (.value | (.qemu | fixed(2) | lpad(10)) + (.translated | fixed(2) | lpad(12))
