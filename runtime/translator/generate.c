@@ -136,9 +136,9 @@ struct start {
 
 /* Whoever comes back from the interpreter into the middle of a group looks up the rest of it, out of line. All who come
  * back have the flags in the host's and in the vCPU. */
-static void generate_returns(struct generator *g, struct start *starts)
+static void generate_returns(struct generator *g, struct start *starts, unsigned count)
 {
-    for (unsigned n = 0; n < g->t->block->count; n++) {
+    for (unsigned n = 0; n < count; n++) {
         const struct item *item = &g->items[n];
         if (!item->grouped || item->first == n)
             continue;
@@ -174,7 +174,7 @@ void generate_item(struct generator *g)
 
 bool generate_block(struct generator *g, const struct item *items)
 {
-    const struct block *block = g->t->block;
+    const unsigned count = g->t->block->count;
     struct start starts[BLOCK_MAX];
     g->items = items;
     g->path = NULL;
@@ -185,25 +185,25 @@ bool generate_block(struct generator *g, const struct item *items)
     g->position = 0;
     g->flags_saved = false;
     unsigned until;
-    g->t->vectors = (uint8_t)vectors_needed(items, block->count, &until);
+    g->t->vectors = (uint8_t)vectors_needed(items, count, &until);
     g->t->vectors_until = (uint8_t)until;
     uint32_t entry = generate_entry(g);
-    for (unsigned n = 0; n < block->count; n++) {
+    for (unsigned n = 0; n < count; n++) {
         g->position = n;
         g->item = &items[n];
         starts[n] = (struct start){g->emit.used, g->flags_saved};
         generate_item(g);
     }
     uint32_t end = g->emit.used;
-    if (!class_rows[items[block->count - 1].class].ends)
-        generate_end(g, items[block->count - 1].next);
-    generate_returns(g, starts);
+    if (!class_rows[items[count - 1].class].ends)
+        generate_end(g, items[count - 1].next);
+    generate_returns(g, starts, count);
     exit_stubs(g);
     if (g->emit.failed || !code_cache_put(g->code, g->emit.bytes, g->emit.used))
         return false;
     g->t->entry = g->t->lead = g->emit.base + entry;
-    for (unsigned n = 0; n < block->count; n++)
+    for (unsigned n = 0; n < count; n++)
         g->t->at[n] = items[n].class == CLASS_INTERPRET ? 0 : starts[n].at - entry;
-    g->t->at[block->count] = end - entry;
+    g->t->at[count] = end - entry;
     return true;
 }

@@ -7,7 +7,6 @@
  * PV_FAIL_WRITE=N      the Nth write of a file fails with PV_FAIL_ERRNO
  * PV_SHORT=1           reads and writes do part of what is asked, or are interrupted, as waiting is
  * PV_KILL_WRITE=N      SIGKILL at the Nth call that writes, syncs, links or renames */
-#define _GNU_SOURCE /* dladdr */
 #include <dlfcn.h>
 #include <errno.h>
 #include <poll.h>

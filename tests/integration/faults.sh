@@ -6,7 +6,7 @@
 . tests/integration/tap.sh
 
 [ -z "${SAN:-}" ] || skip_all "sanitizers take the place of the allocator"
-gcc -shared -fPIC -O1 -o "$tmp/preload.so" tests/integration/fault_preload.c -ldl 2> "$tmp/gcc" ||
+gcc -D_GNU_SOURCE -shared -fPIC -O1 -o "$tmp/preload.so" tests/integration/fault_preload.c -ldl 2> "$tmp/gcc" ||
     skip_all "no compiler: $(head -n 1 "$tmp/gcc")"
 
 input=$BUILD/samples/cpuid_msr.elf

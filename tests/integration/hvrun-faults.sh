@@ -182,7 +182,7 @@ shutdown_is host-error
     skip 'injected failures' 'sanitizers take the place of the allocator'
     plan_done
 }
-gcc -shared -fPIC -O1 -o "$tmp/preload.so" tests/integration/fault_preload.c -ldl 2> "$tmp/gcc" || {
+gcc -D_GNU_SOURCE -shared -fPIC -O1 -o "$tmp/preload.so" tests/integration/fault_preload.c -ldl 2> "$tmp/gcc" || {
     skip 'injected failures' "no compiler: $(head -n 1 "$tmp/gcc")"
     plan_done
 }
