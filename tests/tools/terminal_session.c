@@ -105,7 +105,8 @@ static bool cooked(const char *unused)
 static bool resize(const char *unused)
 {
     static unsigned short turn;
-    const struct winsize size = {.ws_row = 20 + ++turn, .ws_col = 70 + turn};
+    turn++;
+    const struct winsize size = {.ws_row = 20 + turn, .ws_col = 70 + turn};
     (void)unused;
     return ioctl(session.keys, TIOCSWINSZ, &size) == 0;
 }
