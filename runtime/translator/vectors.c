@@ -68,7 +68,7 @@ static bool is_vex(const struct item *item)
     return item->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
 }
 
-/* By the registers that it names. VZEROUPPER names none. */
+/* By the registers that it names. VZEROUPPER names none; nor does CVTTSD2SI of memory, but MXCSR is never there alone. */
 static unsigned needs(const struct item *item)
 {
     unsigned vectors = class_rows[item->class].vectors;
@@ -76,7 +76,7 @@ static unsigned needs(const struct item *item)
         return vectors;
     if (is_vex(item))
         return (vectors & ~VECTOR_SSE) | VECTOR_AVX;
-    bool mmx = false, sse = false;
+    bool mmx = false, sse = vectors & VECTOR_MXCSR;
     for (unsigned n = 0; n < item->z.operand_count; n++)
         if (item->operand[n].type == ZYDIS_OPERAND_TYPE_REGISTER) {
             ZydisRegisterClass class = ZydisRegisterGetClass(item->operand[n].reg.value);
