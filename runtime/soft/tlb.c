@@ -66,6 +66,10 @@ static void put(struct vcpu *cpu, uint64_t page, enum tlb_mode mode, struct tlb_
     uint64_t *global_word = &cpu->tlb_global[mode][slot / 64];
     uint64_t old = page_of(e);
     fast_forget_page(cpu, mode, page);
+    /* Translated code does not say when it uses a victim, so that another one may go first than in the interpreter. Only a
+     * guest that changes page tables without a flush can see it; lockstep would. */
+    if (old != TLB_INVALID && cpu->vm->config.lockstep)
+        fast_forget_page(cpu, mode, old);
     if (old != TLB_INVALID && old != page) {
         struct tlb_victims *victims = &cpu->victims;
         unsigned n = victims->next++ % TLB_VICTIMS;

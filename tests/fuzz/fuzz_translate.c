@@ -43,6 +43,7 @@ static void open_machines(void)
 {
     for (unsigned n = 0; n < 2; n++) {
         pair[n] = guest_vm(1, n == 0);
+        pair[n]->config.lockstep = true; /* both keep the same TLB entries */
         memset(pair[n]->bus.port_owner, 0, sizeof pair[n]->bus.port_owner);
         pair[n]->bus.mmio_windows = 0;
     }
