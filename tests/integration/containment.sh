@@ -48,7 +48,7 @@ is "$status" 143 'SIGTERM ends it'
 check 'and its counters appear' jq -e '.shutdown == "signal"' "$tmp/stats"
 
 start --stats "$tmp/killed"
-clerk=$(pgrep -P $pid)
+clerk=$(grep -ls "^PPid:[[:space:]]*$pid\$" /proc/[0-9]*/status | cut -d / -f 3)
 kill -KILL $pid
 wait $pid 2> /dev/null
 check 'killed, its second process ends too' settled test ! -e "/proc/$clerk"
