@@ -5,13 +5,17 @@
 #include <string.h>
 
 /* ---- which ---- */
+static bool takes_bit_number(const struct item *item)
+{
+    ZydisMnemonic mnemonic = item->z.mnemonic;
+    return mnemonic == ZYDIS_MNEMONIC_BT || mnemonic == ZYDIS_MNEMONIC_BTS ||
+           mnemonic == ZYDIS_MNEMONIC_BTR || mnemonic == ZYDIS_MNEMONIC_BTC;
+}
+
 /* With a bit number in a register, a bit string in memory extends beyond the operand. */
 static bool is_bit_string(const struct item *item)
 {
-    ZydisMnemonic mnemonic = item->z.mnemonic;
-    bool bits = mnemonic == ZYDIS_MNEMONIC_BT || mnemonic == ZYDIS_MNEMONIC_BTS ||
-                mnemonic == ZYDIS_MNEMONIC_BTR || mnemonic == ZYDIS_MNEMONIC_BTC;
-    return bits && item->memory != NO_OPERAND && item->reg != NO_OPERAND;
+    return takes_bit_number(item) && item->memory != NO_OPERAND && item->reg != NO_OPERAND;
 }
 
 /* AH and its kind are not named together with a register that needs a REX prefix: memory operands do, and so do
@@ -61,8 +65,7 @@ bool access_copy(const struct item *item, struct access_range *access)
     if (item->memory == NO_OPERAND || !is_plain(&item->operand[item->memory]))
         return false;
     const ZydisDecodedOperand *o = &item->operand[item->memory];
-    *access = (struct access_range){(uint8_t)guest_number(o->mem.base),
-                                    o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
+    *access = (struct access_range){(uint8_t)guest_number(o->mem.base), is_written(o),
                                     (int32_t)o->mem.disp.value, o->size / 8};
     return o->mem.disp.value + 4 * RANGE_MAX == (int32_t)(o->mem.disp.value + 4 * RANGE_MAX) &&
            o->mem.disp.value - 4 * RANGE_MAX == (int32_t)(o->mem.disp.value - 4 * RANGE_MAX);
@@ -81,16 +84,12 @@ static bool reads(const struct item *item, const ZydisDecodedOperand *o)
            o->actions & ZYDIS_OPERAND_ACTION_CONDWRITE || item->z.mnemonic == ZYDIS_MNEMONIC_BSF ||
            item->z.mnemonic == ZYDIS_MNEMONIC_BSR;
 }
-static bool writes(const ZydisDecodedOperand *o)
-{
-    return o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
-}
 
 /* The number by which the copy names a register. */
 static uint8_t number_of(const ZydisDecodedOperand *o, unsigned host)
 {
     ZydisRegister reg = o->reg.value;
-    if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
+    if (is_legacy_high(reg))
         return (uint8_t)(4 + (reg - ZYDIS_REGISTER_AH));
     return (uint8_t)host;
 }
@@ -154,7 +153,7 @@ static struct place bring(struct generator *g, const ZydisDecodedOperand *o, uns
     if (place.host != IN_MEMORY)
         return place;
     place.host = temp;
-    place.store = writes(o);
+    place.store = is_written(o);
     if (reads(g->item, o))
         emit_load(&g->emit, temp, RM_MEMORY(RSP, OF_REGISTER(place.guest)));
     return place;
@@ -170,11 +169,8 @@ static void send_back(struct generator *g, const struct place *place)
  * rest. */
 static bool stays_in_memory(const struct item *item, const ZydisDecodedOperand *o)
 {
-    bool bit_number =
-        item->z.mnemonic == ZYDIS_MNEMONIC_BT || item->z.mnemonic == ZYDIS_MNEMONIC_BTS ||
-        item->z.mnemonic == ZYDIS_MNEMONIC_BTR || item->z.mnemonic == ZYDIS_MNEMONIC_BTC;
-    return host_register(guest_number(o->reg.value)) == IN_MEMORY && !bit_number &&
-           !(writes(o) && o->size == 32);
+    return host_register(guest_number(o->reg.value)) == IN_MEMORY && !takes_bit_number(item) &&
+           !(is_written(o) && o->size == 32);
 }
 
 /* A group's addend survives instructions between its members (group.c asks the same). */
@@ -201,7 +197,7 @@ static void copy_registers(struct generator *g)
     if (rm && same && host_register(first.guest) == IN_MEMORY) {
         if (!reads(item, reg) && reads(item, rm))
             emit_load(&g->emit, TEMP_ADDRESS, RM_MEMORY(RSP, OF_REGISTER(first.guest)));
-        first.store |= writes(rm);
+        first.store |= is_written(rm);
         insn.rm = RM_REGISTER(first.host);
     } else if (rm && stays_in_memory(item, rm)) {
         insn.rm = RM_MEMORY(RSP, OF_REGISTER(guest_number(rm->reg.value)));
@@ -223,7 +219,7 @@ static void copy_memory(struct generator *g)
     const ZydisDecodedOperand *reg = register_operand(item, item->reg);
     struct host_insn insn = shape_of(item);
     struct place place = {0};
-    insn.rm = emit_operand(g, memory->size / 8u, writes(memory));
+    insn.rm = emit_operand(g, memory->size / 8u, is_written(memory));
     if (item->count_in_cl)
         emit_mov(&g->emit, TEMP_COUNT, HOST_OF_RCX);
     if (reg) {

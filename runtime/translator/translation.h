@@ -294,6 +294,11 @@ static inline unsigned guest_number(ZydisRegister reg)
         ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
 }
 
+static inline bool is_written(const ZydisDecodedOperand *o)
+{
+    return o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+}
+
 /* Whole blocks: the code, put into the cache. False: it does not fit. */
 bool generate_block(struct generator *g, const struct item *items);
 

@@ -91,8 +91,9 @@ unsigned vectors_needed(const struct item *items, unsigned count, unsigned *unti
     unsigned needed = 0;
     *until = 0;
     for (unsigned n = 0; n < count; n++) {
-        needed |= needs(&items[n]);
-        if (needs(&items[n]))
+        unsigned of_item = needs(&items[n]);
+        needed |= of_item;
+        if (of_item)
             *until = n;
     }
     return needed;
@@ -228,8 +229,7 @@ static void store_results(struct generator *g)
 {
     for (unsigned n = 0; n < g->item->z.operand_count; n++) {
         const ZydisDecodedOperand *o = &g->item->operand[n];
-        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER ||
-            !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) ||
+        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || !is_written(o) ||
             (ZydisRegisterGetClass(o->reg.value) != ZYDIS_REGCLASS_GPR32 &&
              ZydisRegisterGetClass(o->reg.value) != ZYDIS_REGCLASS_GPR64))
             continue;
@@ -247,7 +247,7 @@ void generate_vector(struct generator *g)
     struct host_insn insn = shape_of(item);
     if (item->memory != NO_OPERAND) {
         const ZydisDecodedOperand *o = &item->operand[item->memory];
-        insn.rm = emit_operand(g, o->size / 8u, o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+        insn.rm = emit_operand(g, o->size / 8u, is_written(o));
         if (alignment_of(item) > 1)
             emit_alignment(g, alignment_of(item));
     }

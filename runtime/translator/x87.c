@@ -16,11 +16,6 @@ bool usual_x87(const struct item *item)
     return segment != ZYDIS_REGISTER_FS && segment != ZYDIS_REGISTER_GS;
 }
 
-static bool writes(const ZydisDecodedOperand *o)
-{
-    return o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
-}
-
 static struct host_insn shape_of(struct generator *g)
 {
     const struct item *item = g->item;
@@ -29,7 +24,7 @@ static struct host_insn shape_of(struct generator *g)
                              .rm = RM_REGISTER(item->z.raw.modrm.rm)};
     if (item->memory != NO_OPERAND) {
         const ZydisDecodedOperand *o = &item->operand[item->memory];
-        insn.rm = emit_operand(g, o->size / 8u, writes(o));
+        insn.rm = emit_operand(g, o->size / 8u, is_written(o));
     }
     return insn;
 }
